@@ -1,0 +1,121 @@
+/**
+ * `npm run bench`: a database of realistic rows, our backup and restore beside PostgreSQL's own tools, in one run.
+ *
+ *   npm run bench                                 everything, 1.1 GB, three rounds
+ *   npm run bench -- --target-mb 200 --rounds 1   a quick look
+ *   npm run bench -- --only full,restore          some questions
+ *   npm run bench -- --json bench.json            the figures as a document too
+ */
+import { writeFileSync } from "node:fs";
+import { cpus, totalmem } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { runProgram } from "../src/local/child.ts";
+import { startCluster } from "../src/local/postgres.ts";
+import { startStack } from "../src/local/stack.ts";
+import { again } from "./again.ts";
+import { fullBackup, type Table } from "./full_backup.ts";
+import { functions } from "./functions.ts";
+import { Report } from "./report.ts";
+import { restore } from "./restore.ts";
+
+const questions = ["full", "restore", "functions", "again"] as const;
+
+const { values } = parseArgs({
+  options: {
+    "target-mb": { type: "string", default: "1100" },
+    rounds: { type: "string", default: "3" },
+    only: { type: "string", default: questions.join(",") },
+    json: { type: "string" },
+    help: { type: "boolean", default: false },
+  },
+});
+if (values.help) {
+  console.log("npm run bench -- [--target-mb 1100] [--rounds 3] [--only full,restore,functions,again] [--json FILE]");
+  process.exit(0);
+}
+const asked = new Set((values.only ?? "").split(","));
+for (const name of asked) {
+  if (!(questions as readonly string[]).includes(name)) {
+    console.error(`there is no question "${name}"; there are ${questions.join(", ")}`);
+    process.exit(2);
+  }
+}
+const rounds = Number(values.rounds);
+const targetMb = Number(values["target-mb"]);
+if (!(Number.isInteger(rounds) && rounds >= 1 && targetMb >= 10)) {
+  console.error("--rounds is a whole number from 1, --target-mb at least 10");
+  process.exit(2);
+}
+
+const say = (line: string) => console.error(line);
+const report = new Report(say);
+const stack = await startStack({ durable: false, log: say, settings: { max_wal_size: "8GB", shared_buffers: "1GB" } });
+const target = await startCluster({
+  version: 15,
+  platform: false,
+  durable: false,
+  settings: { max_wal_size: "8GB", shared_buffers: "1GB" },
+});
+try {
+  const { cluster } = stack;
+  const psql = (where: typeof cluster, role: string, args: readonly string[]) =>
+    runProgram(
+      join(cluster.bin, "psql"),
+      ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", ...args],
+      where.environment(role),
+    );
+  say(`making a database of about ${targetMb} MB`);
+  const made = performance.now();
+  await psql(cluster, "postgres", [
+    "-v",
+    `target_mb=${targetMb}`,
+    "-f",
+    fileURLToPath(new URL("database.sql", import.meta.url)),
+  ]);
+  await psql(cluster, "postgres", ["-c", "vacuum (freeze, analyze)"]);
+  say(`  made in ${((performance.now() - made) / 1000).toFixed(0)} s`);
+  const tables: Table[] = (await psql(cluster, "postgres", [
+    "-c",
+    "select c.oid::regclass::text, c.relpages from pg_class c where c.relnamespace = 'bench'::regnamespace and c.relkind = 'r' order by c.relpages desc",
+  ])).trim().split("\n").map((line) => {
+    const [name = "", pages = "0"] = line.split("|");
+    return { name, pages: Number(pages) };
+  });
+
+  const setting = { cluster, role: "postgres", keys: stack.keys };
+  const execute = async (sql: string) => void await psql(cluster, "postgres", ["-c", sql]);
+  if (asked.has("full") || asked.has("restore")) {
+    const kept = await fullBackup(setting, tables, rounds, report);
+    try {
+      const onTarget = async (sql: string) => void await psql(target, target.superuser, ["-c", sql]);
+      if (asked.has("restore")) await restore(setting, target, kept, rounds, report, onTarget);
+    } finally {
+      kept.remove();
+    }
+  }
+  if (asked.has("functions")) await functions(stack, rounds, report, psql);
+  if (asked.has("again")) await again(setting, rounds, report, execute);
+} finally {
+  await target.destroy();
+  await stack.destroy();
+}
+
+const machine = `${cpus().length} cores (${cpus()[0]?.model ?? "unknown"}), ${(totalmem() / 2 ** 30).toFixed(0)} GiB`;
+console.log(`\n${machine}; ${rounds} rounds, medians\n\n${report.table()}\n`);
+if (report.missed.length > 0) {
+  console.log(`Not reached: ${report.missed.map((finding) => finding.question).join("; ")}.`);
+}
+if (values.json !== undefined) {
+  const document = {
+    machine,
+    rounds,
+    targetMb,
+    at: new Date().toISOString(),
+    findings: report.findings,
+    runs: report.runs,
+  };
+  writeFileSync(values.json, `${JSON.stringify(document, null, 2)}\n`);
+}

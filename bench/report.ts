@@ -1,0 +1,56 @@
+import { median } from "./measure.ts";
+
+/** One line of the report: what was measured, what it is held against, and whether it reaches it. */
+export interface Finding {
+  readonly question: string;
+  readonly value: number;
+  readonly unit: "s" | "MB" | "ratio" | "ms" | "%";
+  /** The figure is reached when it is at most this. */
+  readonly atMost?: number;
+}
+
+export class Report {
+  readonly findings: Finding[] = [];
+  readonly runs: Record<string, { wallMs: number[]; peakBytes: number[] }> = {};
+  readonly #write: (line: string) => void;
+
+  constructor(write: (line: string) => void) {
+    this.#write = write;
+  }
+
+  /** One run of what is called `name`. */
+  run(name: string, wallMs: number, peakBytes: number): void {
+    const runs = (this.runs[name] ??= { wallMs: [], peakBytes: [] });
+    runs.wallMs.push(wallMs);
+    runs.peakBytes.push(peakBytes);
+    this.#write(`  ${name}: ${(wallMs / 1000).toFixed(2)} s, peak ${(peakBytes / 1e6).toFixed(0)} MB`);
+  }
+
+  /** Median seconds of all runs of `name`. */
+  seconds(name: string): number {
+    return median(this.runs[name]?.wallMs ?? []) / 1000;
+  }
+
+  find(question: string, value: number, unit: Finding["unit"], atMost?: number): void {
+    this.findings.push({ question, value, unit, ...(atMost === undefined ? {} : { atMost }) });
+  }
+
+  get missed(): Finding[] {
+    return this.findings.filter((finding) => finding.atMost !== undefined && !(finding.value <= finding.atMost));
+  }
+
+  /** The table for people, in Markdown, so that it can stand in the README as it is. */
+  table(): string {
+    const rows = this.findings.map((finding) => {
+      const goal = finding.atMost === undefined ? "" : `≤ ${finding.atMost}`;
+      const reached = finding.atMost === undefined ? "" : finding.value <= finding.atMost ? "yes" : "**no**";
+      return `| ${finding.question} | ${shown(finding)} | ${goal} | ${reached} |`;
+    });
+    return ["| measured | figure | goal | reached |", "|---|---|---|---|", ...rows].join("\n");
+  }
+}
+
+function shown({ value, unit }: Finding): string {
+  const digits = unit === "ratio" ? 2 : unit === "s" ? 2 : unit === "%" ? 2 : 0;
+  return `${value.toFixed(digits)}${unit === "ratio" ? "" : ` ${unit}`}`;
+}

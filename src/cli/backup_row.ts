@@ -1,0 +1,110 @@
+/** A run as `list` and `create` show it: read from a row of backup.runs, or from a manifest. */
+import { z } from "zod";
+import type { Manifest } from "../shared/format/manifest.ts";
+import type { Connection, Row } from "../shared/postgres/connection.ts";
+import { HoldfastError } from "../shared/errors.ts";
+
+export interface RunSummary {
+  readonly id: string;
+  readonly kind: string;
+  /** The tier that keeps it longest is the last; most have one. */
+  readonly tier: string;
+  readonly status: string;
+  readonly consistentAt: string | null;
+  readonly rows: number;
+  readonly rawBytes: number;
+  readonly storedBytes: number;
+  readonly durationMs: number | null;
+  /** Every configured store holds all of it. */
+  readonly complete: boolean;
+  /** When every object of it was last read and found sound; null: never, or not known here. */
+  readonly verifiedAt: string | null;
+  readonly warnings: readonly { readonly code: string; readonly message: string }[];
+}
+
+const moment = (column: string) => `to_char(${column} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`;
+
+const columns = `id, kind, array_to_string(tiers, ',') as tier, status, ${
+  moment("consistent_at")
+} as consistent_at, rows,
+  raw_bytes, stored_bytes, (extract(epoch from finished_at - created_at) * 1000)::bigint as duration_ms,
+  complete_at is not null as complete, ${moment("verified_at")} as verified_at, warnings::text as warnings`;
+
+const backupsOnly = "kind = 'full' and status in ('succeeded', 'quarantined')";
+
+/** Newest first. */
+export async function listRuns(session: Connection, limit: number, all: boolean): Promise<RunSummary[]> {
+  const rows = await session.query(
+    `select ${columns} from backup.runs where ${all ? "true" : backupsOnly} order by created_at desc limit $1::int`,
+    [String(limit)],
+  );
+  return rows.map(fromRow);
+}
+
+/** Errors: `run_not_found`. */
+export async function summariseRun(session: Connection, id: string): Promise<RunSummary> {
+  const [row] = await session.query(`select ${columns} from backup.runs where id = $1::uuid`, [id]);
+  if (row === undefined) throw new HoldfastError("run_not_found", `there is no run ${id}`);
+  return fromRow(row);
+}
+
+/**
+ * The id of the backup that `wanted` names: an id, its first letters (4 at least), or `latest` (the newest that is not
+ * quarantined). Errors: `backup_not_found`, `backup_ambiguous`.
+ */
+export async function findRun(session: Connection, wanted: string): Promise<string> {
+  if (wanted === "latest") {
+    const [row] = await session.query(
+      "select id from backup.runs where kind = 'full' and status = 'succeeded' order by consistent_at desc limit 1",
+    );
+    if (row?.["id"]) return row["id"];
+    throw new HoldfastError("backup_not_found", "there is no backup yet");
+  }
+  const letters = wanted.toLowerCase();
+  const found = /^[0-9a-f-]{4,36}$/.test(letters)
+    ? await session.query(`select id from backup.runs where ${backupsOnly} and id::text like $1 limit 2`, [
+      `${letters}%`,
+    ])
+    : [];
+  const [only, second] = found;
+  if (only?.["id"] && second === undefined) return only["id"];
+  if (second !== undefined) throw new HoldfastError("backup_ambiguous", `several backups start with ${wanted}`);
+  throw new HoldfastError("backup_not_found", `there is no backup ${wanted}`);
+}
+
+export function fromManifest(manifest: Manifest): RunSummary {
+  return {
+    id: manifest.id,
+    kind: "full",
+    tier: manifest.tiers.join(","),
+    status: "succeeded",
+    consistentAt: manifest.consistentAt,
+    rows: manifest.totals.rows,
+    rawBytes: manifest.totals.rawBytes,
+    storedBytes: manifest.totals.storedBytes,
+    durationMs: null,
+    complete: true,
+    verifiedAt: null,
+    warnings: manifest.warnings,
+  };
+}
+
+const warningsFormat = z.array(z.object({ code: z.string(), message: z.string() }));
+
+function fromRow(row: Row): RunSummary {
+  const duration = row["duration_ms"];
+  return {
+    id: row["id"] ?? "",
+    kind: row["kind"] ?? "",
+    tier: row["tier"] ?? "",
+    status: row["status"] ?? "",
+    consistentAt: row["consistent_at"] ?? null,
+    rows: Number(row["rows"]),
+    rawBytes: Number(row["raw_bytes"]),
+    storedBytes: Number(row["stored_bytes"]),
+    durationMs: duration === null || duration === undefined ? null : Number(duration),
+    complete: row["complete"] === "t",
+    verifiedAt: row["verified_at"] ?? null,
+    warnings: warningsFormat.parse(JSON.parse(row["warnings"] ?? "[]")),
+  };
+}

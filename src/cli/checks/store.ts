@@ -1,0 +1,49 @@
+import { sameBytes, toHex } from "../../shared/crypto/digest.ts";
+import type { Store } from "../../shared/store/store.ts";
+import type { Context } from "../context.ts";
+import { openStore } from "../open_store.ts";
+import { type Check, fail, failed, ok, warn } from "./check.ts";
+
+/** Where probes are written and removed again; no backup ever has such a name. */
+const probePrefix = "v1/probe/";
+
+/** Creates, refuses to overwrite, reads, lists and removes a probe of 4 KiB. */
+export async function* checkStore(context: Context): AsyncIterable<Check> {
+  if (context.settings.get("store") === undefined) {
+    yield warn("store", "not set", "Set BACKUP_STORE.");
+    return;
+  }
+  let store: Store;
+  try {
+    store = await openStore(context);
+  } catch (error) {
+    yield failed("store", error);
+    return;
+  }
+  const name = `${probePrefix}${toHex(context.random(12))}`;
+  const bytes = context.random(4096);
+  try {
+    await store.create(name, bytes);
+    if (!sameBytes(await store.read(name), bytes)) {
+      yield fail("store", `${store.label} gave back other bytes than were written`, "Check what is in between.");
+      return;
+    }
+    const again = await store.create(name, context.random(64));
+    if (again !== "existed" || !sameBytes(await store.read(name), bytes)) {
+      yield fail("store", `${store.label} lets an object be overwritten`, "Use a store that knows create-only writes.");
+      return;
+    }
+    const listed: string[] = [];
+    for await (const object of store.list(probePrefix)) listed.push(object.name);
+    if (!listed.includes(name)) {
+      yield fail("store", `${store.label} does not list what it holds`, "Grant the right to list.");
+    }
+    await store.remove([name]);
+    if ((await store.size(name)) !== null) {
+      yield warn("store", `${store.label} kept a removed object`, "Grant the right to remove.");
+    } else yield ok("store", `${store.label}: write, read, list and remove work`);
+  } catch (error) {
+    await store.remove([name]).catch(() => {});
+    yield failed("store", error);
+  }
+}

@@ -1,0 +1,65 @@
+import { z } from "zod";
+import type { Connection } from "../../shared/postgres/connection.ts";
+import type { Context } from "../context.ts";
+import { installedSession } from "../installed.ts";
+import type { Outcome } from "../output.ts";
+import { duration } from "../progress.ts";
+import { type StatusFacts, verdictOf } from "../verdict.ts";
+
+/** The document: `{verdict, reasons, lastBackupAt, recoveryPointSeconds, alerts}`. Exit 3 for critical. */
+export async function run(context: Context): Promise<Outcome> {
+  const session = await installedSession(context, "holdfast:status");
+  try {
+    const facts = await readFacts(session);
+    const { verdict, reasons } = verdictOf(facts);
+    const bad = verdict === "critical" || (verdict === "warning" && context.settings.has("strict"));
+    const { lastBackupAt, recoveryPointSeconds, alerts } = facts;
+    const age = recoveryPointSeconds === null
+      ? "none"
+      : `${lastBackupAt} (${duration(recoveryPointSeconds * 1000)} ago)`;
+    return {
+      exit: bad ? 3 : 0,
+      document: { verdict, reasons, lastBackupAt, recoveryPointSeconds, alerts },
+      lines: [verdict, `newest backup: ${age}`, ...reasons],
+    };
+  } finally {
+    await session.close();
+  }
+}
+
+const alertsFormat = z.array(z.object({
+  kind: z.string(),
+  subject: z.string(),
+  severity: z.enum(["warning", "critical"]),
+  message: z.string(),
+  openedAt: z.string(),
+}));
+
+async function readFacts(session: Connection): Promise<StatusFacts> {
+  const [row] = await session.query(
+    `select
+       to_char(newest.at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as last_backup_at,
+       floor(extract(epoch from backup.clock_now() - newest.at))::bigint as age,
+       (select min(extract(epoch from due.at - backup.last_due(s.cron, due.at - interval '1 second')))::bigint
+        from backup.schedules as s,
+          lateral (select backup.last_due(s.cron, backup.clock_now()) as at) as due
+        where s.enabled and s.kind = 'full') as every,
+       coalesce((
+         select jsonb_agg(jsonb_build_object(
+           'kind', a.kind, 'subject', a.subject, 'severity', a.severity, 'message', a.message,
+           'openedAt', to_char(a.opened_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
+         ) order by a.severity, a.opened_at desc)
+         from backup.alerts as a where a.status <> 'resolved'
+       ), '[]')::text as alerts
+     from (
+       select max(consistent_at) as at from backup.runs where kind = 'full' and status = 'succeeded'
+     ) as newest`,
+  );
+  const number = (text: string | null | undefined) => text === null || text === undefined ? null : Number(text);
+  return {
+    lastBackupAt: row?.["last_backup_at"] ?? null,
+    recoveryPointSeconds: number(row?.["age"]),
+    expectedEverySeconds: number(row?.["every"]),
+    alerts: alertsFormat.parse(JSON.parse(row?.["alerts"] ?? "[]")),
+  };
+}

@@ -1,0 +1,132 @@
+/** Entry of the CLI: arguments → settings → command → exit code. Started by holdfast.mjs. */
+import { writeSync } from "node:fs";
+import process from "node:process";
+import { createInterface } from "node:readline/promises";
+import { systemClock } from "../shared/clock.ts";
+import { asHoldfastError, HoldfastError } from "../shared/errors.ts";
+import { createLog, jsonLine } from "../shared/log.ts";
+import { webCryptoRandom } from "../shared/random.ts";
+import { errno } from "../shared/store/file_errors.ts";
+import { type Arguments, parseArguments } from "./arguments.ts";
+import type { CommandName } from "./command_table.ts";
+import type { Command, Context } from "./context.ts";
+import { localSettings } from "./local_settings.ts";
+import { adviceForNpm, refuseSwallowedFlags } from "./npm_guard.ts";
+import { type Printer, printFailure, printOutcome } from "./output.ts";
+import { Progress } from "./progress.ts";
+import { readSettings } from "./settings.ts";
+import { commandHelp, generalHelp } from "./usage.ts";
+
+const load: Readonly<Record<CommandName, () => Promise<{ readonly run: Command }>>> = {
+  "init": () => import("./commands/init.ts"),
+  "keygen": () => import("./commands/keygen.ts"),
+  "create": () => import("./commands/create.ts"),
+  "list": () => import("./commands/list.ts"),
+  "status": () => import("./commands/status.ts"),
+  "verify": () => import("./commands/verify.ts"),
+  "restore-full": () => import("./commands/restore_full.ts"),
+  "release": () => import("./commands/release.ts"),
+  "accept": () => import("./commands/accept.ts"),
+  "doctor": () => import("./commands/doctor.ts"),
+  "audit": () => import("./commands/audit.ts"),
+};
+
+const printer: Printer = { stdout: (text) => writeAll(1, text), stderr: (text) => writeAll(2, text) };
+
+const exitCode = await main(process.argv.slice(2));
+// Not only the exit code: a session over TLS may keep its socket, and the process, for a while after its end.
+process.exit(exitCode);
+
+async function main(argv: readonly string[]): Promise<number> {
+  let json = argv.includes("--json");
+  try {
+    const parsed = parseOrAdvise(argv);
+    if ("help" in parsed) {
+      printer.stdout(`${parsed.help === null ? generalHelp() : commandHelp(parsed.help)}\n`);
+      return argv.length === 0 ? 2 : 0;
+    }
+    json = parsed.flags.has("json");
+    return await runCommand(parsed, json);
+  } catch (error) {
+    if (process.env["HOLDFAST_DEBUG"] === "1") printer.stderr(`${trace(error)}\n`);
+    return printFailure(error, json, printer);
+  }
+}
+
+function parseOrAdvise(argv: readonly string[]): ReturnType<typeof parseArguments> {
+  const [command = "", ...rest] = argv;
+  if (command in load) refuseSwallowedFlags(command as CommandName, rest, process.env);
+  try {
+    return parseArguments(argv);
+  } catch (error) {
+    const ours = asHoldfastError(error);
+    throw new HoldfastError(ours.code, ours.message, { hint: ours.hint + adviceForNpm(process.env), cause: error });
+  }
+}
+
+async function runCommand(parsed: Arguments, json: boolean): Promise<number> {
+  const settings = parsed.flags.has("local") ? localSettings(parsed) : await readSettings(parsed, process.env);
+  const progress = new Progress(
+    { isTerminal: process.stderr.isTTY === true, columns: process.stderr.columns ?? 80, write: printer.stderr },
+    systemClock,
+  );
+  const cancel = new AbortController();
+  const onSignal = () => {
+    if (!cancel.signal.aborted) progress.note("cancelling; what is half-done is ended cleanly");
+    cancel.abort(new HoldfastError("cancelled", `${parsed.command} was cancelled`));
+  };
+  for (const name of ["SIGINT", "SIGTERM"] as const) process.on(name, onSignal);
+  const logLevel = process.env["HOLDFAST_DEBUG"] === "1" ? "debug" : "warn";
+  const context: Context = {
+    settings,
+    words: parsed.words,
+    clock: systemClock,
+    random: webCryptoRandom,
+    log: createLog((line) => progress.note(jsonLine(line)), logLevel),
+    logLevel,
+    progress,
+    signal: cancel.signal,
+    note: (text) => progress.note(text),
+    confirm,
+  };
+  try {
+    const { run } = await load[parsed.command]();
+    const outcome = await run(context);
+    progress.clear();
+    return printOutcome(outcome, json, printer);
+  } finally {
+    progress.clear();
+    for (const name of ["SIGINT", "SIGTERM"] as const) process.off(name, onSignal);
+  }
+}
+
+async function confirm(question: string, word: string): Promise<boolean> {
+  if (process.stdin.isTTY !== true || process.stderr.isTTY !== true) return false;
+  const terminal = createInterface({ input: process.stdin, output: process.stderr });
+  try {
+    return (await terminal.question(`${question} Type ${word} to go on: `)).trim() === word;
+  } finally {
+    terminal.close();
+  }
+}
+
+/** Synchronous, so that nothing is lost at exit. A reader that went away is no failure of ours. */
+function writeAll(descriptor: number, text: string): void {
+  const bytes = new TextEncoder().encode(text);
+  try {
+    for (let at = 0; at < bytes.length;) at += writeSync(descriptor, bytes, at);
+  } catch (error) {
+    if (errno(error) !== "EPIPE") throw error;
+  }
+}
+
+/** For HOLDFAST_DEBUG=1 only: where an error came from. Foreign messages may name tables. */
+function trace(error: unknown): string {
+  const lines: string[] = [];
+  let at: unknown = error;
+  for (let depth = 0; at instanceof Error && depth < 5; depth++) {
+    lines.push(at.stack ?? at.message);
+    at = at.cause;
+  }
+  return lines.join("\ncaused by ");
+}

@@ -1,0 +1,39 @@
+/** The database that a restore makes for itself when no target is named. */
+import type { Manifest } from "../shared/format/manifest.ts";
+import { utcStamp } from "../shared/format/layout.ts";
+import type { Connection } from "../shared/postgres/connection.ts";
+import type { DatabaseOptions } from "../shared/postgres/pg_connection.ts";
+import { quoteIdent, quoteLiteral } from "../shared/schema/quote.ts";
+
+/** Names of databases are cut at 63 bytes. */
+const maxNameBytes = 63;
+
+/**
+ * `<name>_at_<moment that the backup shows>`: the same backup gives the same name, so that a restore that was broken off
+ * goes on in the database that it had made.
+ */
+export function newDatabaseName(manifest: Pick<Manifest, "project" | "consistentAt">): string {
+  const suffix = `_at_${utcStamp(new Date(manifest.consistentAt)).toLowerCase()}`;
+  let name = manifest.project.database;
+  while (new TextEncoder().encode(name + suffix).byteLength > maxNameBytes) name = [...name].slice(0, -1).join("");
+  return name + suffix;
+}
+
+/** The same server and user, another database. */
+export function inDatabase(options: DatabaseOptions, name: string): DatabaseOptions {
+  return { ...options, url: options.url.replace(/^(\w+:\/\/[^/?#]*)(?:\/[^?#]*)?/, `$1/${encodeURIComponent(name)}`) };
+}
+
+export async function databaseExists(session: Connection, name: string): Promise<boolean> {
+  return (await session.query("select from pg_catalog.pg_database where datname = $1", [name])).length > 0;
+}
+
+/** With the encoding and locale of the backup's server; closed to everybody but its owner at once. */
+export async function createDatabase(session: Connection, name: string, server: Manifest["server"]): Promise<void> {
+  const quoted = quoteIdent(name);
+  const [encoding, collate, ctype] = [server.encoding, server.collate, server.ctype].map(quoteLiteral);
+  await session.execute(
+    `create database ${quoted} template template0 encoding ${encoding} lc_collate ${collate} lc_ctype ${ctype}`,
+  );
+  await session.execute(`revoke connect, temporary on database ${quoted} from public`);
+}

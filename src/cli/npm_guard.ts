@@ -1,0 +1,62 @@
+/**
+ * npm keeps flags that stand before `--` for itself: `npm run backup:verify latest --json` reaches us as `latest`, with
+ * `npm_config_json=true` in the environment. Such a run must not go on as if the flag had not been meant.
+ */
+import { HoldfastError } from "../shared/errors.ts";
+import { commandFacts, type CommandName, optionsOf } from "./command_table.ts";
+import { optionFacts, type OptionName } from "./options.ts";
+
+type Environment = Readonly<Record<string, string | undefined>>;
+
+/**
+ * Throws `usage` with the line that was meant when npm took an option of the command. Does nothing outside of
+ * `npm run backup:…`, where such variables are somebody's settings.
+ */
+export function refuseSwallowedFlags(command: CommandName, argv: readonly string[], environment: Environment): void {
+  const script = environment["npm_lifecycle_event"] ?? "";
+  if (!script.startsWith("backup:")) return;
+  const swallowed = optionsOf(command).filter((name) => isSet(environment[variable(name)]));
+  if (swallowed.length === 0) return;
+  const words = argv.slice(0, commandFacts(command).words.length);
+  const flags = flagsOf(swallowed, argv.slice(words.length), environment);
+  const line = ["npm", "run", "-s", script, "--", ...words.map(shellWord), ...flags].join(" ");
+  const names = swallowed.map((name) => `--${name}`).join(" and ");
+  throw new HoldfastError("usage", `npm kept ${names} for itself`, { hint: `Put options behind \`--\`: ${line}` });
+}
+
+/** The surplus words that npm makes of a swallowed flag's value get the same advice. */
+export function adviceForNpm(environment: Environment): string {
+  const script = environment["npm_lifecycle_event"] ?? "";
+  return script.startsWith("backup:") ? ` Through npm, options go behind \`--\`: npm run -s ${script} -- --help` : "";
+}
+
+function variable(name: OptionName): string {
+  return `npm_config_${name.replaceAll("-", "_")}`;
+}
+
+function isSet(value: string | undefined): boolean {
+  return value !== undefined && value !== "" && value !== "false";
+}
+
+/**
+ * npm turns `--jobs 4` into `jobs=true` and leaves `4` among our words: one such word belongs to the one flag that lacks
+ * its value. Of several nobody can tell which is whose.
+ */
+function flagsOf(names: readonly OptionName[], surplus: readonly string[], environment: Environment): string[] {
+  const lacking = names.filter((name) => takesValue(name) && environment[variable(name)] === "true");
+  const [only] = lacking.length === 1 && surplus.length === 1 ? surplus : [];
+  return names.flatMap((name) => {
+    if (!takesValue(name)) return [`--${name}`];
+    const value = environment[variable(name)] ?? "";
+    if (value !== "true") return [`--${name}`, shellWord(value)];
+    return [`--${name}`, only === undefined ? `<${optionFacts(name).value ?? "value"}>` : shellWord(only)];
+  });
+}
+
+function takesValue(name: OptionName): boolean {
+  return optionFacts(name).type === "string";
+}
+
+function shellWord(word: string): string {
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+}

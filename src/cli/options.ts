@@ -1,0 +1,108 @@
+/** Every option of the CLI: its type, its environment variable, its words for --help. The one place where they stand. */
+
+export interface OptionFacts {
+  readonly type: "string" | "boolean";
+  /** Placeholder of the value in --help. */
+  readonly value?: string;
+  /** Read when the flag is not given; then the same name in .env. */
+  readonly variable?: string;
+  readonly preset?: string;
+  readonly help: string;
+}
+
+export const options = {
+  "json": { type: "boolean", help: "print one JSON document on stdout; progress stays on stderr" },
+  "help": { type: "boolean", help: "print this text" },
+  "env-file": {
+    type: "string",
+    value: "file",
+    preset: ".env",
+    help: "read settings from this file after the environment",
+  },
+  "local": { type: "boolean", help: "use the embedded stack that `npm start` runs, and none of the settings around" },
+  "db-url": {
+    type: "string",
+    value: "url",
+    variable: "BACKUP_DB_URL",
+    help: "the database, as postgresql://user@host:5432/name; its password belongs into PGPASSWORD or a file",
+  },
+  "db-password-file": {
+    type: "string",
+    value: "file",
+    variable: "BACKUP_DB_PASSWORD_FILE",
+    help: "file with the database password",
+  },
+  "db-ca": {
+    type: "string",
+    value: "file",
+    variable: "BACKUP_DB_CA",
+    help: "certificate authority (PEM) of the database server",
+  },
+  "store": {
+    type: "string",
+    value: "url",
+    variable: "BACKUP_STORE",
+    help: "where backups are kept: file:///folder, s3://bucket/prefix?endpoint=…, supabase://bucket",
+  },
+  "keys-file": {
+    type: "string",
+    value: "file",
+    variable: "BACKUP_KEYS_FILE",
+    help: "file with the keys, as an alternative to BACKUP_KEYS in the environment or .env",
+  },
+  "project-url": {
+    type: "string",
+    value: "url",
+    variable: "BACKUP_PROJECT_URL",
+    help: "work through the functions of this project; needs BACKUP_WORKER_SECRET",
+  },
+  "tier": {
+    type: "string",
+    value: "tier",
+    preset: "manual",
+    help: "what the backup is kept by: daily, weekly, manual, safety",
+  },
+  "wait": { type: "boolean", help: "with --project-url: wait for the end of the run (a direct backup always waits)" },
+  "jobs": {
+    type: "string",
+    value: "number",
+    preset: "2",
+    help: "how many workers read, or write, at the same time (1 to 16)",
+  },
+  "max-memory": {
+    type: "string",
+    value: "MiB",
+    preset: "512",
+    help: "bound for the buffers of all workers; a single row has to fit into a worker's part",
+  },
+  "all": { type: "boolean", help: "every run, not only backups; needs the database" },
+  "limit": { type: "string", value: "number", preset: "50", help: "at most this many, newest first" },
+  "strict": { type: "boolean", help: "exit 3 for warnings too" },
+  "target-db-url": {
+    type: "string",
+    value: "url",
+    variable: "BACKUP_TARGET_DB_URL",
+    help: "the database that is restored into; without it a new one is made on the server of --db-url",
+  },
+  "target-db-ca": {
+    type: "string",
+    value: "file",
+    variable: "BACKUP_TARGET_DB_CA",
+    help: "certificate authority (PEM) of the target's server",
+  },
+  "target-db-password-file": {
+    type: "string",
+    value: "file",
+    variable: "BACKUP_TARGET_DB_PASSWORD_FILE",
+    help: "file with the target's password",
+  },
+  "yes": { type: "boolean", help: "do what the plan says without asking" },
+  "reason": { type: "string", value: "text", help: "why; it is written to the audit log" },
+} as const satisfies Record<string, OptionFacts>;
+
+export type OptionName = keyof typeof options;
+
+/** Facts of an option by name, in the wider type that reads the same for all of them. */
+export function optionFacts(name: OptionName): OptionFacts {
+  return options[name];
+}

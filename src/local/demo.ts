@@ -1,0 +1,193 @@
+/**
+ * `npm run demo`: a project is backed up by its own schedule, lost, and restored into a new one, in front of your eyes.
+ * Exit 0 only if all of it held.
+ */
+import process from "node:process";
+import type pg from "pg";
+import { loadSampleApp } from "../../tests/support/sample_app/load.ts";
+import { startSecondProvider } from "./demo/second_provider.ts";
+import { clientConfig, endClient, openClient } from "./client.ts";
+import { compareProjects } from "./demo/compare.ts";
+import { holdfast } from "./demo/holdfast.ts";
+import { megabytes, Screen, seconds } from "./demo/screen.ts";
+import { untilDone } from "./demo/until_done.ts";
+import { isWhole, scheduleNextMinute, type Trace, traceOf } from "./demo/trace.ts";
+import type { IsolateRecord } from "./gateway/isolate.ts";
+import { startCluster } from "./postgres.ts";
+import { startStack } from "./stack.ts";
+
+interface Created {
+  readonly status: string;
+  readonly rows: number;
+  readonly raw_bytes: number;
+  readonly stored_bytes: number;
+  readonly wall_seconds: number;
+  readonly warnings: readonly { readonly code: string; readonly message: string }[];
+}
+
+const screen = new Screen();
+const ends: (() => Promise<unknown>)[] = [];
+let interrupted = false;
+for (const signal of ["SIGINT", "SIGTERM"] as const) {
+  Deno.addSignalListener(signal, () => {
+    interrupted = true;
+  });
+}
+
+try {
+  const differences = await demo();
+  process.exitCode = differences === 0 ? 0 : 1;
+} catch (error) {
+  console.error(`\nThe demo failed: ${error instanceof Error ? error.message : String(error)}`);
+  process.exitCode = interrupted ? 130 : 1;
+} finally {
+  for (const end of ends.reverse()) {
+    await end().catch((error: unknown) => console.error(`  cleaning up: ${String(error)}`));
+  }
+}
+process.exit();
+
+async function demo(): Promise<number> {
+  screen.step("1  A Supabase project, on this machine");
+  const s3 = await startSecondProvider();
+  ends.push(() => s3.stop());
+  const { credentials } = s3;
+  const stack = await startStack({
+    environment: { ...credentials, BACKUP_STORE: s3.store },
+    log: (line) => screen.fact(line),
+  });
+  ends.push(() => stack.destroy());
+  screen.done(`PostgreSQL with pg_cron, Storage, Auth and Edge Functions at ${stack.gateway.url}`);
+
+  screen.step("2  A journal app with 50 people");
+  const source = stack.cluster;
+  const client = await openClient(source, "postgres");
+  ends.push(() => endClient(client));
+  const app = await loadSampleApp({
+    owner: clientConfig(source, "postgres"),
+    admin: clientConfig(source, "supabase_admin"),
+    gateway: { url: stack.gateway.url, anonKey: stack.gateway.anonKey },
+  });
+  const rows = Object.values(app.rows).reduce((sum, count) => sum + count, 0);
+  screen.done(`${rows.toLocaleString("en")} rows, ${app.voiceNotes.length} voice notes`);
+
+  screen.step("3  pg_cron starts a full backup");
+  const { trace, created } = await backUp(client);
+  screen.fact(`cron.job_run_details ${trace.cronRun} (${trace.cronJob}, ${trace.cronStatus})`);
+  screen.fact(`  → net.http_post request ${trace.requestId}, answered ${trace.answerStatus}`);
+  screen.fact(`  → function backup → run ${trace.run}`);
+  for (const warning of created.warnings) screen.fact(`note: ${warning.message}`);
+  const isolates = await figures(stack.gateway.url);
+  screen.done(
+    `${created.rows.toLocaleString("en")} rows, ${megabytes(created.raw_bytes)} → ${
+      megabytes(created.stored_bytes)
+    } sealed`,
+  );
+
+  screen.step("4  Verify: every object read, opened, hashed and counted");
+  const keys = { BACKUP_STORE: s3.store, BACKUP_KEYS: stack.keys, ...credentials };
+  const verified = await holdfast(["verify", trace.run], keys);
+  if (verified["ok"] !== true) throw new Error(`verify found problems: ${JSON.stringify(verified["problems"])}`);
+  screen.done(`${verified["objects"]} objects are sound`);
+
+  screen.step("5  The project is lost");
+  await endClient(client);
+  await stack.stop();
+  screen.done("its database and its Storage are gone; what is left is the bucket at another provider and the key");
+
+  screen.step("6  Restore into a new project, from the store and the key alone");
+  const target = await startCluster({ version: 15, platform: true });
+  ends.push(() => target.destroy());
+  const began = performance.now();
+  const restored = await holdfast(["restore-full", "latest", "--yes"], {
+    ...keys,
+    BACKUP_TARGET_DB_URL: target.url("postgres"),
+  }, (line) => screen.live(line));
+  const restoreMs = performance.now() - began;
+  const held = (restored["held"] ?? []) as { identity: string; kind: string }[];
+  screen.done(`${Number(restored["inserted"]).toLocaleString("en")} rows are back`);
+  for (const one of held) screen.fact(`held until you say release: ${one.identity}`);
+
+  screen.step("7  The old database is started once more, only to compare");
+  await source.start();
+  const comparison = await compareProjects(source, target, {
+    held: held.map((one) => one.identity),
+    skipped: (restored["skipped"] ?? []) as { identity: string }[],
+    rolesCreated: (restored["rolesCreated"] ?? []) as string[],
+    ownersKept: (restored["ownersKept"] ?? []) as string[],
+    settingsLost: (restored["settingsLost"] ?? []) as string[],
+  });
+  for (const difference of comparison.differences.slice(0, 20)) screen.fact(`DIFFERENT: ${difference}`);
+  screen.done(
+    comparison.differences.length === 0
+      ? `nothing differs: ${comparison.definitions} definitions with owners, grants and policies, ${comparison.tables} tables by row hashes, ${comparison.sequences} sequences, pg_dump of both`
+      : `${comparison.differences.length} differences`,
+  );
+
+  screen.summary(comparison.differences.length === 0 ? "Lost, and back." : "Lost, and NOT wholly back.", [
+    [
+      "backed up",
+      `${created.rows.toLocaleString("en")} rows in ${
+        created.wall_seconds.toFixed(1)
+      } s, through ${isolates.count} isolates`,
+    ],
+    ["largest isolate", `${isolates.cpuMs.toFixed(0)} ms CPU of 2,000, ${megabytes(isolates.peakBytes)} of 256 MB`],
+    ["stored", `${megabytes(created.stored_bytes)} sealed with AES-256 from ${megabytes(created.raw_bytes)}`],
+    [
+      "restored",
+      `${Number(restored["inserted"]).toLocaleString("en")} rows in ${seconds(restoreMs)}, into an empty project`,
+    ],
+    ["held back", `${held.length} (cron jobs, webhooks) until \`holdfast release\``],
+    ["files", `${Number(restored["filesNotRestored"] ?? 0)} voice notes are not part of a database backup yet`],
+    [
+      "compared",
+      `${comparison.tables} tables, ${comparison.definitions} definitions: ${comparison.differences.length} differences`,
+    ],
+    ["all of it", screen.elapsed],
+  ]);
+  return comparison.differences.length;
+}
+
+/** Waits until pg_cron has started the backup and the functions have ended it, with a bar. */
+async function backUp(client: pg.Client): Promise<{ trace: Trace; created: Created }> {
+  const due = await scheduleNextMinute(client);
+  const trace = await untilDone("the chain from pg_cron to the run", 120_000, async () => {
+    const found = await traceOf(client, due);
+    if (isWhole(found)) return found;
+    const wait = Math.max(0, Math.ceil((due.getTime() - Date.now()) / 1000));
+    screen.live(wait > 0 ? `pg_cron's next minute comes in ${wait} s` : "pg_cron has started it");
+    return null;
+  });
+  const created = await untilDone("the backup", 120_000, async () => {
+    const { rows } = await client.query<Created & { done: string; total: string; error: string | null }>(
+      `select status, rows::float8, raw_bytes::float8, stored_bytes::float8, warnings,
+         bytes_done as done, coalesce(bytes_total, 0) as total,
+         extract(epoch from finished_at - started_at)::float8 as wall_seconds,
+         error_code || ': ' || error_message as error
+       from backup.runs where id = $1`,
+      [trace.run],
+    );
+    const [run] = rows;
+    if (run === undefined) throw new Error(`run ${trace.run} is gone`);
+    if (run.status === "succeeded") return run;
+    if (["failed", "cancelled", "quarantined"].includes(run.status)) {
+      throw new Error(`the run is ${run.status}: ${run.error}`);
+    }
+    const share = Number(run.total) > 0 ? Number(run.done) / Number(run.total) : 0;
+    screen.live(`${screen.bar(share)}  ${run.status}, ${megabytes(Number(run.done))}`);
+    return null;
+  });
+  return { trace, created };
+}
+
+/** What the isolates of the backup used, as the gateway read it from the kernel. */
+async function figures(gatewayUrl: string): Promise<{ count: number; cpuMs: number; peakBytes: number }> {
+  const answer = await fetch(`${gatewayUrl}/__metrics`);
+  const { ended, running } = await answer.json() as { ended: IsolateRecord[]; running: IsolateRecord[] };
+  const used = [...ended, ...running].filter((isolate) => isolate.requests > 0);
+  return {
+    count: used.length,
+    cpuMs: Math.max(0, ...used.map((isolate) => isolate.cpuMs)),
+    peakBytes: Math.max(0, ...used.map((isolate) => isolate.peakBytes)),
+  };
+}

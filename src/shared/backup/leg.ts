@@ -1,0 +1,166 @@
+/** A leg: claims and finishes tasks of one run until its budget is spent or nothing can be done now. */
+import type { Epoch } from "../crypto/epoch.ts";
+import { asHoldfastError, HoldfastError } from "../errors.ts";
+import { claimTask, hasWork, readRun, returnTask, type Task } from "../jobs/queries.ts";
+import type { Connection } from "../postgres/connection.ts";
+import type { Budget } from "./budget.ts";
+import { ChunkBuffer } from "./chunk_buffer.ts";
+import { doChunks } from "./chunks_task.ts";
+import { doCounts } from "./counts_task.ts";
+import type { BackupDeps } from "./deps.ts";
+import { defaultKeeperOptions, type KeeperOptions } from "./keeper.ts";
+import type { Limits } from "./limits.ts";
+import { doManifest } from "./manifest_task.ts";
+import { doPlan } from "./plan_task.ts";
+import { epochOfRun, newestEpoch } from "./repository_epoch.ts";
+import { readRunTables, type RunTable } from "./run_tables.ts";
+import { openSession } from "./session.ts";
+
+export interface LegOptions {
+  readonly run: string;
+  /** Names the worker in `backup.tasks`; unique among those that work at the same time. */
+  readonly worker: string;
+  readonly budget: Budget;
+  readonly limits: Limits;
+  /** A task that is not finished or renewed within this is given to somebody else. */
+  readonly leaseSeconds?: number;
+  readonly keeper?: KeeperOptions;
+  /** Called for each chunk, by the worker that has it. */
+  readonly progress?: (read: ChunkProgress) => void;
+  /** Ends the leg before its next task. */
+  readonly signal?: AbortSignal;
+}
+
+export interface ChunkProgress {
+  readonly rows: number;
+  readonly rawBytes: number;
+  /** 0 for a chunk that was taken over. */
+  readonly storedBytes: number;
+}
+
+export interface LegResult {
+  /** Somebody has to go on: tasks are left, claimable now or later. */
+  readonly workLeft: boolean;
+  /** Tasks that this leg finished. */
+  readonly tasks: number;
+}
+
+/** Longer than a batch of chunks takes with a slow store; a killed worker's task waits so long for the next. */
+const defaultLeaseSeconds = 90;
+
+/**
+ * One leg at a time in an isolate: memory and CPU are counted for one. A failed task is given back with its error, which
+ * may end the run; the run's row says how it ended. Throws only what keeps it from working at all: no database, no
+ * schema, no run.
+ */
+export async function runLeg(deps: BackupDeps, options: LegOptions): Promise<LegResult> {
+  const connection = await openSession(deps.database, "holdfast:leg");
+  try {
+    const worker = new LegWorker(deps, connection, options);
+    let tasks = 0;
+    while (!(tasks > 0 && options.budget.spent()) && options.signal?.aborted !== true) {
+      const task = await claimTask(connection, options.run, options.worker, worker.leaseSeconds);
+      if (task === null) break;
+      deps.log.step("chunk.claimed", { task: task.id, kind: task.kind });
+      await worker.attend(task);
+      tasks++;
+    }
+    return { workLeft: await hasWork(connection, options.run), tasks };
+  } finally {
+    await connection.close();
+  }
+}
+
+class LegWorker {
+  readonly leaseSeconds: number;
+  readonly #deps: BackupDeps;
+  readonly #connection: Connection;
+  readonly #options: LegOptions;
+  readonly #buffer = new ChunkBuffer();
+  #view: View | null = null;
+
+  constructor(deps: BackupDeps, connection: Connection, options: LegOptions) {
+    this.#deps = deps;
+    this.#connection = connection;
+    this.#options = options;
+    this.leaseSeconds = options.leaseSeconds ?? defaultLeaseSeconds;
+  }
+
+  /** Does the task or gives it back with its failure. A lost lease is somebody else's task now. */
+  async attend(task: Task): Promise<void> {
+    try {
+      await this.#do(task);
+    } catch (error) {
+      const failure = asHoldfastError(error);
+      this.#deps.log.warn("task.failed", {
+        task: task.id,
+        kind: task.kind,
+        code: failure.code,
+        message: failure.message,
+      });
+      if (failure.code === "lease_lost") return;
+      // A session that is lost cannot give anything back: the lease runs out.
+      await returnTask(this.#connection, task, failure).catch((second: unknown) => {
+        if (second instanceof HoldfastError && second.code === "lease_lost") return;
+        throw failure;
+      });
+    }
+  }
+
+  async #do(task: Task): Promise<void> {
+    const shared = { deps: this.#deps, connection: this.#connection };
+    if (task.kind === "plan") {
+      return await doPlan({
+        ...shared,
+        epoch: await newestEpoch(this.#deps),
+        limits: this.#options.limits,
+        keeper: this.#options.keeper ?? defaultKeeperOptions,
+        budget: this.#options.budget,
+        leaseSeconds: this.leaseSeconds,
+      }, task);
+    }
+    const view = await this.#viewOf(task);
+    switch (task.kind) {
+      case "chunks":
+        return await doChunks({
+          ...shared,
+          ...view,
+          buffer: this.#buffer,
+          limits: this.#options.limits,
+          budget: this.#options.budget,
+          leaseSeconds: this.leaseSeconds,
+          progress: this.#options.progress ?? (() => {}),
+        }, task);
+      case "counts":
+        return await doCounts({ ...shared, ...view }, task);
+      case "manifest":
+        return await doManifest({ ...shared, ...view }, task);
+      case "verify":
+        throw new HoldfastError("internal", "a verify task was given to a backup leg");
+    }
+  }
+
+  /** Read once an attempt. */
+  async #viewOf(task: Task): Promise<View> {
+    if (this.#view?.attempt === task.attempt) return this.#view;
+    const run = await readRun(this.#connection, task.run);
+    if (run.snapshotName === null || run.epoch === null) {
+      throw new HoldfastError("keeper_lost", "the run has no snapshot");
+    }
+    this.#view = {
+      attempt: task.attempt,
+      snapshotName: run.snapshotName,
+      tables: await readRunTables(this.#connection, task.run),
+      epoch: await epochOfRun(this.#deps, run.epoch),
+    };
+    return this.#view;
+  }
+}
+
+/** What all tasks of an attempt share. */
+interface View {
+  readonly attempt: number;
+  readonly snapshotName: string;
+  readonly tables: ReadonlyMap<string, RunTable>;
+  readonly epoch: Epoch;
+}

@@ -1,0 +1,122 @@
+/** Making, finding and re-wrapping the epochs of a repository in its store. docs/format.md, "Epochs". */
+import type { Clock } from "../clock.ts";
+import { HoldfastError } from "../errors.ts";
+import { epochName, parseEpochName, prefixes } from "../format/layout.ts";
+import type { Random } from "../random.ts";
+import type { Store } from "../store/store.ts";
+import { sameBytes } from "./digest.ts";
+import { decodeEpochFile, encodeEpochFile } from "./epoch_file.ts";
+import { deriveEpoch, type Epoch, epochLifeMs, type EpochSource, newEpochFacts } from "./epoch.ts";
+import { keyBytes, type KeyRing } from "./key_ring.ts";
+
+export interface EpochDeps {
+  readonly store: Store;
+  readonly ring: KeyRing;
+  readonly clock: Clock;
+  readonly random: Random;
+}
+
+export interface Rewrapped {
+  readonly epochId: string;
+  /** Ids of the keys that open it now. */
+  readonly wrappedFor: readonly string[];
+  /** Ids of the keys that opened it before and no longer do. */
+  readonly dropped: readonly string[];
+}
+
+/** Errors: `key_wrong` naming the keys needed, also for an epoch that the store does not have; `object_damaged`. */
+export async function openEpoch(store: Store, ring: KeyRing, repositoryId: string, epochId: string): Promise<Epoch> {
+  const opened = await decodeEpochFile(await readEpochFile(store, epochId), { id: epochId, repositoryId }, ring);
+  return await deriveEpoch(opened.facts, opened.secret);
+}
+
+/** Opens each epoch once and keeps it. A failure is not kept. Holds one small entry an epoch, about twelve a year. */
+export function epochSource(store: Store, ring: KeyRing, repositoryId: string): EpochSource {
+  const opened = new Map<string, Promise<Epoch>>();
+  return (epochId) => {
+    const known = opened.get(epochId);
+    if (known !== undefined) return known;
+    const fresh = openEpoch(store, ring, repositoryId, epochId);
+    opened.set(epochId, fresh);
+    fresh.catch(() => opened.delete(epochId));
+    return fresh;
+  };
+}
+
+/** A fresh epoch, wrapped for every key of the ring, in the store and read back. */
+export async function newEpoch(deps: EpochDeps, repositoryId: string): Promise<Epoch> {
+  const facts = newEpochFacts(repositoryId, deps.clock.now(), deps.random);
+  const secret = deps.random(keyBytes);
+  const name = epochName(facts.id);
+  const bytes = await encodeEpochFile(facts, secret, deps.ring);
+  if ((await deps.store.create(name, bytes)) === "existed") {
+    throw new HoldfastError("object_conflict", `${name} exists already`, { retry: "backoff" });
+  }
+  await checkReadBack(deps.store, name, bytes);
+  return await deriveEpoch(facts, secret);
+}
+
+/**
+ * The epoch that seals new objects: the newest of this repository while it is younger than 30 days, else a new one.
+ * A newest epoch that the ring cannot open is `key_wrong` and never replaced in silence: a mistyped key would divide the
+ * repository. Two callers at once may both make one; both then take the newer, and the other stays unused.
+ */
+export async function currentEpoch(deps: EpochDeps, repositoryId: string): Promise<Epoch> {
+  const newest = (await listEpochs(deps.store)).at(-1);
+  if (newest !== undefined) {
+    const epoch = await openEpoch(deps.store, deps.ring, repositoryId, newest);
+    if (deps.clock.now().getTime() - epoch.createdAt.getTime() < epochLifeMs) return epoch;
+  }
+  const made = await newEpoch(deps, repositoryId);
+  const newestNow = (await listEpochs(deps.store)).at(-1) ?? made.id;
+  return newestNow <= made.id ? made : await openEpoch(deps.store, deps.ring, repositoryId, newestNow);
+}
+
+/**
+ * Wraps every epoch for exactly the keys of the ring; objects are not touched. To retire a key, run it with both keys
+ * in the ring, then without the old one. Safe to repeat; a file is only replaced by one that was opened in memory first.
+ */
+export async function rewrap(deps: Omit<EpochDeps, "clock">, repositoryId: string): Promise<Rewrapped[]> {
+  const done: Rewrapped[] = [];
+  for (const epochId of await listEpochs(deps.store)) {
+    const expected = { id: epochId, repositoryId };
+    const before = await decodeEpochFile(await readEpochFile(deps.store, epochId), expected, deps.ring);
+    const bytes = await encodeEpochFile(before.facts, before.secret, deps.ring);
+    const after = await decodeEpochFile(bytes, expected, deps.ring);
+    if (!sameBytes(after.secret, before.secret)) throw new HoldfastError("internal", "a wrapped epoch does not open");
+    const name = epochName(epochId);
+    await deps.store.replace(name, bytes);
+    await checkReadBack(deps.store, name, bytes);
+    const dropped = before.wrappedFor.filter((id) => !after.wrappedFor.includes(id));
+    done.push({ epochId, wrappedFor: after.wrappedFor, dropped });
+  }
+  return done;
+}
+
+/** Ids of all epochs, oldest first. */
+export async function listEpochs(store: Store): Promise<string[]> {
+  const ids: string[] = [];
+  for await (const { name } of store.list(prefixes.keys)) {
+    const id = parseEpochName(name);
+    if (id !== null) ids.push(id);
+  }
+  return ids.sort();
+}
+
+async function readEpochFile(store: Store, epochId: string): Promise<Uint8Array> {
+  try {
+    return await store.read(epochName(epochId));
+  } catch (cause) {
+    if (!(cause instanceof HoldfastError) || cause.code !== "object_missing") throw cause;
+    throw new HoldfastError("key_wrong", `epoch ${epochId} has no key file in ${store.label}`, {
+      hint: "The object belongs to another repository, or v1/keys/ was not copied with it.",
+      cause,
+    });
+  }
+}
+
+async function checkReadBack(store: Store, name: string, bytes: Uint8Array): Promise<void> {
+  if (!sameBytes(await store.read(name), bytes)) {
+    throw new HoldfastError("store_lied", `${store.label} gave back other bytes than were written to ${name}`);
+  }
+}

@@ -1,0 +1,157 @@
+/**
+ * The one error class and its closed set of codes.
+ *
+ * A code never changes its meaning once released. `docs/errors.md` lists the same codes and is checked by a test.
+ */
+
+/** May the same call be made again? `never`: it cannot heal. `backoff`: later, unchanged. `after_fix`: once a person acted. */
+export type Retry = "never" | "backoff" | "after_fix";
+
+/** Exit codes of the CLI. */
+export type ExitCode = 1 | 2 | 3;
+
+interface CodeFacts {
+  readonly status: number;
+  readonly exit: ExitCode;
+  readonly sqlstate: string;
+  readonly retry: Retry;
+  /** The way out, used when the place that raises the error knows nothing better. */
+  readonly hint: string;
+}
+
+/** HTTP status, exit code, SQLSTATE (class HF), retry and default hint of every code. Total by construction. */
+export const errorTable = {
+  usage: f(400, 2, "HF001", "after_fix", "Run the command with --help to see what it takes."),
+  setting_missing: f(500, 2, "HF002", "after_fix", "Give the setting as a flag, in the environment or in .env."),
+  payload_invalid: f(400, 2, "HF003", "after_fix", "Compare the request with docs/http.md."),
+  payload_too_large: f(413, 2, "HF004", "after_fix", "Send a smaller request."),
+  method_not_allowed: f(405, 2, "HF005", "after_fix", "Use POST."),
+  unauthorised: f(401, 1, "HF006", "after_fix", "Sign the call with the worker secret."),
+  forbidden: f(403, 1, "HF007", "after_fix", "Ask an administrator of the backups."),
+  not_found: f(404, 1, "HF008", "after_fix", "Check the name."),
+  packages_missing: f(500, 1, "HF009", "after_fix", "Run it as root on Debian 12, or install what the message names."),
+  project_unreachable: f(503, 1, "HF010", "backoff", "Check --project-url and that the functions are deployed."),
+
+  key_missing: f(500, 2, "HF101", "after_fix", "Set BACKUP_KEYS; `holdfast keygen` makes a key."),
+  key_malformed: f(500, 2, "HF102", "after_fix", "BACKUP_KEYS is `id:base64url`, several separated by commas."),
+  key_wrong: f(500, 1, "HF103", "after_fix", "Put the key named in the message into BACKUP_KEYS."),
+
+  store_unreachable: f(503, 1, "HF201", "backoff", "Check the address and the network, then run it again."),
+  store_full: f(507, 1, "HF202", "after_fix", "Make room in the store, then run it again."),
+  store_read_only: f(403, 1, "HF203", "after_fix", "Give the credentials the right to write."),
+  store_denied: f(403, 1, "HF204", "after_fix", "Check the store's credentials."),
+  store_missing: f(404, 1, "HF205", "after_fix", "Check the store's address; `holdfast init` creates buckets."),
+  store_name_refused: f(400, 1, "HF206", "never", "Object names are plain ASCII paths without dots or special signs."),
+  store_lied: f(
+    502,
+    1,
+    "HF207",
+    "backoff",
+    "The store answered something else than was asked; check what is in between.",
+  ),
+  object_missing: f(404, 1, "HF208", "after_fix", "Restore from the other store or from another backup."),
+  object_damaged: f(422, 1, "HF209", "after_fix", "Restore from the other store or from another backup."),
+  object_conflict: f(409, 1, "HF210", "never", "An object of this name holds other bytes; nothing was overwritten."),
+
+  format_newer: f(422, 1, "HF301", "after_fix", "This backup was written by a newer Holdfast; use that one."),
+  manifest_damaged: f(422, 1, "HF302", "after_fix", "Restore from the other store or from another backup."),
+  backup_not_found: f(404, 1, "HF303", "after_fix", "`holdfast list` shows what there is."),
+  backup_ambiguous: f(409, 2, "HF304", "after_fix", "Give more letters of the id."),
+  backup_quarantined: f(409, 1, "HF305", "after_fix", "Look at it, then `holdfast accept <id> --reason …`."),
+
+  database_unreachable: f(503, 1, "HF401", "backoff", "Check the database URL and that the server runs."),
+  database_denied: f(403, 1, "HF402", "after_fix", "Check user and password, or grant what the message names."),
+  database_failed: f(500, 1, "HF403", "after_fix", "The server's message says why."),
+  server_unsupported: f(500, 1, "HF404", "after_fix", "Holdfast needs PostgreSQL 15 or newer."),
+  standby_refused: f(500, 1, "HF405", "after_fix", "Back up the primary; a standby's snapshots are incomplete."),
+  schema_missing: f(500, 1, "HF406", "after_fix", "Run `holdfast init` (or `supabase db push`) first."),
+  table_unreadable: f(403, 1, "HF407", "after_fix", "Grant SELECT on the table to the role that takes the backup."),
+  row_too_large: f(422, 1, "HF408", "after_fix", "Take this backup with the CLI and a larger --max-memory."),
+  lock_timeout: f(503, 1, "HF409", "backoff", "Another session holds the table; run it again later."),
+  catalog_changed: f(503, 1, "HF410", "backoff", "Definitions kept changing while the backup ran; run it again later."),
+  counts_differ: f(
+    500,
+    1,
+    "HF411",
+    "after_fix",
+    "What was read is not what is there; nothing was recorded as a success.",
+  ),
+  keeper_lost: f(503, 1, "HF412", "backoff", "The snapshot is gone; the run takes a new one."),
+  lease_lost: f(409, 1, "HF413", "never", "Another worker took this task over; its result counts."),
+  run_not_found: f(404, 1, "HF414", "after_fix", "`holdfast list --all` shows every run."),
+  run_state: f(409, 1, "HF415", "after_fix", "The run is not in a state that allows this."),
+  cancelled: f(409, 1, "HF416", "never", "Start it again if you still want it."),
+  run_stalled: f(503, 1, "HF417", "after_fix", "Look at the functions' logs and at the alerts, then start it again."),
+
+  target_not_empty: f(409, 1, "HF501", "after_fix", "Restore into an empty database."),
+  target_is_source: f(409, 1, "HF502", "after_fix", "Name another database as the target."),
+  target_full: f(
+    507,
+    1,
+    "HF503",
+    "after_fix",
+    "Make room on the target's disk, then run the same command: it goes on.",
+  ),
+  target_differs: f(
+    422,
+    3,
+    "HF504",
+    "after_fix",
+    "The differences are listed; look at them before you rely on the copy.",
+  ),
+  confirmation_missing: f(409, 2, "HF505", "after_fix", "Read the plan, then add --yes."),
+  verification_failed: f(
+    422,
+    3,
+    "HF506",
+    "after_fix",
+    "The problems are listed; restore from another backup or store.",
+  ),
+
+  internal: f(500, 1, "HF999", "after_fix", "This is a defect in Holdfast; please report it with the message."),
+} as const satisfies Record<string, CodeFacts>;
+
+function f(status: number, exit: ExitCode, sqlstate: string, retry: Retry, hint: string): CodeFacts {
+  return { status, exit, sqlstate, retry, hint };
+}
+
+export type ErrorCode = keyof typeof errorTable;
+
+/** What leaves the process: no stack, no cause, no secret. */
+export interface ErrorDocument {
+  readonly error: { readonly code: ErrorCode; readonly message: string; readonly hint: string };
+}
+
+/** Every failure Holdfast reports. `message` and `hint` never carry a secret, a row's value or an object's content. */
+export class HoldfastError extends Error {
+  override readonly name = "HoldfastError";
+  readonly code: ErrorCode;
+  readonly hint: string;
+  readonly retry: Retry;
+
+  constructor(code: ErrorCode, message: string, options: { hint?: string; retry?: Retry; cause?: unknown } = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.code = code;
+    this.hint = options.hint ?? errorTable[code].hint;
+    this.retry = options.retry ?? errorTable[code].retry;
+  }
+
+  get status(): number {
+    return errorTable[this.code].status;
+  }
+
+  get exit(): ExitCode {
+    return errorTable[this.code].exit;
+  }
+
+  toDocument(): ErrorDocument {
+    return { error: { code: this.code, message: this.message, hint: this.hint } };
+  }
+}
+
+/** `error` itself when it is ours, else an `internal` error with it as the cause; the foreign text stays in the cause. */
+export function asHoldfastError(error: unknown): HoldfastError {
+  if (error instanceof HoldfastError) return error;
+  const kind = error instanceof Error ? error.name : typeof error;
+  return new HoldfastError("internal", `unexpected ${kind}`, { cause: error });
+}

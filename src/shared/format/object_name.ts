@@ -1,0 +1,27 @@
+/** Names of objects that are kept by content: the same plaintext in the same epoch has one name. */
+import { sha256, toHex } from "../crypto/digest.ts";
+import type { Epoch } from "../crypto/epoch.ts";
+import { contentName } from "./layout.ts";
+
+export interface ContentName {
+  readonly name: string;
+  /** SHA-256 of the plaintext in hex, as a manifest records it. */
+  readonly hash: string;
+}
+
+/**
+ * HMAC-SHA256 under the epoch's name key over `<kind>`, a zero byte and the SHA-256 of the plaintext. Hashing first
+ * keeps it one pass over the data without a copy, since WebCrypto has no incremental HMAC.
+ */
+export async function objectName(
+  epoch: Epoch,
+  kind: "chunk" | "schema" | "blob",
+  plaintext: Uint8Array,
+): Promise<ContentName> {
+  const digest = await sha256(plaintext);
+  const message = new Uint8Array(kind.length + 1 + digest.byteLength);
+  message.set(new TextEncoder().encode(kind), 0);
+  message.set(digest, kind.length + 1);
+  const keyed = await crypto.subtle.sign("HMAC", epoch.nameKey, message);
+  return { name: contentName(kind, toHex(new Uint8Array(keyed))), hash: toHex(digest) };
+}

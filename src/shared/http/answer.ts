@@ -1,0 +1,24 @@
+import { asHoldfastError, errorTable, type HoldfastError } from "../errors.ts";
+
+const headers = {
+  "content-type": "application/json; charset=utf-8",
+  "cache-control": "no-store",
+  "x-content-type-options": "nosniff",
+} as const;
+
+/** A JSON answer. */
+export function answer(status: number, document: unknown): Response {
+  return new Response(JSON.stringify(document), { status, headers });
+}
+
+/**
+ * `{code, message, hint}` with the status of the code. Only what our own errors say goes out: of a foreign error nothing
+ * but its kind, and of what went wrong inside before the caller is known (`known` false) nothing but the code.
+ */
+export function errorAnswer(error: unknown, known: boolean): Response {
+  const ours: HoldfastError = asHoldfastError(error);
+  const told = known || ours.status < 500
+    ? { code: ours.code, message: ours.message, hint: ours.hint }
+    : { code: ours.code, message: "the call could not be checked", hint: errorTable[ours.code].hint };
+  return answer(ours.status, told);
+}

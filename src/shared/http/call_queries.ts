@@ -1,0 +1,94 @@
+/** The SQL functions that only the front door calls; those of runs and tasks are in `jobs/queries.ts`. */
+import { HoldfastError } from "../errors.ts";
+import type { Requested } from "../jobs/queries.ts";
+import { numberOrNull, text } from "../jobs/run_row.ts";
+import type { Connection } from "../postgres/connection.ts";
+import type { SignedCall } from "./caller.ts";
+
+/** The kinds of run that functions work on. */
+export type CalledKind = "full" | "verify";
+
+/** True exactly once for a nonce. */
+export async function acceptCall(connection: Connection, functionName: string, call: SignedCall): Promise<boolean> {
+  const [row] = await connection.query("select backup.accept_call($1, $2, $3::timestamptz) as accepted", [
+    call.nonce,
+    functionName,
+    call.expiresAt.toISOString(),
+  ]);
+  return row?.["accepted"] === "t";
+}
+
+/** The run's status, once the call is known to work on it. `run_not_found`. */
+export async function attachCall(
+  connection: Connection,
+  nonce: string,
+  run: string,
+  kind: CalledKind,
+): Promise<string> {
+  const [row] = await connection.query("select backup.attach_call($1, $2::uuid, $3) as status", [nonce, run, kind]);
+  return row?.["status"] ?? "";
+}
+
+/** For calls without a leg. */
+export async function endCall(connection: Connection, nonce: string, answer: string): Promise<void> {
+  await connection.query("select backup.end_call($1, $2)", [nonce, answer]);
+}
+
+/** The leg is over; further legs are called where work is left. `failure`: what kept it from its tasks. */
+export async function endLeg(
+  connection: Connection,
+  nonce: string,
+  run: string,
+  failure: HoldfastError | null,
+): Promise<void> {
+  const document = failure === null
+    ? null
+    : JSON.stringify({ code: failure.code, message: failure.message, hint: failure.hint, retry: failure.retry });
+  await connection.query("select backup.end_leg($1, $2::uuid, $3::jsonb)", [nonce, run, document]);
+}
+
+/** Calls as many legs as the run can use now; what keeps them from being called fails the run. */
+export async function launchRun(connection: Connection, run: string): Promise<void> {
+  await connection.query("select backup.launch_run($1::uuid)", [run]);
+}
+
+/** Tells which project this is; the database raises an alert when it knew another one. */
+export async function recognise(connection: Connection, projectRef: string | null): Promise<void> {
+  if (projectRef !== null) await connection.query("select backup.recognise($1)", [projectRef]);
+}
+
+/** `backup_not_found`. */
+export async function requestVerification(connection: Connection, backup: string): Promise<Requested> {
+  const [row] = await connection.query("select run, joined from backup.request_verification($1::uuid, 'http')", [
+    backup,
+  ]);
+  if (row === undefined) throw new HoldfastError("internal", "request_verification gave no run");
+  return { run: text(row, "run"), joined: row["joined"] === "t" };
+}
+
+/** The backup that a run of kind verify is about. */
+export async function subjectOf(connection: Connection, run: string): Promise<string> {
+  const [row] = await connection.query("select subject_run from backup.runs where id = $1::uuid", [run]);
+  if (row === undefined) throw new HoldfastError("run_not_found", `there is no run ${run}`);
+  return text(row, "subject_run");
+}
+
+/** True while objects are left to look at. `lease_lost`. */
+export async function recordVerifyLeg(
+  connection: Connection,
+  task: { readonly id: string; readonly token: string },
+  leg: unknown,
+): Promise<boolean> {
+  const [row] = await connection.query("select backup.record_verify_leg($1::bigint, $2::bigint, $3::jsonb) as left", [
+    task.id,
+    task.token,
+    JSON.stringify(leg),
+  ]);
+  return row?.["left"] === "t";
+}
+
+/** Seconds until a task that was given back may be claimed again; null when nothing waits for that. */
+export async function secondsUntilClaimable(connection: Connection, run: string): Promise<number | null> {
+  const [row] = await connection.query("select backup.seconds_until_claimable($1::uuid) as seconds", [run]);
+  return numberOrNull(row ?? {}, "seconds");
+}

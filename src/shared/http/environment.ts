@@ -1,0 +1,68 @@
+/** What a function finds in its environment: the hosted variables, and the secrets that are set for Holdfast. */
+import { HoldfastError } from "../errors.ts";
+
+/** Values by name, as the runtime gives them. Nothing below here asks the runtime itself. */
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+/** Names as people set them with `supabase secrets set`; the first four are set by the platform. */
+export const variables = {
+  databaseUrl: "SUPABASE_DB_URL",
+  projectUrl: "SUPABASE_URL",
+  secretKeys: "SUPABASE_SECRET_KEYS",
+  serviceRoleKey: "SUPABASE_SERVICE_ROLE_KEY",
+  keys: "BACKUP_KEYS",
+  workerSecret: "BACKUP_WORKER_SECRET",
+  store: "BACKUP_STORE",
+  databaseAuthority: "BACKUP_DB_CA",
+  logLevel: "BACKUP_LOG_LEVEL",
+} as const;
+
+/** Where backups go when BACKUP_STORE is not set: a private bucket of this project, made by the installer. */
+export const defaultStore = "supabase://holdfast-backups";
+
+/** A variable that must be there; `setting_missing` names it. */
+export function required(environment: Environment, name: string): string {
+  const value = environment[name]?.trim();
+  if (value === undefined || value === "") {
+    throw new HoldfastError("setting_missing", `the function has no ${name}`, {
+      hint: `Set it with: supabase secrets set ${name}=…`,
+    });
+  }
+  return value;
+}
+
+/** A variable that may be left out; an empty one counts as left out. */
+export function optional(environment: Environment, name: string): string | undefined {
+  const value = environment[name]?.trim();
+  return value === "" ? undefined : value;
+}
+
+/**
+ * The key for Storage: the `default` entry of SUPABASE_SECRET_KEYS (a JSON object of names and keys), else its first,
+ * else SUPABASE_SERVICE_ROLE_KEY. `setting_missing` when there is neither.
+ */
+export function storageKey(environment: Environment): string {
+  const dictionary = optional(environment, variables.secretKeys);
+  const keys = dictionary === undefined ? {} : secretKeys(dictionary);
+  return keys["default"] ?? Object.values(keys)[0] ?? required(environment, variables.serviceRoleKey);
+}
+
+function secretKeys(text: string): Record<string, string> {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    throw new HoldfastError("setting_missing", `${variables.secretKeys} is not a JSON object of keys by name`);
+  }
+  if (typeof value !== "object" || value === null) return {};
+  return Object.fromEntries(
+    Object.entries(value).filter((entry): entry is [string, string] => typeof entry[1] === "string" && entry[1] !== ""),
+  );
+}
+
+/** The project that this function runs in: of its deployment (`<ref>_…`), else of its address; null where neither says. */
+export function projectRef(environment: Environment): string | null {
+  const ofDeployment = /^([a-z]{20})_/.exec(optional(environment, "DENO_DEPLOYMENT_ID") ?? "");
+  const ofAddress = /^https:\/\/([a-z]{20})\.supabase\./.exec(optional(environment, variables.projectUrl) ?? "");
+  return ofDeployment?.[1] ?? ofAddress?.[1] ?? null;
+}

@@ -1,0 +1,49 @@
+/** The function `backup`: starts a full backup, works on one, shows a run. docs/http.md. */
+import { readRun, requestRun } from "../jobs/queries.ts";
+import { attachCall, launchRun } from "./call_queries.ts";
+import { type AcceptedCall, type DoorDeps, handle, legWork, type Outcome } from "./door.ts";
+import { type BackupRequest, backupRequest } from "./requests.ts";
+import { runDocument } from "./run_document.ts";
+
+/** Errors as answers: `method_not_allowed`, `payload_…`, `unauthorised`, `run_not_found`, those of the database. */
+export function handleBackup(request: Request, deps: DoorDeps): Promise<Response> {
+  return handle({ functionName: "backup", schema: backupRequest, act }, request, deps);
+}
+
+async function act(action: BackupRequest, call: AcceptedCall, deps: DoorDeps): Promise<Outcome> {
+  switch (action.action) {
+    case "start":
+      return await start(action, call, deps);
+    case "leg":
+      return await leg(action.run, call, deps);
+    case "status":
+      return { status: 200, document: runDocument(await readRun(call.connection, action.run)) };
+  }
+}
+
+async function start(
+  action: Extract<BackupRequest, { action: "start" }>,
+  call: AcceptedCall,
+  deps: DoorDeps,
+): Promise<Outcome> {
+  const { run, joined } = await requestRun(call.connection, {
+    kind: "full",
+    tiers: [action.tier],
+    origin: "http",
+    requestKey: action.requestKey ?? null,
+  });
+  const document = { run, joined };
+  if (joined) return { status: 202, document };
+  await attachCall(call.connection, call.nonce, run, "full");
+  const work = legWork("full", run, call, deps);
+  if (work !== "busy") return { status: 202, document, work };
+  await launchRun(call.connection, run);
+  return { status: 202, document };
+}
+
+async function leg(run: string, call: AcceptedCall, deps: DoorDeps): Promise<Outcome> {
+  const status = await attachCall(call.connection, call.nonce, run, "full");
+  const work = legWork("full", run, call, deps);
+  if (work === "busy") return { status: 202, document: { run, status, leg: "busy" } };
+  return { status: 202, document: { run, status, leg: "begun" }, work };
+}

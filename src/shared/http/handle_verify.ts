@@ -1,0 +1,26 @@
+/** The function `verify`: reads every object of a backup again, leg by leg. docs/http.md. */
+import { attachCall, launchRun, requestVerification } from "./call_queries.ts";
+import { type AcceptedCall, type DoorDeps, handle, legWork, type Outcome } from "./door.ts";
+import { type VerifyRequest, verifyRequest } from "./requests.ts";
+
+/** Errors as answers: `method_not_allowed`, `payload_…`, `unauthorised`, `backup_not_found`, `run_not_found`, those of the database. */
+export function handleVerify(request: Request, deps: DoorDeps): Promise<Response> {
+  return handle({ functionName: "verify", schema: verifyRequest, act }, request, deps);
+}
+
+async function act(action: VerifyRequest, call: AcceptedCall, deps: DoorDeps): Promise<Outcome> {
+  if (action.action === "start") {
+    const { run, joined } = await requestVerification(call.connection, action.id);
+    const document = { run, joined };
+    if (joined) return { status: 202, document };
+    await attachCall(call.connection, call.nonce, run, "verify");
+    const work = legWork("verify", run, call, deps);
+    if (work !== "busy") return { status: 202, document, work };
+    await launchRun(call.connection, run);
+    return { status: 202, document };
+  }
+  const status = await attachCall(call.connection, call.nonce, action.run, "verify");
+  const work = legWork("verify", action.run, call, deps);
+  if (work === "busy") return { status: 202, document: { run: action.run, status, leg: "busy" } };
+  return { status: 202, document: { run: action.run, status, leg: "begun" }, work };
+}

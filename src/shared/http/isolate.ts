@@ -1,0 +1,92 @@
+/** From a function's runtime to what its door needs: the one place where the rooms of the product are put together. */
+import type { BackupDeps } from "../backup/deps.ts";
+import { systemClock } from "../clock.ts";
+import { parseKeyRing } from "../crypto/key_ring.ts";
+import { loadZstd } from "../format/zstd.ts";
+import { createLog, type LogLevel, type LogLine } from "../log.ts";
+import type { Database } from "../postgres/connection.ts";
+import { openDatabase } from "../postgres/pg_connection.ts";
+import { webCryptoRandom } from "../random.ts";
+import type { Fetch } from "../store/http_call.ts";
+import { credentialsFrom, openStore } from "../store/open_store.ts";
+import { runBackupLeg } from "./backup_leg.ts";
+import { recognise } from "./call_queries.ts";
+import type { DoorDeps, Leg } from "./door.ts";
+import {
+  defaultStore,
+  type Environment,
+  optional,
+  projectRef,
+  required,
+  storageKey,
+  variables,
+} from "./environment.ts";
+import { createIsolateBudget } from "./isolate_budget.ts";
+import { createLegSlot } from "./leg_slot.ts";
+import { unwaitedClose } from "./unwaited_close.ts";
+import { runVerifyLeg } from "./verify_leg.ts";
+
+/** What only the runtime can give. */
+export interface IsolateRuntime {
+  readonly environment: Environment;
+  readonly waitUntil: (work: Promise<void>) => void;
+  readonly fetch: Fetch;
+  readonly write: (line: LogLine) => void;
+}
+
+/** Plaintext of one leg of a verification: opening and unpacking it takes some 0.3 s of CPU. */
+const verifyBudgetBytes = 48 * 1024 * 1024;
+const verifyLeaseSeconds = 180;
+
+/** Call it once when the isolate starts; its budget and its slot are the isolate's. Throws nothing. */
+export function isolateDeps(runtime: IsolateRuntime): DoorDeps {
+  const { environment, fetch, waitUntil } = runtime;
+  const clock = systemClock;
+  const random = webCryptoRandom;
+  const log = createLog(runtime.write, logLevel(environment));
+  const budget = createIsolateBudget(clock);
+
+  const open = async (): Promise<BackupDeps> => {
+    const ring = parseKeyRing(environment[variables.keys]);
+    const address = optional(environment, variables.store) ?? defaultStore;
+    const store = openStore(address, credentials(environment, address), { fetch, clock, random, log });
+    return { database: databaseOf(environment), store, ring, compressor: await loadZstd(), clock, random, log };
+  };
+  const full: Leg = async (connection, run, worker) => {
+    await recognise(connection, projectRef(environment));
+    await runBackupLeg(await open(), connection, run, { worker, budget: budget.next() });
+  };
+  const verify: Leg = async (connection, run, worker) => {
+    await runVerifyLeg(await open(), connection, run, {
+      worker,
+      budgetBytes: verifyBudgetBytes,
+      leaseSeconds: verifyLeaseSeconds,
+    });
+  };
+  return {
+    environment,
+    clock,
+    log,
+    waitUntil,
+    slot: createLegSlot(),
+    openDatabase: databaseOf,
+    legs: { full, verify },
+  };
+}
+
+function databaseOf(environment: Environment): Database {
+  const caPem = optional(environment, variables.databaseAuthority);
+  const url = required(environment, variables.databaseUrl);
+  return unwaitedClose(openDatabase({ url, ...(caPem === undefined ? {} : { caPem }) }));
+}
+
+/** Storage of this project is reached with its own key; other stores by the variables that `open_store.ts` names. */
+function credentials(environment: Environment, address: string) {
+  const found = credentialsFrom((name) => environment[name]);
+  return address.startsWith("supabase:") ? { ...found, supabaseServiceKey: storageKey(environment) } : found;
+}
+
+function logLevel(environment: Environment): LogLevel {
+  const wanted = optional(environment, variables.logLevel);
+  return wanted === "debug" || wanted === "warn" || wanted === "error" ? wanted : "info";
+}

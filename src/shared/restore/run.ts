@@ -1,0 +1,276 @@
+/** A backup into an empty database, from the store and the keys alone. */
+import type { Clock } from "../clock.ts";
+import { sha256Hex } from "../crypto/digest.ts";
+import { HoldfastError } from "../errors.ts";
+import type { Log } from "../log.ts";
+import type { Connection, Database } from "../postgres/connection.ts";
+import { openBackup, type OpenedBackup, type ReadDeps } from "../verify/find_backup.ts";
+import { readObject } from "../verify/read_object.ts";
+import { type ApplyContext, applyInOrder, applySideBySide, joinRoles, leaveRoles } from "./apply.ts";
+import { compareCounts } from "./compare_counts.ts";
+import type { BackupContents } from "./contents.ts";
+import { loadTables } from "./load.ts";
+import { checkTarget, planRestore, type RestorePlan } from "./plan.ts";
+import type { SkippedObject } from "./plan_definitions.ts";
+import { readContents } from "./read_contents.ts";
+import { closeSoon, RestoreSessions } from "./sessions.ts";
+import {
+  beginRestore,
+  finishRestore,
+  type HeldObject,
+  readDoneSteps,
+  readRestoreRecord,
+  takeRestoreLock,
+} from "./state.ts";
+import type { TargetFacts, TargetKind, TargetNeeds } from "./target.ts";
+import { readTargetFacts } from "./target_facts.ts";
+
+export interface RestoreDeps extends ReadDeps {
+  /** Sessions to the target, as the role that makes everything. */
+  readonly target: Database;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+export interface RestoreOptions {
+  /** Sessions that load and build at once. Default 2, for servers of 2 cores; each also takes up to 256 MB for indexes. */
+  readonly parallel?: number;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: RestoreProgress) => void;
+}
+
+export interface RestoreProgress {
+  readonly phase: "definitions" | "rows" | "indexes" | "privileges" | "last" | "counts";
+  readonly rows: number;
+  readonly rowsTotal: number;
+  readonly rawBytes: number;
+  readonly rawBytesTotal: number;
+  readonly definitions: number;
+  readonly definitionsTotal: number;
+}
+
+export interface RestoreResult {
+  readonly id: string;
+  readonly ok: true;
+  readonly inserted: number;
+  readonly updated: 0;
+  readonly deleted: 0;
+  readonly warnings: readonly string[];
+  readonly target: TargetKind;
+  readonly held: readonly { readonly identity: string; readonly kind: HeldObject["kind"] }[];
+  /** What the target does not have, each with its reason; named in the warnings as well. */
+  readonly skipped: readonly SkippedObject[];
+  readonly rolesCreated: readonly string[];
+  /** Identities of what belongs to the restoring role, since it may not give it away. */
+  readonly ownersKept: readonly string[];
+  /** Identities of settings that came back in part, for the same kind of reason. */
+  readonly settingsLost: readonly string[];
+  readonly filesNotRestored: number;
+  /** True when an earlier call had begun it. */
+  readonly resumed: boolean;
+  readonly durationMs: number;
+}
+
+/** What would be done, with what it was planned from. */
+export interface PreparedRestore {
+  readonly contents: BackupContents;
+  readonly facts: TargetFacts;
+  readonly plan: RestorePlan;
+  /** True when the target holds an unfinished restore of this very backup, which would go on. */
+  readonly resumes: boolean;
+}
+
+const defaultParallel = 2;
+
+/**
+ * Plans without doing anything. Errors: those of `openBackup` and `readContents`; `target_not_empty`, `target_is_source`,
+ * `server_unsupported`, `run_state` while another restore is at work, those of the connection.
+ */
+export async function prepareRestore(deps: RestoreDeps, wanted: string): Promise<PreparedRestore> {
+  const backup = await openBackup(deps, wanted);
+  const contents = await readContents(deps, backup);
+  const connection = await deps.target.connect("holdfast:restore");
+  try {
+    await takeRestoreLock(connection);
+    return await prepare(connection, contents);
+  } finally {
+    await connection.close();
+  }
+}
+
+/**
+ * Restores the backup that `wanted` names (a full id, a shortened one, `latest`). A call that ends early, for whatever
+ * reason, leaves a target that the same call goes on with; nothing is done twice.
+ * Errors: those of `prepareRestore`; `object_missing`, `object_damaged`, `target_full`, `counts_differ`, `cancelled`,
+ * `database_denied`, `database_failed` with the definition's name.
+ */
+export async function restoreBackup(
+  deps: RestoreDeps,
+  wanted: string,
+  options: RestoreOptions = {},
+): Promise<RestoreResult> {
+  const startMs = deps.clock.monotonicMs();
+  const backup = await openBackup(deps, wanted);
+  const contents = await readContents(deps, backup);
+  const holder = await deps.target.connect("holdfast:restore");
+  try {
+    await takeRestoreLock(holder);
+    const prepared = await prepare(holder, contents);
+    const { plan, facts, resumes } = prepared;
+    if (!resumes) await begin(holder, prepared);
+    const done = await readDoneSteps(holder);
+    const sessions = await RestoreSessions.open(deps.target, {
+      lanes: options.parallel ?? defaultParallel,
+      signal: options.signal,
+    });
+    try {
+      await execute(deps, backup, plan, facts, sessions, done, options);
+      await finishRestore(sessions.main, leaveRoles(done), plan.held.length > 0);
+    } finally {
+      await sessions.close(deps.clock);
+    }
+    return {
+      id: contents.backupId,
+      ok: true,
+      inserted: plan.rows,
+      updated: 0,
+      deleted: 0,
+      warnings: plan.warnings,
+      target: plan.kind,
+      skipped: plan.skipped,
+      held: plan.held.map(({ identity, kind }) => ({ identity, kind })),
+      rolesCreated: plan.rolesCreated,
+      ownersKept: plan.ownersKept,
+      settingsLost: plan.settingsLost,
+      filesNotRestored: plan.filesNotRestored,
+      resumed: resumes,
+      durationMs: Math.round(deps.clock.monotonicMs() - startMs),
+    };
+  } finally {
+    await closeSoon(deps.clock, [holder]);
+  }
+}
+
+async function prepare(connection: Connection, contents: BackupContents): Promise<PreparedRestore> {
+  const record = await readRestoreRecord(connection);
+  if (record === null || record.finished) {
+    const facts = await readTargetFacts(connection, needsOf(contents));
+    checkTarget(contents, facts);
+    return { contents, facts, plan: planRestore(contents, facts), resumes: false };
+  }
+  if (record.backupId !== contents.backupId || record.manifestHash !== contents.manifestHash) {
+    throw new HoldfastError("target_not_empty", `the target holds an unfinished restore of backup ${record.backupId}`, {
+      hint: "Go on with that backup, or restore into another database.",
+    });
+  }
+  const plan = planRestore(contents, record.facts);
+  if ((await hashOf(plan)) !== record.planHash) {
+    throw new HoldfastError("target_not_empty", "the unfinished restore in the target was begun by another version", {
+      hint: "Go on with the version that began it, or restore into another database.",
+    });
+  }
+  return { contents, facts: record.facts, plan, resumes: true };
+}
+
+async function begin(connection: Connection, { contents, facts, plan }: PreparedRestore): Promise<void> {
+  const { backupId, manifestHash } = contents;
+  await beginRestore(connection, { backupId, manifestHash, planHash: await hashOf(plan), facts }, plan.held);
+}
+
+async function execute(
+  deps: RestoreDeps,
+  backup: OpenedBackup,
+  plan: RestorePlan,
+  facts: TargetFacts,
+  sessions: RestoreSessions,
+  done: Set<string>,
+  options: RestoreOptions,
+): Promise<void> {
+  const progress = progressOf(plan, options.onProgress);
+  const context: ApplyContext = {
+    sessions,
+    done,
+    log: deps.log,
+    signal: options.signal,
+    onStep: () => progress.add({ definitions: 1 }),
+  };
+  progress.phase("definitions");
+  await applyInOrder(context, "roles", plan.roles);
+  await joinRoles(context, plan.actsAs);
+  await applyInOrder(context, "pre-data", plan.preData);
+
+  progress.phase("rows");
+  const reader = { store: deps.store, compressor: deps.compressor, epochOf: backup.epochOf };
+  if (facts.kind === "project") await sessions.each("set session_replication_role = replica");
+  await loadTables(
+    context,
+    plan.loads,
+    ({ object, rawBytes, hash }) => readObject(reader, { kind: "chunk", name: object, rawBytes, hash }),
+    (chunk) => progress.add({ rows: chunk.rows, rawBytes: chunk.rawBytes }),
+  );
+  if (facts.kind === "project") await sessions.each("set session_replication_role = origin");
+
+  progress.phase("indexes");
+  await applySideBySide(context, "post-data", plan.postData);
+  await applyInOrder(context, "sequences", plan.sequences);
+
+  progress.phase("privileges");
+  await applyInOrder(context, "privileges", plan.privileges);
+
+  progress.phase("last");
+  await applyInOrder(context, "last", plan.last);
+
+  progress.phase("counts");
+  await compareCounts(context, plan.loads);
+}
+
+/** What the backup asks of a target. */
+function needsOf(contents: BackupContents): TargetNeeds {
+  const { capture } = contents;
+  const filled = new Set(contents.tables.filter((table) => table.rows > 0).map((table) => table.identity));
+  return {
+    extensions: capture.extensions.map(({ name, schema }) => ({ name, schema })),
+    eventTriggers: capture.definitions.some((one) => one.kind === "event trigger"),
+    allTables: capture.definitions.some((one) => one.kind === "publication" || one.kind === "publication schema"),
+    settings: capture.definitions.filter((one) => one.kind === "settings" && one.platform === null).flatMap((one) => {
+      const role = capture.definitions.find((other) => other.kind === "role" && one.dependsOn.includes(other.identity));
+      return one.statements.map((statement) => ({ statement, role: role?.name ?? null }));
+    }),
+    rowsInto: capture.tables.filter((table) =>
+      table.restoreData && table.dataOwner !== "user" && filled.has(table.identity)
+    ).map(({ schema, name }) => ({ schema, name })),
+  };
+}
+
+/** Of all that the plan does. */
+function hashOf(plan: RestorePlan): Promise<string> {
+  const text = JSON.stringify(plan, (_, value) => value instanceof Map ? [...value] : value);
+  return sha256Hex(new TextEncoder().encode(text));
+}
+
+type Amounts = Partial<Record<"rows" | "rawBytes" | "definitions", number>>;
+
+function progressOf(plan: RestorePlan, report: ((progress: RestoreProgress) => void) | undefined) {
+  const { roles, preData, postData, sequences, privileges, last } = plan;
+  const now = {
+    phase: "definitions" as RestoreProgress["phase"],
+    rows: 0,
+    rowsTotal: plan.rows,
+    rawBytes: 0,
+    rawBytesTotal: plan.rawBytes,
+    definitions: 0,
+    definitionsTotal: [roles, preData, postData, sequences, privileges, last].reduce((sum, one) => sum + one.length, 0),
+  };
+  return {
+    phase(phase: RestoreProgress["phase"]) {
+      now.phase = phase;
+      report?.({ ...now });
+    },
+    add(amounts: Amounts) {
+      now.rows += amounts.rows ?? 0;
+      now.rawBytes += amounts.rawBytes ?? 0;
+      now.definitions += amounts.definitions ?? 0;
+      report?.({ ...now });
+    },
+  };
+}

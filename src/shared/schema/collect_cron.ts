@@ -1,0 +1,80 @@
+/** Jobs of pg_cron, which come back inactive. Our own are made by the installer, so they are no part of a backup. */
+import { z } from "zod";
+import type { Collector } from "./collector.ts";
+import { draft } from "./draft.ts";
+import { quoteIdent, quoteLiteral } from "./quote.ts";
+import { readRows } from "./read_rows.ts";
+
+export const collectCronJobs: Collector = async (context) => {
+  const present = await context.connection.query(
+    `select 1 from pg_catalog.pg_extension x where x.extname = 'pg_cron'
+        and pg_catalog.to_regclass('cron.job') is not null
+        and pg_catalog.has_table_privilege('cron.job', 'select')`,
+  );
+  if (present.length === 0) return [];
+  const jobs = await readRows(
+    context.connection,
+    "cron jobs",
+    z.object({
+      id: z.string(),
+      name: z.string().nullable(),
+      schedule: z.string(),
+      command: z.string(),
+      database: z.string(),
+      here: z.boolean(),
+      user: z.string(),
+      active: z.boolean(),
+    }),
+    `select j.jobid::text as id, j.jobname as name, j.schedule, j.command, j.database,
+            j.database = pg_catalog.current_database() as here, j.username as "user", j.active
+       from cron.job j
+      where not (coalesce(j.jobname, '') like 'holdfast-%' and j.command like 'select backup.%')
+      order by j.jobid`,
+  );
+  return jobs.flatMap((job) => {
+    const label = job.name === null ? `without a name (${job.id})` : quoteIdent(job.name);
+    const absent = calledSchema(job.command, context.leaveOutSchemas);
+    if (absent !== null) {
+      // Our own jobs come back with our own schema, which the installer makes.
+      if (!job.name?.startsWith("holdfast-")) {
+        context.notCaptured.push({
+          catalog: "cron.job",
+          identity: `cron job ${label} of ${quoteIdent(job.user)}`,
+          reason: `calls schema ${absent}, which is left out`,
+        });
+      }
+      return [];
+    }
+    const database = job.here ? "pg_catalog.current_database()" : quoteLiteral(job.database);
+    const texts = `${quoteLiteral(job.schedule)}, ${quoteLiteral(job.command)}`;
+    const user = quoteLiteral(job.user);
+    // Only a named job can be made inactive at once; without a name it is made and switched off by one statement.
+    const statement = job.name === null
+      ? `select cron.alter_job(job_id => cron.schedule(${texts}), database => ${database}, username => ${user}, active => false)`
+      : `select cron.schedule_in_database(${quoteLiteral(job.name)}, ${texts}, ${database}, ${user}, false)`;
+    return [draft(`cron.job:${job.id}`, "cron job", "last", [statement], {
+      identity: `cron job ${label} of ${quoteIdent(job.user)}`,
+      held: "cron",
+      release: job.active
+        ? [
+          `select cron.alter_job(job_id => j.jobid, active => true) from cron.job j where ${
+            job.name === null
+              ? `j.jobname is null and j.command = ${quoteLiteral(job.command)}`
+              : `j.jobname = ${quoteLiteral(job.name)}`
+          } and j.username = ${user}`,
+        ]
+        : [],
+      platform: null,
+    })];
+  });
+};
+
+/** The first of the schemas that a job's command names something in. */
+function calledSchema(command: string, schemas: readonly string[]): string | null {
+  return schemas.find((schema) =>
+    [`${schema}.`, `"${schema}".`].some((prefix) => {
+      const at = command.indexOf(prefix);
+      return at >= 0 && !/[\w."]/.test(command.charAt(at - 1));
+    })
+  ) ?? null;
+}

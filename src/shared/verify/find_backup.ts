@@ -1,0 +1,84 @@
+/** Which backups a store holds, found from the store alone. */
+import type { EpochSource } from "../crypto/epoch.ts";
+import { epochSource } from "../crypto/epochs.ts";
+import type { KeyRing } from "../crypto/key_ring.ts";
+import { HoldfastError } from "../errors.ts";
+import type { Compressor } from "../format/compressor.ts";
+import { type BackupName, parseManifestName, prefixes } from "../format/layout.ts";
+import { type OpenedManifest, openManifest } from "../format/manifest_codec.ts";
+import { readRepository } from "../format/repository.ts";
+import type { Store } from "../store/store.ts";
+
+export interface ReadDeps {
+  readonly store: Store;
+  readonly ring: KeyRing;
+  readonly compressor: Compressor;
+}
+
+/** A backup by its name, before it is opened. */
+export interface ListedBackup extends BackupName {
+  /** Full name of the manifest. */
+  readonly name: string;
+  /** Bytes of the sealed manifest. */
+  readonly size: number;
+}
+
+/** An opened backup with what opens its objects. */
+export interface OpenedBackup extends OpenedManifest {
+  readonly epochOf: EpochSource;
+}
+
+/** Ids are random: 8 hex digits are clear among any number of backups that a store has. */
+const leastIdLetters = 4;
+
+/** Every manifest's name, newest first. One name a backup; nothing is opened. */
+export async function listBackups(store: Store): Promise<ListedBackup[]> {
+  const found: ListedBackup[] = [];
+  for await (const { name, size } of store.list(prefixes.backups)) {
+    const parsed = parseManifestName(name);
+    if (parsed !== null) found.push({ ...parsed, name, size });
+  }
+  return found.sort((a, b) => a.name < b.name ? 1 : -1);
+}
+
+/**
+ * The backup that `wanted` names: a full id, the first letters of one (4 at least), or `latest`.
+ * Errors: `backup_not_found`, `backup_ambiguous`.
+ */
+export function chooseBackup(backups: readonly ListedBackup[], wanted: string): ListedBackup {
+  const [newest] = backups;
+  if (wanted === "latest" && newest !== undefined) return newest;
+  const letters = wanted.toLowerCase();
+  const fits = letters.length < leastIdLetters ? [] : backups.filter((backup) => backup.id.startsWith(letters));
+  const [only] = fits;
+  if (only === undefined) {
+    const short = letters.length < leastIdLetters ? `; an id is shortened to ${leastIdLetters} letters at least` : "";
+    throw new HoldfastError("backup_not_found", `the store has no backup ${wanted}${short}`);
+  }
+  if (fits.length > 1) {
+    const ids = fits.slice(0, 3).map((backup) => backup.id).join(", ");
+    throw new HoldfastError("backup_ambiguous", `${fits.length} backups start with ${wanted}: ${ids}`);
+  }
+  return only;
+}
+
+/**
+ * Reads, opens and checks the manifest of the backup that `wanted` names (see `chooseBackup`).
+ * Errors: those of `chooseBackup`, `key_wrong`, `format_newer`, `manifest_damaged`, `object_damaged`, those of the store.
+ */
+export async function openBackup(deps: ReadDeps, wanted: string): Promise<OpenedBackup> {
+  const listed = chooseBackup(await listBackups(deps.store), wanted);
+  const repository = await readRepository(deps.store);
+  if (repository === null) {
+    throw new HoldfastError("object_missing", `${deps.store.label} has backups but no v1/repository.json`, {
+      hint: "Copy v1/repository.json from the other store, or take it from a copy of this one.",
+    });
+  }
+  const epochOf = epochSource(deps.store, deps.ring, repository.id);
+  const bytes = await deps.store.read(listed.name);
+  const opened = await openManifest({ compressor: deps.compressor, epochOf }, listed.name, bytes);
+  if (opened.manifest.repositoryId !== repository.id) {
+    throw new HoldfastError("manifest_damaged", `${listed.name} belongs to another repository`);
+  }
+  return { ...opened, epochOf };
+}

@@ -1,0 +1,196 @@
+/** Every object of a backup read, opened, hashed and counted against its manifest. */
+import type { Clock } from "../clock.ts";
+import { asHoldfastError, type ErrorCode, HoldfastError } from "../errors.ts";
+import { type Manifest, objectsOf } from "../format/manifest.ts";
+import type { Log } from "../log.ts";
+import { countCopyRows } from "./copy_rows.ts";
+import { decodeCapture } from "./decode_capture.ts";
+import { openBackup, type OpenedBackup, type ReadDeps } from "./find_backup.ts";
+import { type ObjectDeps, readObject, type RecordedObject } from "./read_object.ts";
+
+export interface VerifyDeps extends ReadDeps {
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+export interface VerifyProblem {
+  /** Full name in the store. */
+  readonly object: string;
+  readonly code: ErrorCode;
+  readonly message: string;
+}
+
+export interface VerifyResult {
+  readonly id: string;
+  readonly ok: boolean;
+  /** Objects looked at, the manifest among them. */
+  readonly objects: number;
+  readonly rows: number;
+  readonly rawBytes: number;
+  readonly storedBytes: number;
+  readonly problems: readonly VerifyProblem[];
+}
+
+export interface VerifyProgress {
+  readonly objects: number;
+  readonly objectsTotal: number;
+  readonly storedBytes: number;
+  readonly storedBytesTotal: number;
+}
+
+export interface VerifyOptions {
+  /** Objects in memory at once. Default 4: enough to hide a store's latency, some 100 MB with the largest usual chunks. */
+  readonly parallel?: number;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: VerifyProgress) => void;
+}
+
+const defaultParallel = 4;
+
+/** Named problems; more are counted in one last line. A store that is gone makes every object one. */
+const maxProblems = 1000;
+
+/**
+ * Verifies the backup that `wanted` names (a full id, a shortened one, `latest`). What is wrong with objects is in
+ * `problems`; thrown is what keeps the manifest from being read: `backup_not_found`, `backup_ambiguous`, `key_wrong`,
+ * `format_newer`, `manifest_damaged`, `object_damaged` (of the manifest), `store_…`, `cancelled`.
+ */
+export async function verifyBackup(
+  deps: VerifyDeps,
+  wanted: string,
+  options: VerifyOptions = {},
+): Promise<VerifyResult> {
+  const backup = await openBackup(deps, wanted);
+  let cursor: number | null = 0;
+  const legs: VerifyLeg[] = [];
+  while (cursor !== null) {
+    const leg = await verifyLeg(deps, backup, { ...options, from: cursor, budgetBytes: Number.MAX_SAFE_INTEGER });
+    legs.push(leg);
+    cursor = leg.next;
+  }
+  return verifyResult(backup.manifest, legs);
+}
+
+/** What one bounded stretch of a verification found. Plain JSON, so that a run can keep it between legs. */
+export interface VerifyLeg {
+  /** Where the next leg starts; null: all objects have been looked at. */
+  readonly next: number | null;
+  readonly objects: number;
+  readonly rows: number;
+  readonly rawBytes: number;
+  readonly storedBytes: number;
+  readonly problems: readonly VerifyProblem[];
+}
+
+/**
+ * Looks at objects from index `from` of the manifest's list on, until `budgetBytes` of plaintext have been taken up or
+ * none is left; at least one object a leg. A failure of the store itself ends the leg and is thrown when it is one that
+ * may heal (`backoff`); the same leg may then be run again.
+ */
+export async function verifyLeg(
+  deps: Pick<VerifyDeps, "store" | "compressor" | "log">,
+  backup: OpenedBackup,
+  options: VerifyOptions & { readonly from: number; readonly budgetBytes: number },
+): Promise<VerifyLeg> {
+  const { manifest } = backup;
+  const all = objectsOf(manifest);
+  const storedBytesTotal = all.reduce((sum, object) => sum + object.storedBytes, 0);
+  const reader: ObjectDeps = { store: deps.store, compressor: deps.compressor, epochOf: backup.epochOf };
+  const rowsOf = rowsByObject(manifest);
+  const problems: VerifyProblem[] = [];
+  const done = { objects: 0, rows: 0, rawBytes: 0, storedBytes: 0 };
+  let at = options.from;
+  let taken = 0;
+  let failure: unknown = null;
+
+  const worker = async () => {
+    while (failure === null) {
+      const object = all[at];
+      if (object === undefined || (taken > 0 && taken + object.rawBytes > options.budgetBytes)) return;
+      if (options.signal?.aborted) throw new HoldfastError("cancelled", "the verification was cancelled");
+      at++;
+      taken += Math.max(object.rawBytes, 1);
+      const stored = { bytes: object.storedBytes, hash: object.storedHash };
+      try {
+        done.rows += await checkObject(reader, { ...object, stored }, rowsOf.get(object.name) ?? []);
+      } catch (error) {
+        const ours = asHoldfastError(error);
+        if (!isVerdict(ours)) throw error;
+        problems.push({ object: object.name, code: ours.code, message: ours.message });
+      }
+      done.objects++;
+      done.rawBytes += object.rawBytes;
+      done.storedBytes += object.storedBytes;
+      options.onProgress?.({
+        objects: options.from + done.objects,
+        objectsTotal: all.length,
+        storedBytes: done.storedBytes,
+        storedBytesTotal,
+      });
+    }
+  };
+  const stop = (error: unknown) => {
+    failure ??= error;
+  };
+  await Promise.all(Array.from({ length: options.parallel ?? defaultParallel }, () => worker().catch(stop)));
+  if (failure !== null) throw failure;
+  deps.log.debug("verify.leg", { from: options.from, objects: done.objects, problems: problems.length });
+  problems.sort((a, b) => a.object < b.object ? -1 : 1);
+  return { ...done, next: at < all.length ? at : null, problems };
+}
+
+/** The legs of one verification as one result. */
+export function verifyResult(manifest: Manifest, legs: readonly VerifyLeg[]): VerifyResult {
+  const sum = (of: (leg: VerifyLeg) => number) => legs.reduce((total, leg) => total + of(leg), 0);
+  const problems = legs.flatMap((leg) => leg.problems);
+  const named = problems.slice(0, maxProblems);
+  const [beyond] = problems.slice(maxProblems);
+  if (beyond !== undefined) {
+    named.push({ ...beyond, message: `${problems.length - maxProblems} more objects have problems` });
+  }
+  return {
+    id: manifest.id,
+    ok: problems.length === 0,
+    objects: 1 + sum((leg) => leg.objects),
+    rows: manifest.totals.rows,
+    rawBytes: sum((leg) => leg.rawBytes),
+    storedBytes: sum((leg) => leg.storedBytes),
+    problems: named,
+  };
+}
+
+/** Rows in the object. Errors: those of `readObject`, `object_damaged` where the text does not hold what is recorded. */
+async function checkObject(
+  deps: ObjectDeps,
+  recorded: RecordedObject,
+  expectedRows: readonly number[],
+): Promise<number> {
+  const plaintext = await readObject(deps, recorded);
+  if (recorded.kind === "schema") {
+    decodeCapture(plaintext, recorded.name);
+    return 0;
+  }
+  const rows = countCopyRows(plaintext);
+  const wrong = expectedRows.find((expected) => expected !== rows);
+  if (wrong !== undefined) {
+    throw new HoldfastError("object_damaged", `${recorded.name} holds ${rows} rows, the manifest says ${wrong}`);
+  }
+  return rows;
+}
+
+/** Several ranges with the same text share an object; each says how many rows it has. */
+function rowsByObject(manifest: Manifest): Map<string, number[]> {
+  const rows = new Map<string, number[]>();
+  for (const chunk of manifest.tables.flatMap((table) => table.chunks)) {
+    const known = rows.get(chunk.object);
+    if (known === undefined) rows.set(chunk.object, [chunk.rows]);
+    else known.push(chunk.rows);
+  }
+  return rows;
+}
+
+/** Says this error something about the object, rather than about the way to it? */
+function isVerdict(error: HoldfastError): boolean {
+  return error.retry !== "backoff" && error.code !== "cancelled" && error.code !== "internal" &&
+    error.code !== "store_denied" && error.code !== "store_missing";
+}

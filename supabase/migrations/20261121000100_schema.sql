@@ -1,0 +1,166 @@
+-- Schema `backup`: time, settings, the identity of this install, and who may read.
+-- Not exposed through the API. Nothing here is granted to anybody who is not named.
+
+create schema backup;
+comment on schema backup is 'Holdfast: runs, tasks, schedules, audit. Owned by the installer, exposed to no API.';
+revoke all on schema backup from public;
+
+-- The only source of time in this schema. Tests replace the function; no setting and no row can move it.
+create function backup.clock_now() returns timestamptz
+language sql
+volatile
+set search_path = ''
+as $$
+  select pg_catalog.clock_timestamp()
+$$;
+comment on function backup.clock_now() is 'The present moment; the only clock of this schema.';
+revoke all on function backup.clock_now() from public;
+
+-- Settings -----------------------------------------------------------------------------------------------------------
+
+create table backup.settings (
+  name text primary key,
+  kind text not null,
+  value text not null,
+  minimum bigint,
+  maximum bigint,
+  pattern text,
+  note text not null,
+  changed_at timestamptz not null default backup.clock_now(),
+  constraint kind_is_known check (kind in ('integer', 'text')),
+  constraint integer_has_bounds check ((kind = 'integer') = (minimum is not null and maximum is not null)),
+  constraint text_has_a_pattern check ((kind = 'text') = (pattern is not null)),
+  constraint value_is_an_integer_within_its_bounds check (
+    case
+      when kind <> 'integer' then true
+      when value !~ '^[0-9]{1,12}$' then false
+      else value::bigint between minimum and maximum
+    end
+  ),
+  constraint value_matches_its_pattern check (kind <> 'text' or value ~ pattern)
+);
+comment on table backup.settings is 'What may be tuned, each value with its bounds. Time spans are whole seconds.';
+alter table backup.settings enable row level security;
+revoke all on table backup.settings from public;
+
+insert into backup.settings (name, kind, value, minimum, maximum, pattern, note) values
+  ('concurrency', 'integer', '2', 1, 16, null, 'legs of one run that work at the same time'),
+  ('run_dead_seconds', 'integer', '1800', 60, 86400, null,
+    'a run without a sign of life for this long is failed'),
+  ('missed_run_grace_seconds', 'integer', '1800', 60, 86400, null,
+    'how late a scheduled run may be before an alert is raised'),
+  ('call_timeout_seconds', 'integer', '10', 1, 60, null, 'how long a call of a function may take to be answered');
+
+-- The value of an integer setting; HF002 (setting_missing) when there is none of that name.
+create function backup.setting_integer(setting_name text) returns bigint
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  found_value bigint;
+begin
+  select s.value::bigint into found_value from backup.settings as s where s.name = setting_name and s.kind = 'integer';
+  if found_value is null then
+    raise exception 'there is no integer setting %', setting_name
+      using errcode = 'HF002', hint = 'The names stand in backup.settings.';
+  end if;
+  return found_value;
+end
+$$;
+revoke all on function backup.setting_integer(text) from public;
+
+-- Identity -----------------------------------------------------------------------------------------------------------
+
+-- One row: which project this install believes to be in. `project_ref` is written by the first function that runs here.
+create table backup.identity (
+  singleton boolean primary key default true,
+  install_id uuid not null default gen_random_uuid(),
+  project_ref text,
+  system_identifier text not null,
+  database_name text not null,
+  installed_at timestamptz not null default backup.clock_now(),
+  constraint there_is_one_identity check (singleton),
+  constraint project_ref_is_a_short_name check (project_ref ~ '^[a-z0-9-]{1,63}$')
+);
+comment on table backup.identity is 'What tells this database apart from a clone of it.';
+alter table backup.identity enable row level security;
+revoke all on table backup.identity from public;
+
+insert into backup.identity (system_identifier, database_name)
+select c.system_identifier::text, current_database()
+from pg_catalog.pg_control_system() as c;
+
+-- What a function tells when it starts work: which project it runs in. The first to tell is believed. Returns 'same',
+-- 'recorded', or what differs now: 'server' (upgraded or restored: adopted, with an alert), 'project' (this database is
+-- a copy: an alert).
+create function backup.recognise(project_ref text) returns text
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  known backup.identity;
+  server text := (select c.system_identifier::text from pg_catalog.pg_control_system() as c);
+begin
+  if recognise.project_ref is null then
+    return 'same';
+  end if;
+  select i.* into known from backup.identity as i;
+  if known.project_ref = recognise.project_ref and known.system_identifier = server then
+    return 'same';
+  elsif known.project_ref is null then
+    update backup.identity as i set project_ref = recognise.project_ref, system_identifier = server;
+    perform backup.audit('install.recognised', 'project:' || recognise.project_ref, '{}');
+    return 'recorded';
+  elsif known.project_ref = recognise.project_ref then
+    update backup.identity as i set system_identifier = server;
+    perform backup.raise_alert(
+      'identity_changed', 'server',
+      'the database server is another one than before, in the same project: it was upgraded or restored', 'warning'
+    );
+    return 'server';
+  end if;
+  perform backup.raise_alert(
+    'identity_changed', 'project',
+    pg_catalog.format(
+      'this database was installed in project %s and now runs in %s: it is a copy',
+      known.project_ref, recognise.project_ref
+    )
+  );
+  return 'project';
+end
+$$;
+revoke all on function backup.recognise(text) from public;
+
+-- Administrators -----------------------------------------------------------------------------------------------------
+
+-- No foreign key to auth.users: it would lock that table on every sign-up's deletion, and a plain PostgreSQL has none.
+create table backup.admins (
+  user_id uuid primary key,
+  added_by text not null default session_user,
+  added_at timestamptz not null default backup.clock_now(),
+  note text not null default ''
+);
+comment on table backup.admins is 'The users who may read what is recorded here, once signed in with a second factor.';
+alter table backup.admins enable row level security;
+revoke all on table backup.admins from public;
+
+-- Is the caller of this API request an administrator, signed in with a second factor?
+create function backup.is_admin() returns boolean
+language sql
+stable
+-- definer because the policies that ask are evaluated for callers who may not read backup.admins
+security definer
+set search_path = ''
+as $$
+  select exists (
+    select
+    from backup.admins as a,
+      (select nullif(pg_catalog.current_setting('request.jwt.claims', true), '')::jsonb as claims) as request
+    where a.user_id::text = request.claims ->> 'sub'
+      and request.claims ->> 'aal' = 'aal2'
+  )
+$$;
+comment on function backup.is_admin() is 'True for a row in backup.admins whose JWT says aal2.';
+revoke all on function backup.is_admin() from public;

@@ -1,0 +1,109 @@
+-- Alerts: what a person should look at. At most one unresolved row for a kind and a subject.
+-- Status: open → acknowledged → resolved, open → resolved. Resolved rows stay as history.
+
+create table backup.alerts (
+  id bigint generated always as identity primary key,
+  kind text not null,
+  subject text not null,
+  severity text not null,
+  message text not null,
+  status text not null default 'open',
+  times integer not null default 1,
+  opened_at timestamptz not null default backup.clock_now(),
+  last_seen_at timestamptz not null default backup.clock_now(),
+  acknowledged_at timestamptz,
+  acknowledged_by text,
+  resolved_at timestamptz,
+  constraint kind_is_a_snake_case_word check (kind ~ '^[a-z][a-z_]*$'),
+  constraint subject_is_short check (length(subject) between 1 and 300),
+  constraint severity_is_known check (severity in ('warning', 'critical')),
+  constraint status_is_known check (status in ('open', 'acknowledged', 'resolved')),
+  constraint acknowledged_alert_says_by_whom check (
+    status <> 'acknowledged' or (acknowledged_at is not null and acknowledged_by is not null)
+  ),
+  constraint resolved_alert_says_when check ((status = 'resolved') = (resolved_at is not null)),
+  constraint last_seen_is_not_before_opened check (last_seen_at >= opened_at)
+);
+comment on table backup.alerts is 'What a person should look at; one unresolved row for a kind and a subject.';
+create unique index alerts_one_unresolved_row_a_subject on backup.alerts (kind, subject) where status <> 'resolved';
+alter table backup.alerts enable row level security;
+revoke all on table backup.alerts from public;
+
+-- Opens an alert, or counts it once more when it is unresolved already. Returns its id.
+create function backup.raise_alert(kind text, subject text, message text, severity text default 'critical')
+returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+  alert_id bigint;
+  seen integer;
+  seen_at timestamptz := backup.clock_now();
+begin
+  insert into backup.alerts as a (kind, subject, severity, message, opened_at, last_seen_at)
+  values (raise_alert.kind, raise_alert.subject, raise_alert.severity, raise_alert.message, seen_at, seen_at)
+  on conflict (kind, subject) where status <> 'resolved' do update
+    set times = a.times + 1,
+      last_seen_at = greatest(a.last_seen_at, excluded.last_seen_at),
+      message = excluded.message,
+      severity = excluded.severity
+  returning a.id, a.times into alert_id, seen;
+  if seen = 1 then
+    perform backup.audit(
+      'alert.raised', raise_alert.kind || ':' || raise_alert.subject,
+      pg_catalog.jsonb_build_object('alert', alert_id, 'severity', raise_alert.severity)
+    );
+  end if;
+  return alert_id;
+end
+$$;
+revoke all on function backup.raise_alert(text, text, text, text) from public;
+
+-- Ends the unresolved alert of that kind and subject. False when there is none.
+create function backup.resolve_alert(kind text, subject text) returns boolean
+language plpgsql
+volatile
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+  alert_id bigint;
+begin
+  update backup.alerts as a
+  set status = 'resolved', resolved_at = greatest(a.opened_at, backup.clock_now())
+  where a.kind = resolve_alert.kind and a.subject = resolve_alert.subject and a.status <> 'resolved'
+  returning a.id into alert_id;
+  if alert_id is null then
+    return false;
+  end if;
+  perform backup.audit(
+    'alert.resolved', resolve_alert.kind || ':' || resolve_alert.subject,
+    pg_catalog.jsonb_build_object('alert', alert_id)
+  );
+  return true;
+end
+$$;
+revoke all on function backup.resolve_alert(text, text) from public;
+
+-- A person has seen the alert: it stays until its cause is gone. HF008 when there is no open alert of that id.
+create function backup.acknowledge_alert(alert_id bigint) returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  about text;
+begin
+  update backup.alerts as a
+  set status = 'acknowledged', acknowledged_at = backup.clock_now(), acknowledged_by = session_user
+  where a.id = alert_id and a.status = 'open'
+  returning a.kind || ':' || a.subject into about;
+  if about is null then
+    raise exception 'there is no open alert %', alert_id using errcode = 'HF008';
+  end if;
+  perform backup.audit('alert.acknowledged', about, pg_catalog.jsonb_build_object('alert', alert_id));
+end
+$$;
+revoke all on function backup.acknowledge_alert(bigint) from public;

@@ -1,0 +1,251 @@
+-- Policies, schedules, and the cron jobs derived from them. Lock order: backup.schedules first, then as in 0650.
+
+-- Policies -----------------------------------------------------------------------------------------------------------
+
+create table backup.policies (
+  tier text primary key,
+  keep interval not null,
+  note text not null,
+  changed_at timestamptz not null default backup.clock_now(),
+  constraint tier_is_known check (tier in ('hourly', 'daily', 'weekly', 'manual', 'safety')),
+  constraint keep_is_at_least_an_hour check (keep >= interval '1 hour')
+);
+comment on table backup.policies is 'How long a backup of each tier is kept; one of several tiers, by the longest.';
+alter table backup.policies enable row level security;
+revoke all on table backup.policies from public;
+
+insert into backup.policies (tier, keep, note) values
+  ('hourly', interval '24 hours', 'the change stream, in segments of an hour'),
+  ('daily', interval '30 days', 'a full backup a day'),
+  ('weekly', interval '90 days', 'a full backup a week'),
+  ('manual', interval '90 days', 'asked for by a person'),
+  ('safety', interval '30 days', 'taken before a restore in place');
+
+insert into backup.settings (name, kind, value, minimum, maximum, note) values
+  ('pitr_window_seconds', 'integer', '604800', 3600, 31536000, 'how far back point-in-time recovery is to reach');
+
+-- Cron expressions ---------------------------------------------------------------------------------------------------
+
+-- The values that one field of a cron expression allows, ascending. HF003 (payload_invalid) when it is not understood:
+-- numbers, ranges, lists, steps and `*`; no names of months or days.
+create function backup.cron_field(field text, lowest integer, highest integer) returns integer[]
+language plpgsql
+immutable
+strict
+set search_path = ''
+as $$
+declare
+  part text;
+  bounds text[];
+  first_value integer;
+  last_value integer;
+  allowed integer[] := '{}'::integer[];
+begin
+  foreach part in array pg_catalog.string_to_array(field, ',') loop
+    bounds := pg_catalog.regexp_match(part, '^(\*|([0-9]{1,2})(-([0-9]{1,2}))?)(/([1-9][0-9]?))?$');
+    if bounds is null then
+      raise exception 'cron field "%" is not understood', field using errcode = 'HF003';
+    end if;
+    first_value := coalesce(bounds[2]::integer, lowest);
+    last_value := case
+      when bounds[4] is not null then bounds[4]::integer
+      when bounds[2] is not null and bounds[6] is null then first_value
+      else highest
+    end;
+    if first_value < lowest or last_value > highest or last_value < first_value then
+      raise exception 'cron field "%" is outside % to %', field, lowest, highest using errcode = 'HF003';
+    end if;
+    allowed := allowed || array(
+      select generated.value
+      from pg_catalog.generate_series(first_value, last_value, coalesce(bounds[6]::integer, 1)) as generated (value)
+    );
+  end loop;
+  return array(select distinct u.value from pg_catalog.unnest(allowed) as u (value) order by u.value);
+end
+$$;
+revoke all on function backup.cron_field(text, integer, integer) from public;
+
+-- The last moment at or before `until` at which a five-field expression was due, in GMT as pg_cron counts; null when
+-- there is none within 366 days. As in cron, a day matches by either day field when both are restricted.
+create function backup.last_due(cron text, until timestamptz) returns timestamptz
+language plpgsql
+immutable
+strict
+set search_path = ''
+as $$
+declare
+  fields text[] := pg_catalog.regexp_split_to_array(pg_catalog.btrim(cron), '\s+');
+  minutes integer[];
+  hours integer[];
+  month_days integer[];
+  months integer[];
+  week_days integer[];
+  until_gmt timestamp := until at time zone 'UTC';
+  day_start timestamp;
+  due timestamp;
+begin
+  if pg_catalog.array_length(fields, 1) <> 5 then
+    raise exception 'cron expression "%" has not five fields', cron using errcode = 'HF003';
+  end if;
+  minutes := backup.cron_field(fields[1], 0, 59);
+  hours := backup.cron_field(fields[2], 0, 23);
+  month_days := backup.cron_field(fields[3], 1, 31);
+  months := backup.cron_field(fields[4], 1, 12);
+  week_days := backup.cron_field(fields[5], 0, 7);
+  if 7 = any (week_days) then
+    week_days := week_days || 0;
+  end if;
+  for days_back in 0..366 loop
+    day_start := pg_catalog.date_trunc('day', until_gmt) - days_back * interval '1 day';
+    continue when not pg_catalog.date_part('month', day_start)::integer = any (months);
+    continue when not case
+      when fields[3] like '*%' or fields[5] like '*%' then
+        pg_catalog.date_part('day', day_start)::integer = any (month_days)
+        and pg_catalog.date_part('dow', day_start)::integer = any (week_days)
+      else
+        pg_catalog.date_part('day', day_start)::integer = any (month_days)
+        or pg_catalog.date_part('dow', day_start)::integer = any (week_days)
+    end;
+    select max(day_start + pg_catalog.make_interval(hours => h.value, mins => m.value)) into due
+    from pg_catalog.unnest(hours) as h (value), pg_catalog.unnest(minutes) as m (value)
+    where day_start + pg_catalog.make_interval(hours => h.value, mins => m.value) <= until_gmt;
+    if due is not null then
+      return due at time zone 'UTC';
+    end if;
+  end loop;
+  return null;
+end
+$$;
+revoke all on function backup.last_due(text, timestamptz) from public;
+
+-- Schedules ----------------------------------------------------------------------------------------------------------
+
+create table backup.schedules (
+  name text primary key,
+  kind text not null,
+  tier text references backup.policies (tier),
+  cron text not null,
+  enabled boolean not null default true,
+  -- the expression that was last given to pg_cron: what differs from it was changed by a person
+  applied_cron text,
+  -- what was due before is not missed
+  enabled_since timestamptz not null default backup.clock_now(),
+  constraint name_is_a_snake_case_word check (name ~ '^[a-z][a-z_]{0,40}$'),
+  constraint kind_is_known check (kind in ('full', 'watchdog')),
+  constraint a_backup_has_a_tier check ((kind = 'full') = (tier is not null)),
+  constraint cron_is_understood check (backup.last_due(cron, timestamptz '2001-01-01 00:00+00') is not null)
+);
+create index schedules_by_tier on backup.schedules (tier);
+comment on table backup.schedules is 'What runs when, in GMT. backup.apply_schedules() derives the cron jobs from it.';
+alter table backup.schedules enable row level security;
+revoke all on table backup.schedules from public;
+
+insert into backup.schedules (name, kind, tier, cron) values
+  ('daily', 'full', 'daily', '0 0 * * *'),
+  ('weekly', 'full', 'weekly', '0 0 * * 0'),
+  ('watchdog', 'watchdog', null, '* * * * *');
+
+-- Makes pg_cron agree with the rows and says what it did, one line a schedule. A job that a person changed is taken as
+-- it is, and its row follows it; a job that is missing is added; one whose schedule is not enabled is removed.
+create function backup.apply_schedules() returns table (schedule text, outcome text)
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  wanted record;
+  job_cron text;
+  job_command text;
+begin
+  if pg_catalog.to_regclass('cron.job') is null then
+    raise notice 'pg_cron is not installed: nothing runs by itself here'
+      using hint = 'Start backups with `holdfast create` from a scheduler of your own.';
+    return;
+  end if;
+  for wanted in select s.* from backup.schedules as s order by s.name for update loop
+    schedule := wanted.name;
+    job_command := case wanted.kind
+      when 'watchdog' then 'select backup.tick()'
+      else pg_catalog.format('select backup.run_schedule(%L)', wanted.name)
+    end;
+    job_cron := (
+      select j.schedule from cron.job as j
+      where j.jobname = 'holdfast-' || wanted.name and j.username = current_user
+    );
+    if not wanted.enabled then
+      outcome := 'not enabled';
+      if job_cron is not null then
+        perform cron.unschedule('holdfast-' || wanted.name);
+        update backup.schedules as s set applied_cron = null where s.name = wanted.name;
+        outcome := 'removed';
+      end if;
+    elsif job_cron is null then
+      perform cron.schedule('holdfast-' || wanted.name, wanted.cron, job_command);
+      update backup.schedules as s set applied_cron = wanted.cron where s.name = wanted.name;
+      outcome := 'added';
+    elsif job_cron = wanted.cron then
+      update backup.schedules as s set applied_cron = wanted.cron
+      where s.name = wanted.name and s.applied_cron is distinct from wanted.cron;
+      outcome := 'kept';
+    elsif job_cron = wanted.applied_cron then
+      perform cron.schedule('holdfast-' || wanted.name, wanted.cron, job_command);
+      update backup.schedules as s set applied_cron = wanted.cron where s.name = wanted.name;
+      outcome := 'changed';
+    else
+      update backup.schedules as s set cron = job_cron, applied_cron = job_cron where s.name = wanted.name;
+      outcome := 'adopted';
+    end if;
+    if outcome in ('added', 'changed', 'adopted', 'removed') then
+      perform backup.audit(
+        'schedule.' || outcome, 'schedule:' || wanted.name,
+        pg_catalog.jsonb_build_object('row', wanted.cron, 'job', job_cron)
+      );
+    end if;
+    return next;
+  end loop;
+end
+$$;
+revoke all on function backup.apply_schedules() from public;
+
+-- What a cron job calls: requests the backup that is due and sends its first leg. One run serves every schedule that is
+-- due in the same minute, whichever job comes first, also when that run has ended by then.
+create function backup.run_schedule(name text) returns uuid
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  wanted_cron text := (select s.cron from backup.schedules as s where s.name = run_schedule.name and s.kind = 'full');
+  due timestamptz := backup.last_due(wanted_cron, backup.clock_now());
+  run_id uuid;
+begin
+  if due is null then
+    raise exception 'there is no schedule % for backups', run_schedule.name using errcode = 'HF008';
+  end if;
+  select r.run into run_id
+  from backup.request_run(
+    'full',
+    array(
+      select s.tier from backup.schedules as s
+      where s.kind = 'full' and (s.name = run_schedule.name or (s.enabled and backup.last_due(s.cron, due) = due))
+      order by s.tier
+    ),
+    'schedule',
+    backup.schedule_key(due)
+  ) as r;
+  perform backup.launch_run(run_id);
+  return run_id;
+end
+$$;
+revoke all on function backup.run_schedule(text) from public;
+
+-- The request key of the backup that was due at a moment.
+create function backup.schedule_key(due timestamptz) returns text
+language sql
+immutable
+strict
+set search_path = ''
+as $$
+  select 'schedule:full:' || pg_catalog.to_char(due at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI"Z"')
+$$;
+revoke all on function backup.schedule_key(timestamptz) from public;

@@ -1,0 +1,53 @@
+/** The CLI as people run it: a process with its own environment, its two streams and its exit code. */
+import { spawn } from "node:child_process";
+import { join } from "node:path";
+import process from "node:process";
+import { root } from "../unit/project_files.ts";
+
+export interface CliResult {
+  readonly exit: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+  /** stdout as the one JSON document that it has to be with --json. */
+  readonly document: unknown;
+}
+
+export interface CliRun {
+  readonly result: Promise<CliResult>;
+  /** To the launcher, as a terminal's Ctrl-C or a supervisor sends it. */
+  signal(name: "SIGINT" | "SIGTERM"): void;
+}
+
+/** Nothing of the environment but the way to programs; `settings` is all that the command knows. */
+export function startCli(args: readonly string[], settings: Readonly<Record<string, string>>): CliRun {
+  const { PATH = "", HOME = "" } = process.env;
+  const child = spawn(process.execPath, [join(root, "src/cli/holdfast.mjs"), ...args], {
+    cwd: "/",
+    env: { PATH, HOME, ...settings },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  let [stdout, stderr] = ["", ""];
+  child.stdout.setEncoding("utf8").on("data", (text: string) => (stdout += text));
+  child.stderr.setEncoding("utf8").on("data", (text: string) => (stderr += text));
+  const result = new Promise<CliResult>((resolve, reject) => {
+    child.once("error", reject);
+    child.once("close", (exit) => {
+      const document = args.includes("--json") ? parse(stdout) : undefined;
+      resolve({ exit, stdout, stderr, document });
+    });
+  });
+  return { result, signal: (name) => void child.kill(name) };
+}
+
+export async function cli(args: readonly string[], settings: Readonly<Record<string, string>>): Promise<CliResult> {
+  return await startCli(args, settings).result;
+}
+
+/** Undefined when it is no JSON, so that the test that wanted a document fails with both streams at hand. */
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}

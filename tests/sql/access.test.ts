@@ -1,0 +1,204 @@
+import type pg from "pg";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { installedCluster, rolledBack, scalar, session, sqlstate } from "./cluster.ts";
+
+let postgres: pg.Client;
+
+beforeAll(async () => {
+  postgres = await session(await installedCluster());
+});
+afterAll(async () => {
+  await postgres?.end();
+});
+
+const adminId = "6f1c8c7e-1111-4c4e-9c36-5f1f4a1f7a01";
+const userId = "6f1c8c7e-2222-4c4e-9c36-5f1f4a1f7a01";
+
+const callers = [
+  { name: "anon", role: "anon", claims: { role: "anon" } },
+  { name: "a user", role: "authenticated", claims: { role: "authenticated", sub: userId, aal: "aal2" } },
+  {
+    name: "an administrator with aal1",
+    role: "authenticated",
+    claims: { role: "authenticated", sub: adminId, aal: "aal1" },
+  },
+  {
+    name: "an administrator with aal2",
+    role: "authenticated",
+    claims: { role: "authenticated", sub: adminId, aal: "aal2" },
+  },
+  { name: "service_role", role: "service_role", claims: { role: "service_role" } },
+] as const;
+
+const operations = ["select", "insert", "update", "delete"] as const;
+const views = ["public.backup_runs", "public.backup_audit", "public.backup_alerts"];
+const denied = "42501";
+
+interface Relation {
+  readonly name: string;
+  readonly column: string;
+}
+
+/** Every table and view of ours, from the catalog. */
+async function relations(): Promise<Relation[]> {
+  const { rows } = await postgres.query<Relation>(
+    `select format('%I.%I', n.nspname, c.relname) as name,
+       (select quote_ident(a.attname) from pg_attribute as a where a.attrelid = c.oid order by a.attnum desc limit 1) as column
+     from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
+     where c.relkind in ('r', 'p', 'v', 'm', 'f') and (n.nspname = 'backup' or (n.nspname = 'public' and c.relname ~ '^backup_'))
+     order by 1`,
+  );
+  return rows;
+}
+
+function statement(operation: typeof operations[number], { name, column }: Relation): string {
+  switch (operation) {
+    case "select":
+      return `select ${column} from ${name} limit 1`;
+    case "insert":
+      return `insert into ${name} (${column}) values (default)`;
+    case "update":
+      return `update ${name} set ${column} = ${column}`;
+    case "delete":
+      return `delete from ${name}`;
+  }
+}
+
+/** Within a rolled-back transaction in which each relation that a reader may see has rows. */
+async function as<T>(caller: typeof callers[number], work: () => Promise<T>): Promise<T> {
+  return await rolledBack(postgres, async () => {
+    await postgres.query("insert into backup.admins (user_id) values ($1)", [adminId]);
+    await postgres.query("select backup.request_run('full', '{manual}', 'dashboard', null)");
+    await postgres.query("select backup.raise_alert('test', 'subject', 'message')");
+    await postgres.query("select set_config('request.jwt.claims', $1, true)", [JSON.stringify(caller.claims)]);
+    await postgres.query(`set local role ${caller.role}`);
+    return await work();
+  });
+}
+
+describe("every table and view", () => {
+  it("is found by the matrix: all that the design names, and the three views", async () => {
+    const names = (await relations()).map((relation) => relation.name);
+    for (
+      const table of ["settings", "policies", "schedules", "runs", "tasks", "objects", "audit_log", "alerts", "admins"]
+    ) {
+      expect(names).toContain(`backup.${table}`);
+    }
+    expect(names).toEqual(expect.arrayContaining(views));
+  });
+
+  it.each(callers)("is closed to $name but for what an administrator with aal2 may read", async (caller) => {
+    const outcomes: string[] = [];
+    const expected: string[] = [];
+    const all = await relations();
+    await as(caller, async () => {
+      for (const relation of all) {
+        for (const operation of operations) {
+          const state = await sqlstate(postgres, statement(operation, relation));
+          outcomes.push(`${operation} ${relation.name}: ${state}`);
+          const readable = operation === "select" && views.includes(relation.name) && caller.role === "authenticated";
+          expected.push(`${operation} ${relation.name}: ${readable ? "none" : denied}`);
+        }
+      }
+    });
+    expect(outcomes).toEqual(expected);
+    expect(outcomes.length).toBe(all.length * operations.length);
+  });
+
+  it.each(callers.filter((caller) => caller.role === "authenticated"))(
+    "shows rows through the views to $name only if that is an administrator with aal2",
+    async (caller) => {
+      await as(caller, async () => {
+        for (const view of views) {
+          const rows = Number(await scalar(postgres, `select count(*) from ${view}`));
+          if (caller.name === "an administrator with aal2") expect(rows, view).toBeGreaterThan(0);
+          else expect(rows, view).toBe(0);
+        }
+      });
+    },
+  );
+
+  it("has row level security, and grants only the columns of the views to nobody but authenticated", async () => {
+    expect(
+      await scalar(
+        postgres,
+        `select count(*) from pg_class as c where c.relnamespace = 'backup'::regnamespace and c.relkind in ('r', 'p') and not c.relrowsecurity`,
+      ),
+    ).toBe("0");
+    const { rows } = await postgres.query(
+      `select c.relname, a.grantee::regrole::text as grantee, a.privilege_type
+       from pg_class as c, aclexplode(c.relacl) as a
+       where c.relnamespace = 'backup'::regnamespace and a.grantee <> c.relowner
+       union all
+       select distinct c.relname, a.grantee::regrole::text, 'column ' || a.privilege_type
+       from pg_class as c join pg_attribute as t on t.attrelid = c.oid, aclexplode(t.attacl) as a
+       where c.relnamespace = 'backup'::regnamespace
+       order by 1, 2, 3`,
+    );
+    expect(rows).toEqual(["alerts", "audit_log", "runs"].map((relname) => ({
+      relname,
+      grantee: "authenticated",
+      privilege_type: "column SELECT",
+    })));
+  });
+
+  it("lies in a schema that nobody else may use", async () => {
+    for (const role of ["anon", "authenticated", "service_role", "authenticator", "supabase_auth_admin"]) {
+      const usage =
+        "select has_schema_privilege($1, 'backup', 'usage') or has_schema_privilege($1, 'backup', 'create')";
+      expect(await scalar(postgres, usage, [role]), role).toBe("f");
+    }
+  });
+});
+
+describe("every function of schema backup", () => {
+  it("is executable by its owner alone, is_admin by authenticated too", async () => {
+    const { rows } = await postgres.query(
+      `select p.oid::regprocedure::text as function, coalesce(string_agg(case a.grantee when 0 then 'public' else a.grantee::regrole::text end, ','), '') as others
+       from pg_proc as p left join lateral (
+         select x.grantee from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as x where x.grantee <> p.proowner
+       ) as a on true
+       where p.pronamespace = 'backup'::regnamespace
+       group by 1 having count(a.grantee) > 0 order by 1`,
+    );
+    expect(rows).toEqual([{ function: "backup.is_admin()", others: "authenticated" }]);
+  });
+
+  it("pins its search_path, and runs as its caller unless it is is_admin", async () => {
+    const { rows } = await postgres.query(
+      `select p.oid::regprocedure::text as function from pg_proc as p
+       where p.pronamespace = 'backup'::regnamespace and p.proname <> 'is_admin'
+         and (p.prosecdef or not coalesce(p.proconfig, '{}') @> array['search_path=""'])`,
+    );
+    expect(rows).toEqual([]);
+    expect(
+      await scalar(postgres, "select count(*) from pg_proc where pronamespace = 'backup'::regnamespace and prosecdef"),
+    ).toBe("1");
+  });
+
+  it("belongs to postgres, who is no superuser", async () => {
+    const others =
+      "select count(*) from pg_proc where pronamespace = 'backup'::regnamespace and proowner <> 'postgres'::regrole";
+    expect(await scalar(postgres, others)).toBe("0");
+    expect(await scalar(postgres, "select rolsuper from pg_roles where rolname = 'postgres'")).toBe("f");
+  });
+});
+
+describe("is_admin", () => {
+  it("is false for claims that are missing, empty, or of nobody", async () => {
+    await rolledBack(postgres, async () => {
+      for (
+        const claims of [
+          "",
+          "{}",
+          `{"aal": "aal2"}`,
+          `{"sub": "not-a-uuid", "aal": "aal2"}`,
+          `{"sub": null, "aal": "aal2"}`,
+        ]
+      ) {
+        await postgres.query("select set_config('request.jwt.claims', $1, true)", [claims]);
+        expect(await scalar(postgres, "select backup.is_admin()"), claims).toBe("f");
+      }
+    });
+  });
+});

@@ -1,0 +1,58 @@
+import { readdirSync, readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import pg from "pg";
+import { describe, expect, it } from "vitest";
+import { startCluster } from "../../src/local/postgres.ts";
+import { scalar } from "./cluster.ts";
+
+const folder = fileURLToPath(new URL("../../supabase/migrations/", import.meta.url));
+
+describe.each([15, 17] as const)(
+  "a plain PostgreSQL %i, without pg_cron, pg_net, Vault and the API's roles",
+  (version) => {
+    it("takes every migration, skips the schedules with a notice, and fails what needs functions by name", async () => {
+      const cluster = await startCluster({ version, platform: false, durable: false });
+      try {
+        const admin = new pg.Client({ connectionString: cluster.plainUrl() });
+        await admin.connect();
+        try {
+          await admin.query("create role owner_of_app login password 'p'");
+          await admin.query("create database app owner owner_of_app");
+        } finally {
+          await admin.end();
+        }
+        // Not as the superuser: whoever owns the database may install.
+        const url = new URL(cluster.plainUrl("postgres", "app"));
+        url.username = "owner_of_app";
+        url.password = "p";
+        const owner = new pg.Client({ connectionString: url.href });
+        await owner.connect();
+        const notices: string[] = [];
+        owner.on("notice", (notice) => notices.push(notice.message ?? ""));
+        try {
+          for (const file of readdirSync(folder).filter((name) => name.endsWith(".sql")).sort()) {
+            await owner.query(`begin; ${readFileSync(`${folder}${file}`, "utf8")}; commit`);
+          }
+          expect(notices.filter((notice) => /pg_cron is not installed/.test(notice))).toHaveLength(1);
+          expect(await scalar(owner, "select count(*)::text from backup.schedules where applied_cron is not null"))
+            .toBe("0");
+          const { rows } = await owner.query("select status, message from backup.start_backup()");
+          expect(rows[0]).toMatchObject({ status: "failed" });
+          expect(rows[0].message).toContain("holdfast_project_url");
+          expect((await owner.query("select backup.tick() as outcome")).rows[0].outcome).toEqual({
+            reconcile_calls: 0,
+            revive_runs: 0,
+            end_orphaned_keepers: 0,
+            watch_schedules: 0,
+            purge_traces: 0,
+          });
+          expect((await owner.query("select id from public.backup_runs")).rows).toHaveLength(1);
+        } finally {
+          await owner.end();
+        }
+      } finally {
+        await cluster.destroy();
+      }
+    });
+  },
+);

@@ -1,0 +1,76 @@
+import { describe, expect, it } from "vitest";
+import { HoldfastError } from "../../src/shared/errors.ts";
+import { readDatabaseUrl } from "../../src/shared/postgres/database_url.ts";
+import { mapServerError, sqlstateOf } from "../../src/shared/postgres/server_error.ts";
+
+describe("a database URL", () => {
+  it("is read with its escapes", () => {
+    expect(readDatabaseUrl("postgresql://me%40x:p%2Fw@db.example:6543/a%20b?sslmode=verify-full")).toEqual({
+      host: "db.example",
+      port: 6543,
+      database: "a b",
+      user: "me@x",
+      password: "p/w",
+      tls: "verified",
+    });
+  });
+  it("may name a socket's folder, as for libpq", () => {
+    const address = readDatabaseUrl("postgresql://me@/db?host=/run/pg&port=5499");
+    expect([address.host, address.port, address.user, address.tls]).toEqual(["/run/pg", 5499, "me", "plain"]);
+  });
+  it.each([
+    ["disable", "plain"],
+    ["prefer", "verified_if_ca"],
+    ["require", "verified"],
+    ["verify-ca", "verified"],
+    ["verify-full", "verified"],
+  ])("sslmode=%s is %s", (mode, tls) => {
+    expect(readDatabaseUrl(`postgresql://me@db/x?sslmode=${mode}`).tls).toBe(tls);
+  });
+  it.each([
+    "not a url",
+    "mysql://me:hush@db/x",
+    "postgresql://db/x",
+    "postgresql://me:hush@db/x?sslmode=no-verify",
+    "postgresql://me:hush@db/x?port=abc",
+    "postgresql://me:%zz-hush@db/x",
+  ])("that cannot be used is a usage error without the password: %s", (url) => {
+    const read = () => readDatabaseUrl(url);
+    expect(read).toThrow(HoldfastError);
+    try {
+      read();
+    } catch (error) {
+      expect((error as HoldfastError).code).toBe("usage");
+      expect((error as HoldfastError).message).not.toContain("hush");
+    }
+  });
+});
+
+describe("a server's error", () => {
+  const server = (code: string, message = "m") => Object.assign(new Error(message), { code, severity: "ERROR" });
+  it.each([
+    ["28P01", "database_denied"],
+    ["28000", "database_denied"],
+    ["42501", "database_denied"],
+    ["55P03", "lock_timeout"],
+    ["57P01", "database_unreachable"],
+    ["53300", "database_unreachable"],
+    ["3D000", "database_unreachable"],
+    ["42P01", "database_failed"],
+    ["HF413", "lease_lost"],
+    ["HF411", "counts_differ"],
+  ])("%s is %s", (sqlstate, code) => {
+    const mapped = mapServerError(server(sqlstate), "db");
+    expect(mapped.code).toBe(code);
+    expect(sqlstateOf(mapped)).toBe(sqlstate);
+  });
+  it("never carries a row's value", () => {
+    const mapped = mapServerError(server("22P02", 'invalid input syntax for type integer: "my secret"'), "db");
+    expect(JSON.stringify(mapped.toDocument())).not.toContain("secret");
+  });
+  it("of the network is database_unreachable and no SQLSTATE", () => {
+    const refused = Object.assign(new Error("connect ECONNREFUSED"), { code: "ECONNREFUSED" });
+    expect(mapServerError(refused, "db").code).toBe("database_unreachable");
+    expect(sqlstateOf(refused)).toBeNull();
+  });
+});

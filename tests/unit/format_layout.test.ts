@@ -1,0 +1,77 @@
+import { describe, expect, it } from "vitest";
+import {
+  contentName,
+  epochName,
+  manifestName,
+  parseEpochName,
+  parseManifestName,
+  parseUtcStamp,
+  segmentName,
+  utcStamp,
+} from "../../src/shared/format/layout.ts";
+import { checkName } from "../../src/shared/store/names.ts";
+import { failureOf } from "./format_fixture.ts";
+
+const id = "7b0c2f6e-8a51-4a39-b7f5-2f2b8b2f6a10";
+const hash = "ab".repeat(32);
+
+describe("names (docs/format.md)", () => {
+  it("are the documented ones, and every store takes them", () => {
+    const names = [
+      epochName("e20261121T184500Z-0db5aae6"),
+      contentName("chunk", hash),
+      contentName("schema", hash),
+      contentName("blob", hash),
+      segmentName("s-1", "16/B374D848", "16/B374D900"),
+      manifestName({ createdAt: new Date("2026-11-21T18:45:00.999Z"), tier: "daily", id }),
+    ];
+    expect(names).toEqual([
+      "v1/keys/e20261121T184500Z-0db5aae6.jwe.json",
+      `v1/objects/ab/${hash}`,
+      `v1/objects/ab/${hash}`,
+      `v1/blobs/ab/${hash}`,
+      "v1/changes/s-1/00000016b374d848-00000016b374d900",
+      `v1/backups/20261121T184500Z-daily-${id}/manifest`,
+    ]);
+    names.forEach(checkName);
+  });
+
+  it("of segments sort as positions do", () => {
+    const ends = ["0/9", "0/A", "0/FFFFFFFF", "1/0", "9/1", "A/0", "10/0"];
+    const names = ends.map((lsn) => segmentName("c", lsn, lsn));
+    expect([...names].sort()).toEqual(names);
+  });
+
+  it("of manifests and epochs say what they were made of", () => {
+    const backup = { createdAt: new Date("2026-11-21T18:45:00Z"), tier: "daily", id };
+    expect(parseManifestName(manifestName(backup))).toEqual(backup);
+    expect(parseEpochName(epochName("e20261121T184500Z-0db5aae6"))).toBe("e20261121T184500Z-0db5aae6");
+  });
+
+  it.each([
+    "",
+    "v1/backups/x/manifest",
+    `v1/backups/20261321T184500Z-daily-${id}/manifest`,
+    `v1/backups/20260230T184500Z-daily-${id}/manifest`,
+    `v1/backups/20261121T184500Z-Daily-${id}/manifest`,
+    `v1/backups/20261121T184500Z-daily-${id.toUpperCase()}/manifest`,
+    `v1/backups/20261121T184500Z-daily-${id}/manifest.bak`,
+    `x/v1/backups/20261121T184500Z-daily-${id}/manifest`,
+  ])("that no manifest has are not taken for one: %s", (name) => {
+    expect(parseManifestName(name)).toBeNull();
+    expect(parseEpochName(name)).toBeNull();
+  });
+
+  it("are never made of what could leave its place", async () => {
+    expect((await failureOf(() => contentName("chunk", "../x"))).code).toBe("internal");
+    expect((await failureOf(() => segmentName("../x", "0/1", "0/2"))).code).toBe("internal");
+    expect((await failureOf(() => epochName("../x"))).code).toBe("internal");
+  });
+
+  it("have times that survive the way there and back, leap days included", () => {
+    for (const iso of ["2024-02-29T23:59:59Z", "2026-12-31T00:00:00Z"]) {
+      expect(parseUtcStamp(utcStamp(new Date(iso)))).toEqual(new Date(iso));
+    }
+    for (const stamp of ["", "2026", "20260229T000000Z", "20261121T250000Z"]) expect(parseUtcStamp(stamp)).toBeNull();
+  });
+});

@@ -1,0 +1,236 @@
+import { createHash, createHmac } from "node:crypto";
+import { describe, expect, it } from "vitest";
+import { HoldfastError } from "../../src/shared/errors.ts";
+import type { DoorDeps } from "../../src/shared/http/door.ts";
+import { handleBackup } from "../../src/shared/http/handle_backup.ts";
+import { createLegSlot } from "../../src/shared/http/leg_slot.ts";
+import { maxBodyBytes } from "../../src/shared/http/read_body.ts";
+import { silentLog } from "../../src/shared/log.ts";
+import type { Connection, Row } from "../../src/shared/postgres/connection.ts";
+
+const secret = "a worker secret that is long enough to be one";
+const run = "0b5c1f0e-5f6d-4c4e-9c36-5f1f4a1f7a01";
+const now = new Date("2026-11-21T19:00:00Z");
+
+/** Answers by the name of the SQL function that is called; records what was asked. */
+class ScriptedDatabase {
+  readonly asked: string[] = [];
+  readonly values: (readonly (string | null)[])[] = [];
+  opened = 0;
+  closed = 0;
+  readonly #answers: Readonly<Record<string, Row | Error>>;
+
+  constructor(answers: Readonly<Record<string, Row | Error>> = {}) {
+    this.#answers = { accept_call: { accepted: "t" }, attach_call: { status: "queued" }, ...answers };
+  }
+
+  connect(): Promise<Connection> {
+    this.opened++;
+    return Promise.resolve({
+      processId: 1,
+      serverVersion: 150000,
+      query: (text, values = []) => {
+        const name = /backup\.(\w+)/.exec(text)?.[1] ?? text;
+        this.asked.push(name);
+        this.values.push(values);
+        const answer = this.#answers[name];
+        if (answer instanceof Error) return Promise.reject(answer);
+        return Promise.resolve([answer ?? {}]);
+      },
+      execute: () => Promise.resolve(),
+      copyOut: () => Promise.reject(new Error("not here")),
+      copyIn: () => Promise.reject(new Error("not here")),
+      close: () => {
+        this.closed++;
+        return Promise.resolve();
+      },
+    });
+  }
+}
+
+interface Scene {
+  readonly deps: DoorDeps;
+  readonly database: ScriptedDatabase;
+  readonly work: Promise<void>[];
+}
+
+function scene(answers: Readonly<Record<string, Row | Error>> = {}, changes: Partial<DoorDeps> = {}): Scene {
+  const database = new ScriptedDatabase(answers);
+  const work: Promise<void>[] = [];
+  const deps: DoorDeps = {
+    environment: { BACKUP_WORKER_SECRET: secret },
+    clock: { now: () => now, monotonicMs: () => 0, sleep: () => Promise.resolve() },
+    log: silentLog,
+    waitUntil: (one) => work.push(one),
+    slot: createLegSlot(),
+    openDatabase: () => ({ label: "scripted", connect: () => database.connect() }),
+    legs: { full: () => Promise.resolve(), verify: () => Promise.resolve() },
+    ...changes,
+  };
+  return { deps, database, work };
+}
+
+function call(body: string, options: { method?: string; sign?: string; nonce?: string } = {}): Request {
+  const method = options.method ?? "POST";
+  const timestamp = String(now.getTime() / 1000);
+  const nonce = options.nonce ?? "0123456789abcdef";
+  const lines = ["backup", timestamp, nonce, createHash("sha256").update(body).digest("hex")].join("\n");
+  const signature = createHmac("sha256", options.sign ?? secret).update(lines).digest("hex");
+  const headers = { "x-holdfast-timestamp": timestamp, "x-holdfast-nonce": nonce, "x-holdfast-signature": signature };
+  return new Request("https://project.test/functions/v1/backup", {
+    method,
+    headers,
+    ...(method === "GET" ? {} : { body }),
+  });
+}
+
+async function told(response: Response): Promise<{ status: number; code: unknown; keys: string[]; text: string }> {
+  const text = await response.text();
+  const document = JSON.parse(text) as Record<string, unknown>;
+  return { status: response.status, code: document["code"], keys: Object.keys(document).sort(), text };
+}
+
+const leg = JSON.stringify({ action: "leg", run });
+
+describe("a function's door", () => {
+  it("answers code, message and hint with the status of the code", async () => {
+    const { deps, database } = scene();
+    const cases: readonly [Request, number, string][] = [
+      [call(leg, { method: "GET" }), 405, "method_not_allowed"],
+      [call(leg, { sign: "another secret that is long enough as well" }), 401, "unauthorised"],
+      [call("x".repeat(maxBodyBytes + 1)), 413, "payload_too_large"],
+      [call("not json"), 400, "payload_invalid"],
+      [call(JSON.stringify({ action: "leg" })), 400, "payload_invalid"],
+      [call(JSON.stringify({ action: "leg", run, more: 1 })), 400, "payload_invalid"],
+      [call(JSON.stringify({ action: "start", tier: "hourly" })), 400, "payload_invalid"],
+      [call(JSON.stringify({ action: "erase" })), 400, "payload_invalid"],
+    ];
+    for (const [request, status, code] of cases) {
+      const answer = await told(await handleBackup(request, deps));
+      expect(answer).toMatchObject({ status, code, keys: ["code", "hint", "message"] });
+    }
+    expect(database.opened, "nobody gets as far as the database without a good call").toBe(0);
+  });
+
+  it("does not say what was in a request that it refuses", async () => {
+    const { deps } = scene();
+    const body = JSON.stringify({ action: "start", tier: "hush-hush", password: "hunter2" });
+    const answer = await told(await handleBackup(call(body), deps));
+    expect(answer.text).not.toContain("hush-hush");
+    expect(answer.text).not.toContain("hunter2");
+    expect(answer.text).toContain("tier");
+  });
+
+  it("refuses a nonce that the database has seen, like any call that is not signed", async () => {
+    const { deps, database } = scene({ accept_call: { accepted: "f" } });
+    const replayed = await told(await handleBackup(call(leg), deps));
+    const unsigned = await told(await handleBackup(call(leg, { sign: "no" }), deps));
+    expect(replayed.text).toBe(unsigned.text);
+    expect(database.asked).toEqual(["accept_call"]);
+    expect(database.closed).toBe(1);
+  });
+
+  it("fails closed without a worker secret", async () => {
+    const { deps, database } = scene({}, { environment: {} });
+    expect(await told(await handleBackup(call(leg, { sign: "" }), deps))).toMatchObject({ status: 401 });
+    expect(database.opened).toBe(0);
+  });
+
+  it("answers setting_missing when the function has no database URL, and does not crash", async () => {
+    const { deps } = scene({}, {
+      openDatabase: () => {
+        throw new HoldfastError("setting_missing", "the function has no SUPABASE_DB_URL");
+      },
+    });
+    expect(await told(await handleBackup(call(leg), deps))).toMatchObject({ status: 500, code: "setting_missing" });
+  });
+
+  it("keeps what an unknown error says to itself", async () => {
+    const { deps } = scene({ attach_call: new Error("password=hunter2") });
+    const answer = await told(await handleBackup(call(leg), deps));
+    expect(answer).toMatchObject({ status: 500, code: "internal" });
+    expect(answer.text).not.toContain("hunter2");
+  });
+});
+
+describe("a leg", () => {
+  it("answers 202 before it works, then reports its end and closes its session", async () => {
+    let begin = () => {};
+    const begun = new Promise<void>((resolve) => begin = resolve);
+    const { deps, database, work } = scene({}, { legs: { full: () => begun, verify: () => begun } });
+    const response = await handleBackup(call(leg), deps);
+    expect(response.status).toBe(202);
+    expect(await response.json()).toEqual({ run, status: "queued", leg: "begun" });
+    expect(database.asked).toEqual(["accept_call", "attach_call"]);
+    expect(database.closed).toBe(0);
+    begin();
+    await Promise.all(work);
+    expect(database.asked).toEqual(["accept_call", "attach_call", "end_leg"]);
+    expect(database.values.at(-1)).toEqual(["0123456789abcdef", run, null]);
+    expect(database.closed).toBe(1);
+  });
+
+  it("is refused as busy while another one works in the same isolate, and begins once that is over", async () => {
+    let end = () => {};
+    const first = new Promise<void>((resolve) => end = resolve);
+    const { deps, work } = scene({}, { legs: { full: () => first, verify: () => first } });
+    await handleBackup(call(leg), deps);
+    const second = await handleBackup(call(leg, { nonce: "0123456789abcde2" }), deps);
+    expect(second.status).toBe(202);
+    expect(await second.json()).toMatchObject({ leg: "busy" });
+    end();
+    await Promise.all(work);
+    const third = await handleBackup(call(leg, { nonce: "0123456789abcde3" }), deps);
+    expect(await third.json()).toMatchObject({ leg: "begun" });
+  });
+
+  it("writes to the run what kept it from its tasks", async () => {
+    const failure = new HoldfastError("key_missing", "BACKUP_KEYS is not set");
+    const { deps, database, work } = scene({}, {
+      legs: { full: () => Promise.reject(failure), verify: () => Promise.reject(failure) },
+    });
+    expect((await handleBackup(call(leg), deps)).status).toBe(202);
+    await Promise.all(work);
+    const reported = database.values[database.asked.indexOf("end_leg")]?.[2] ?? "";
+    expect(JSON.parse(reported)).toMatchObject({ code: "key_missing", retry: "after_fix" });
+  });
+
+  it("does not fail its run when another worker took its task over", async () => {
+    const lost = new HoldfastError("lease_lost", "task 1 is no longer ours");
+    const { deps, database, work } = scene({}, {
+      legs: { full: () => Promise.reject(lost), verify: () => Promise.reject(lost) },
+    });
+    await handleBackup(call(leg), deps);
+    await Promise.all(work);
+    expect(database.values[database.asked.indexOf("end_leg")]?.[2]).toBeNull();
+  });
+
+  it("never rejects what it gave to waitUntil, also when the database is gone at its end", async () => {
+    const { deps, database, work } = scene({ end_leg: new Error("gone") });
+    await handleBackup(call(leg), deps);
+    await expect(Promise.all(work)).resolves.toHaveLength(1);
+    expect(database.closed).toBe(1);
+  });
+});
+
+describe("start", () => {
+  const start = JSON.stringify({ action: "start", tier: "manual", requestKey: "nightly:1" });
+
+  it("requests the run and works on it", async () => {
+    const { deps, database, work } = scene({ request_run: { run, joined: "f" } });
+    const response = await handleBackup(call(start), deps);
+    expect(response.status).toBe(202);
+    expect(await response.json()).toEqual({ run, joined: false });
+    await Promise.all(work);
+    expect(database.asked).toEqual(["accept_call", "request_run", "attach_call", "end_leg"]);
+    expect(database.values[1]).toEqual(["full", "{manual}", "http", "nightly:1"]);
+  });
+
+  it("joins the run that is under way and leaves it to those who work on it", async () => {
+    const { deps, database, work } = scene({ request_run: { run, joined: "t" } });
+    expect(await (await handleBackup(call(start), deps)).json()).toEqual({ run, joined: true });
+    expect(work).toHaveLength(0);
+    expect(database.asked).toEqual(["accept_call", "request_run", "end_call"]);
+    expect(database.closed).toBe(1);
+  });
+});
