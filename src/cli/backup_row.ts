@@ -1,6 +1,6 @@
 /** A run as `list` and `create` show it: read from a row of backup.runs, or from a manifest. */
 import { z } from "zod";
-import type { Manifest } from "../shared/format/manifest.ts";
+import { type Manifest, quarantineOf } from "../shared/format/manifest.ts";
 import type { Connection, Row } from "../shared/postgres/connection.ts";
 import { HoldfastError } from "../shared/errors.ts";
 
@@ -14,6 +14,8 @@ export interface RunSummary {
   readonly rows: number;
   readonly rawBytes: number;
   readonly storedBytes: number;
+  /** Of it, what this run added to the store. */
+  readonly newStoredBytes: number;
   readonly durationMs: number | null;
   /** Every configured store holds all of it. */
   readonly complete: boolean;
@@ -27,7 +29,7 @@ const moment = (column: string) => `to_char(${column} at time zone 'UTC', 'YYYY-
 const columns = `id, kind, array_to_string(tiers, ',') as tier, status, ${
   moment("consistent_at")
 } as consistent_at, rows,
-  raw_bytes, stored_bytes, (extract(epoch from finished_at - created_at) * 1000)::bigint as duration_ms,
+  raw_bytes, stored_bytes, new_stored_bytes, (extract(epoch from finished_at - created_at) * 1000)::bigint as duration_ms,
   complete_at is not null as complete, ${moment("verified_at")} as verified_at, warnings::text as warnings`;
 
 const backupsOnly = "kind = 'full' and status in ('succeeded', 'quarantined')";
@@ -77,11 +79,12 @@ export function fromManifest(manifest: Manifest): RunSummary {
     id: manifest.id,
     kind: "full",
     tier: manifest.tiers.join(","),
-    status: "succeeded",
+    status: quarantineOf(manifest) === null ? "succeeded" : "quarantined",
     consistentAt: manifest.consistentAt,
     rows: manifest.totals.rows,
     rawBytes: manifest.totals.rawBytes,
     storedBytes: manifest.totals.storedBytes,
+    newStoredBytes: manifest.totals.newStoredBytes,
     durationMs: null,
     complete: true,
     verifiedAt: null,
@@ -102,6 +105,7 @@ function fromRow(row: Row): RunSummary {
     rows: Number(row["rows"]),
     rawBytes: Number(row["raw_bytes"]),
     storedBytes: Number(row["stored_bytes"]),
+    newStoredBytes: Number(row["new_stored_bytes"]),
     durationMs: duration === null || duration === undefined ? null : Number(duration),
     complete: row["complete"] === "t",
     verifiedAt: row["verified_at"] ?? null,

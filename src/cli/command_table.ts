@@ -21,7 +21,12 @@ const target = [
   "target-db-password-file",
   "target-db-ca",
 ] as const satisfies readonly OptionName[];
-const id = { name: "id", required: true, help: "a backup's id, its first letters (4 or more), or `latest`" };
+const id = {
+  name: "id",
+  required: true,
+  help: "a backup's id, its first letters (4 or more), or `latest`: the newest that was not quarantined",
+};
+const quarantinedId = { name: "id", required: true, help: "the backup's id, or its first letters (4 or more)" };
 
 export const commands = {
   "init": {
@@ -101,7 +106,7 @@ export const commands = {
   "accept": {
     summary: "accept a quarantined backup",
     about: "For a backup that became much smaller and is right all the same. The reason is audited.",
-    words: [id],
+    words: [quarantinedId],
     options: ["reason", ...database],
     examples: [{ line: 'accept 1b9d -- --reason "old events were archived"', does: "counts it as a backup again" }],
   },

@@ -1,5 +1,8 @@
-#!/usr/bin/env node
-/** The `holdfast` command: starts the program on the Deno that npm installed, with our terminal, signals and exit code. */
+#!/usr/bin/env -S node --
+/**
+ * The `holdfast` command: starts the program on the Deno that npm installed, with our terminal, signals and exit code.
+ * Behind `--`, since Node 20 takes `--env-file` for itself wherever it stands.
+ */
 import { join } from "node:path";
 import process from "node:process";
 import { denoPath, ensurePackages, root, run } from "../local/setup.mjs";

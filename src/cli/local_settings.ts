@@ -15,6 +15,8 @@ export function localSettings(parsed: Arguments): Settings {
   const variables = new Map([
     ["BACKUP_DB_URL", running.databaseUrl],
     ["BACKUP_DB_CA", running.caFile],
+    ["BACKUP_TARGET_DB_CA", running.caFile],
+    ["PGPASSWORD", decodeURIComponent(new URL(running.databaseUrl).password)],
     ["BACKUP_STORE", running.store],
     ["BACKUP_KEYS", running.keys],
     ["BACKUP_PROJECT_URL", running.gatewayUrl],

@@ -4,14 +4,15 @@ import process from "node:process";
 import { createInterface } from "node:readline/promises";
 import { systemClock } from "../shared/clock.ts";
 import { asHoldfastError, HoldfastError } from "../shared/errors.ts";
-import { createLog, jsonLine } from "../shared/log.ts";
+import { readRunning } from "../local/running.ts";
+import { createLog, jsonLine, type LogLine } from "../shared/log.ts";
 import { webCryptoRandom } from "../shared/random.ts";
 import { errno } from "../shared/store/file_errors.ts";
 import { type Arguments, parseArguments } from "./arguments.ts";
 import type { CommandName } from "./command_table.ts";
 import type { Command, Context } from "./context.ts";
 import { localSettings } from "./local_settings.ts";
-import { adviceForNpm, refuseSwallowedFlags } from "./npm_guard.ts";
+import { adviceForNpm, localAdvice, refuseSwallowedFlags } from "./npm_guard.ts";
 import { type Printer, printFailure, printOutcome } from "./output.ts";
 import { Progress } from "./progress.ts";
 import { readSettings } from "./settings.ts";
@@ -65,7 +66,12 @@ function parseOrAdvise(argv: readonly string[]): ReturnType<typeof parseArgument
 }
 
 async function runCommand(parsed: Arguments, json: boolean): Promise<number> {
-  const settings = parsed.flags.has("local") ? localSettings(parsed) : await readSettings(parsed, process.env);
+  const isLocal = parsed.flags.has("local");
+  const advice = isLocal || parsed.command === "keygen"
+    ? null
+    : localAdvice(parsed, process.env, readRunning() !== null);
+  if (advice !== null) printer.stderr(`${advice}\n`);
+  const settings = isLocal ? localSettings(parsed) : await readSettings(parsed, process.env);
   const progress = new Progress(
     { isTerminal: process.stderr.isTTY === true, columns: process.stderr.columns ?? 80, write: printer.stderr },
     systemClock,
@@ -82,7 +88,7 @@ async function runCommand(parsed: Arguments, json: boolean): Promise<number> {
     words: parsed.words,
     clock: systemClock,
     random: webCryptoRandom,
-    log: createLog((line) => progress.note(jsonLine(line)), logLevel),
+    log: createLog((line) => progress.note(logLevel === "debug" ? jsonLine(line) : lineForPeople(line)), logLevel),
     logLevel,
     progress,
     signal: cancel.signal,
@@ -118,6 +124,15 @@ function writeAll(descriptor: number, text: string): void {
   } catch (error) {
     if (errno(error) !== "EPIPE") throw error;
   }
+}
+
+/** `warning: task.failed: plan: key_wrong: epoch … needs the key …`. */
+function lineForPeople({ level, event, fields }: LogLine): string {
+  const { kind, code, message } = fields;
+  const what = [kind, code, message].filter((field) => field !== undefined && field !== null);
+  return [level === "warn" ? "warning" : level, event, ...(what.length > 0 ? what : [JSON.stringify(fields)])].join(
+    ": ",
+  );
 }
 
 /** For HOLDFAST_DEBUG=1 only: where an error came from. Foreign messages may name tables. */

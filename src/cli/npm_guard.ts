@@ -3,6 +3,7 @@
  * `npm_config_json=true` in the environment. Such a run must not go on as if the flag had not been meant.
  */
 import { HoldfastError } from "../shared/errors.ts";
+import type { Arguments } from "./arguments.ts";
 import { commandFacts, type CommandName, optionsOf } from "./command_table.ts";
 import { optionFacts, type OptionName } from "./options.ts";
 
@@ -28,6 +29,17 @@ export function refuseSwallowedFlags(command: CommandName, argv: readonly string
 export function adviceForNpm(environment: Environment): string {
   const script = environment["npm_lifecycle_event"] ?? "";
   return script.startsWith("backup:") ? ` Through npm, options go behind \`--\`: npm run -s ${script} -- --help` : "";
+}
+
+/**
+ * npm reads `--local` as `--no-global`, which leaves no trace in the environment. Where the embedded stack runs, and a
+ * command came through npm without any flag, people are told; null: nothing to say.
+ */
+export function localAdvice(given: Arguments, environment: Environment, stackRuns: boolean): string | null {
+  const script = environment["npm_lifecycle_event"] ?? "";
+  if (!script.startsWith("backup:") || given.flags.size > 0 || !stackRuns) return null;
+  const line = ["npm", "run", "-s", script, "--", ...given.words.map(shellWord), "--local"].join(" ");
+  return `note: this is not about the embedded stack that runs here; that would be: ${line}`;
 }
 
 function variable(name: OptionName): string {

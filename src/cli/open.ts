@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises";
 import { type KeyRing, parseKeyRing } from "../shared/crypto/key_ring.ts";
 import { HoldfastError } from "../shared/errors.ts";
 import type { Database } from "../shared/postgres/connection.ts";
+import { readDatabaseUrl } from "../shared/postgres/database_url.ts";
 import { type DatabaseOptions, openDatabase } from "../shared/postgres/pg_connection.ts";
 import type { Context } from "./context.ts";
 import { parseDotenv } from "./dotenv.ts";
@@ -24,13 +25,17 @@ const target: DatabaseSettings = {
 
 /** Errors: `setting_missing`, `usage`. */
 export async function sourceDatabase(context: Pick<Context, "settings" | "note">): Promise<Database> {
-  return openDatabase(await sourceOptions(context));
+  const options = await sourceOptions(context);
+  warnOfPlain(context, options, source);
+  return openDatabase(options);
 }
 
 /** Null when --target-db-url is not set. */
 export async function targetDatabase(context: Pick<Context, "settings" | "note">): Promise<Database | null> {
   const options = await targetOptions(context);
-  return options === null ? null : openDatabase(options);
+  if (options === null) return null;
+  warnOfPlain(context, options, target);
+  return openDatabase(options);
 }
 
 /** What opens the source; plain data, so that it can be handed to a worker. */
@@ -77,6 +82,16 @@ async function databaseOptions(
     ...(password === undefined ? {} : { password }),
     ...(ca === undefined ? {} : { caPem: await readCertificates(ca, names.ca) }),
   };
+}
+
+/** No word on TLS and no authority to check it against means none; `sslmode=disable` is a decision. */
+function warnOfPlain(context: Pick<Context, "note">, options: DatabaseOptions, names: DatabaseSettings): void {
+  const { host, tls } = readDatabaseUrl(options.url);
+  const isNear = host.startsWith("/") || host === "localhost" || host === "::1" || host.startsWith("127.");
+  if (isNear || tls !== "verified_if_ca" || options.caPem !== undefined) return;
+  context.note(
+    `warning: the connection to ${host} is not encrypted; give its certificate authority with --${names.ca}`,
+  );
 }
 
 /** What libpq and the Supabase CLI read from the URL itself. */

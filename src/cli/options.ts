@@ -82,7 +82,7 @@ export const options = {
     type: "string",
     value: "url",
     variable: "BACKUP_TARGET_DB_URL",
-    help: "the database that is restored into; without it a new one is made on the server of --db-url",
+    help: "the database of the restore; without it `restore-full` makes a new one on the server of --db-url",
   },
   "target-db-ca": {
     type: "string",

@@ -82,8 +82,10 @@ export function progressText(state: ProgressState, rate: number | null): string 
   const { label, done, total, unit } = state;
   const parts = [label];
   if (total !== null && total > 0) parts.push(`${Math.min(100, Math.floor((done / total) * 100))} %`);
-  parts.push(total === null ? amount(done, unit) : `${amount(done, unit)} of ${amount(total, unit)}`);
-  if (rate !== null && rate > 0) {
+  const soFar = unit === "bytes" ? amount(done, unit) : Math.round(done).toLocaleString("en-GB");
+  parts.push(total === null ? amount(done, unit) : `${soFar} of ${amount(total, unit)}`);
+  // One step may be an index of an hour: there is no rate to tell the rest from.
+  if (unit !== "steps" && rate !== null && rate > 0) {
     parts.push(`${amount(rate, unit)}/s`);
     if (total !== null && total > done) parts.push(`${duration(((total - done) / rate) * 1000)} left`);
   }

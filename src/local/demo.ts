@@ -105,7 +105,9 @@ async function demo(): Promise<number> {
   }, (line) => screen.live(line));
   const restoreMs = performance.now() - began;
   const held = (restored["held"] ?? []) as { identity: string; kind: string }[];
-  screen.done(`${Number(restored["inserted"]).toLocaleString("en")} rows are back`);
+  const inserted = Number(restored["inserted"]);
+  const files = Number(restored["filesNotRestored"] ?? 0);
+  screen.done(`${inserted.toLocaleString("en")} rows are back`);
   for (const one of held) screen.fact(`held until you say release: ${one.identity}`);
 
   screen.step("7  The old database is started once more, only to compare");
@@ -135,10 +137,14 @@ async function demo(): Promise<number> {
     ["stored", `${megabytes(created.stored_bytes)} sealed with AES-256 from ${megabytes(created.raw_bytes)}`],
     [
       "restored",
-      `${Number(restored["inserted"]).toLocaleString("en")} rows in ${seconds(restoreMs)}, into an empty project`,
+      `${inserted.toLocaleString("en")} rows in ${seconds(restoreMs)}, into an empty project`,
     ],
     ["held back", `${held.length} (cron jobs, webhooks) until \`holdfast release\``],
-    ["files", `${Number(restored["filesNotRestored"] ?? 0)} voice notes are not part of a database backup yet`],
+    ["files", `${files} voice notes are not part of a database backup yet`],
+    [
+      "the project's own",
+      `${created.rows - inserted - files} rows of its bookkeeping are not brought from the old one`,
+    ],
     [
       "compared",
       `${comparison.tables} tables, ${comparison.definitions} definitions: ${comparison.differences.length} differences`,

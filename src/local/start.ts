@@ -3,9 +3,10 @@
  * (`serve.ts`), waits until it answers, and says where everything is.
  */
 import { spawn } from "node:child_process";
-import { closeSync, mkdirSync, openSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
+import { stripVTControlCharacters } from "node:util";
 import { denoProgram, root } from "./child.ts";
 import { readRunning, runningDirectory } from "./running.ts";
 
@@ -36,10 +37,16 @@ for (;;) {
     process.exit(0);
   }
   if (ended || Date.now() > deadline) {
-    console.error(`The stack did not start; ${logFile} says why.`);
+    console.error(`The stack did not start; ${logFile} says more. ${lastError()}`);
     process.exit(1);
   }
   await new Promise((resolve) => setTimeout(resolve, 200));
+}
+
+/** The line of the log that names the failure; empty when there is none. */
+function lastError(): string {
+  const lines = stripVTControlCharacters(readFileSync(logFile, "utf8")).split("\n");
+  return lines.findLast((line) => line.includes("Error: "))?.slice(0, 500) ?? "";
 }
 
 function show(

@@ -53,3 +53,14 @@ create trigger only_here after insert on corpus_partitions.events_rest for each 
 alter table corpus_partitions.events enable row level security;
 create policy see_all on corpus_partitions.events for select using (true);
 alter table corpus_partitions.events_2023 enable row level security;
+
+create table corpus_partitions.with_identity (id bigint generated always as identity (start with 11), k integer, n serial) partition by list (k);
+create table corpus_partitions.with_identity_1 partition of corpus_partitions.with_identity for values in (1);
+create table corpus_partitions.with_identity_2 partition of corpus_partitions.with_identity for values in (2) partition by range (n);
+create table corpus_partitions.with_identity_2_a partition of corpus_partitions.with_identity_2 for values from (0) to (1000);
+insert into corpus_partitions.with_identity (k) values (1), (2), (1);
+create table corpus_partitions.refers_to_itself (id integer primary key, other integer references corpus_partitions.refers_to_itself)
+  partition by range (id);
+create table corpus_partitions.refers_to_itself_1 partition of corpus_partitions.refers_to_itself for values from (0) to (10);
+create table corpus_partitions.refers_to_itself_2 partition of corpus_partitions.refers_to_itself for values from (10) to (20);
+insert into corpus_partitions.refers_to_itself values (1, null), (11, 1), (2, 11);

@@ -1,8 +1,7 @@
 /** What a backup through the functions stands on goes away in the middle: its keeper, PostgreSQL, the whole project. */
 import { randomBytes } from "node:crypto";
-import { mkdirSync, rmSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { join } from "node:path";
-import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Stack, startStack } from "../../src/local/stack.ts";
 import { stackDirectory } from "../../src/local/unprivileged.ts";
@@ -14,7 +13,6 @@ let stack: Stack;
 let project: Project;
 
 beforeAll(async () => {
-  mkdirSync(directory, { recursive: true });
   await start();
   await project.query(
     `create table public.letters (id int primary key, body text not null);
@@ -34,33 +32,11 @@ async function start(): Promise<void> {
   project = projectOf(stack);
 }
 
-/**
- * Starts a backup and, once it has recorded a chunk of `letters`, does `act` while the run stands still, its function
- * alive: a session holds the run's row meanwhile. Returns the run's id.
- */
+/** Starts a backup and does `act` while it stands still in the middle; its id. */
 async function inTheMiddle(act: (run: string) => Promise<void>): Promise<string> {
   await project.query("update letters set body = reverse(body)");
   const { run } = await project.startBackup();
-  const holder = new pg.Client({ connectionString: stack.cluster.plainUrl() });
-  holder.on("error", () => {});
-  await holder.connect();
-  try {
-    await eventually("the run copies", async () => {
-      await holder.query("begin");
-      await holder.query("select from backup.runs where id = $1 for update", [run]);
-      const { rows } = await holder.query(
-        `select r.status from backup.runs as r join backup.chunks as c on c.run_id = r.id and c.attempt = r.attempt
-         where r.id = $1 and c.table_name = 'letters'`,
-        [run],
-      );
-      if (rows[0]?.status === "copying") return true;
-      await holder.query("rollback");
-      return null;
-    });
-    await act(run);
-  } finally {
-    await Promise.race([holder.end().catch(() => {}), new Promise((resolve) => setTimeout(resolve, 1_000))]);
-  }
+  await project.holding(run, "letters", () => act(run));
   return run;
 }
 

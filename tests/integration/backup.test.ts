@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { openBackup } from "../../src/shared/verify/find_backup.ts";
 import { budgetOf, type LegBudget } from "../../src/shared/backup/budget.ts";
 import { functionLimits } from "../../src/shared/backup/limits.ts";
 import { systemClock } from "../../src/shared/clock.ts";
@@ -128,13 +129,24 @@ describe("a full backup", () => {
     expect(row.attempt).toBe(held === 0 ? 2 : 1);
   });
 
-  it("of a database without tables succeeds, with a warning", async () => {
-    const { deps, url } = await world(cluster(), { url: await installedDatabase(cluster()) });
-    await query(url, "select 1");
-    const row = await backup(deps);
-    expect(row.status).toBe("succeeded");
-    const platformTables = row.tables ?? 0;
-    expect(row.warnings.some((warning) => warning.code === "no_tables")).toBe(platformTables === 0);
+  it("of a database without tables of its own succeeds, with a warning", async () => {
+    const { deps, url } = await world(cluster());
+    const codes = async () => (await backup(deps)).warnings.map((warning) => warning.code);
+    expect(await codes()).toContain("no_tables");
+    await query(url, "create table one ()");
+    expect(await codes()).not.toContain("no_tables");
+  });
+
+  it("is taken though the role's own settings would end its sessions", async () => {
+    const { deps, url } = await world(cluster());
+    await query(url, "create table t as select i, md5(i::text) as v from generate_series(1, 30000) as i");
+    const name = new URL(url).pathname.slice(1);
+    for (const setting of ["statement_timeout", "idle_in_transaction_session_timeout", "lock_timeout"]) {
+      await query(url, `alter role postgres in database ${name} set ${setting} = '150ms'`);
+    }
+    await query(url, `alter role postgres in database ${name} set datestyle = 'German'`);
+    const row = await backup(deps, { workers: 1 });
+    expect([row.status, row.attempt]).toEqual(["succeeded", 1]);
   });
 
   it("puts a thousand tiny tables into few tasks, each into a chunk of its own", async () => {
@@ -270,7 +282,8 @@ describe("a backup that may not be called a success", () => {
   it("is quarantined when its rows are gone without a cause, and counts once it is accepted", async () => {
     const { deps, url } = await world(cluster());
     await query(url, "create table entries as select i, md5(i::text) as t from generate_series(1, 5000) as i");
-    expect((await backup(deps)).status).toBe("succeeded");
+    const whole = await backup(deps);
+    expect(whole.status).toBe("succeeded");
     await query(url, "delete from entries where i > 10");
     // The counters are lost, as in a crash: nothing explains the missing rows.
     await until(
@@ -285,6 +298,8 @@ describe("a backup that may not be called a success", () => {
     const row = await backup(deps);
     expect(row.status).toBe("quarantined");
     expect(row.quarantineReason).toContain("public.entries went from 5000 to 10 rows");
+    // Whoever has nothing but the store gets the whole one.
+    expect((await openBackup(deps, "latest")).manifest.id).toBe(whole.id);
     expect(await query(url, "select kind, status from backup.alerts where kind = 'backup_quarantined'"))
       .toEqual([{ kind: "backup_quarantined", status: "open" }]);
     await query(url, "select backup.accept_run($1, 'cleaned up by hand')", [row.id]);

@@ -9,7 +9,6 @@ import { type KeeperOptions } from "../../src/shared/backup/keeper.ts";
 import { runLeg } from "../../src/shared/backup/leg.ts";
 import { functionLimits, type Limits } from "../../src/shared/backup/limits.ts";
 import { runBackup } from "../../src/shared/backup/run.ts";
-import type { Compressor } from "../../src/shared/format/compressor.ts";
 import { open } from "../../src/shared/format/container.ts";
 import type { Manifest, ManifestTable } from "../../src/shared/format/manifest.ts";
 import { openManifest } from "../../src/shared/format/manifest_codec.ts";
@@ -38,12 +37,6 @@ export async function installedDatabase(cluster: Cluster): Promise<string> {
   return url;
 }
 
-/** One compressor for all files of this process: the package's second `init` breaks the first one's memory. */
-function sharedZstd(): Promise<Compressor> {
-  const place = globalThis as { [key: symbol]: Promise<Compressor> | undefined };
-  return place[Symbol.for("holdfast.tests.zstd")] ??= loadZstd();
-}
-
 export interface World {
   readonly url: string;
   readonly deps: BackupDeps;
@@ -66,7 +59,7 @@ export async function world(
     database: openDatabase({ url }),
     store: parts.store ?? store,
     ring: parseKeyRing(testKeys),
-    compressor: await sharedZstd(),
+    compressor: await loadZstd(),
     clock: systemClock,
     random: webCryptoRandom,
     log,

@@ -108,6 +108,20 @@ describe.each(["plain", "tls"] as const)("COPY out over %s", (transport) => {
   });
 });
 
+it("a narrow row costs less than the driver's parser would take", async () => {
+  const connection = await connect();
+  const rows = 1_000_000;
+  const statement = `copy (select i from generate_series(1, ${rows}) as i) to stdout`;
+  let bytes = 0;
+  await connection.copyOut(statement, (view) => void (bytes += view.length));
+  const before = process.cpuUsage();
+  await connection.copyOut(statement, (view) => void (bytes += view.length));
+  const { user, system } = process.cpuUsage(before);
+  expect(bytes).toBe(2 * 6_888_896);
+  // 520 ns a row through the parser, 50 to 140 by our framing; the process has other threads too.
+  expect((user + system) * 1000 / rows).toBeLessThan(300);
+});
+
 describe("a session", () => {
   it("gives every value as the server's text", async () => {
     const connection = await connect();

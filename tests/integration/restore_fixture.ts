@@ -5,6 +5,7 @@ import { systemClock } from "../../src/shared/clock.ts";
 import { newEpoch } from "../../src/shared/crypto/epochs.ts";
 import { sha256Hex } from "../../src/shared/crypto/digest.ts";
 import { generateKey, type KeyRing, parseKeyRing } from "../../src/shared/crypto/key_ring.ts";
+import type { Compressor } from "../../src/shared/format/compressor.ts";
 import { seal } from "../../src/shared/format/container.ts";
 import type { Manifest, ManifestChunk } from "../../src/shared/format/manifest.ts";
 import { sealManifest } from "../../src/shared/format/manifest_codec.ts";
@@ -42,7 +43,7 @@ export function databaseOf(cluster: Cluster, role?: string, database?: string): 
 }
 
 export async function restoreDeps(store: Store, ring: KeyRing, target: Database): Promise<RestoreDeps> {
-  return { store, ring, target, compressor: await loadZstd(), clock: systemClock, log: silentLog };
+  return { store, ring, target, compressor: await sharedZstd(), clock: systemClock, log: silentLog };
 }
 
 /** Reads everything in one snapshot; the database must be quiet meanwhile, since nothing is locked. */
@@ -50,7 +51,7 @@ export async function writeBackup(source: Database, store: Store, options: Write
   const keys = options.keys ?? generateKey(webCryptoRandom).entry;
   const ring = parseKeyRing(keys);
   const clock = options.clock ?? systemClock;
-  const compressor = await loadZstd();
+  const compressor = await sharedZstd();
   const deps = { store, ring, clock, random: webCryptoRandom };
   const repository = await openOrCreateRepository(deps);
   const epoch = await newEpoch(deps, repository.id);
@@ -196,4 +197,10 @@ function cut(text: Uint8Array, chunkBytes: number): Uint8Array[] {
     start = end;
   }
   return pieces;
+}
+
+/** One compressor for all files of this process, under the name that all fixtures use: a second `init` would reset the first. */
+function sharedZstd(): Promise<Compressor> {
+  const place = globalThis as { [key: symbol]: Promise<Compressor> | undefined };
+  return place[Symbol.for("holdfast.tests.zstd")] ??= loadZstd();
 }

@@ -105,7 +105,7 @@ export async function apply(
 
 /** Roles are the server's: where source and copy share it, they are there already. */
 export const isSharedRole = (definition: Definition): boolean =>
-  definition.kind === "role" || definition.kind === "login" || definition.kind === "membership";
+  ["role", "login", "membership", "parameter"].includes(definition.kind);
 
 /** `pg_dump --schema-only` as lines, without comments, empty lines and the session tokens of newer versions. */
 export function dumpLines(cluster: Cluster, database: string): string[] {

@@ -1,6 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Definition, SchemaCapture } from "../../src/shared/schema/capture_format.ts";
 import { neutralDefaultPrivileges } from "../../src/shared/schema/collect_default_privileges.ts";
+import { captureSchema } from "../../src/shared/schema/capture.ts";
+import { catalogFingerprint } from "../../src/shared/schema/fingerprint.ts";
+import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
 import { type Cluster, clusterMs, query, startTestCluster } from "../support/cluster.ts";
 import {
   apply,
@@ -83,6 +86,48 @@ describe("a target that grants by default", () => {
     expect(await apply(cluster(hosted), copy, captured, { role: "postgres", skip })).toEqual([]);
     expect((await capture(cluster(hosted), copy)).definitions).toEqual(captured.definitions);
     expect(dumpLines(cluster(hosted), copy)).toEqual(dumpLines(cluster(hosted), source));
+  }, clusterMs);
+});
+
+describe("a role with no rights at all", () => {
+  it("captures every definition, and lists what it may not read", async () => {
+    const source = await plainDatabase(cluster(hosted));
+    await fillWithCorpus(cluster(hosted), source);
+    const asPostgres = await capture(cluster(hosted), source);
+    await query(
+      cluster(hosted).plainUrl(cluster(hosted).superuser, source),
+      "create role poor login password 'for the test only'",
+    );
+    const { host, port } = cluster(hosted);
+    const database = openDatabase({
+      url: `postgresql://poor@${host}:${port}/${source}`,
+      password: "for the test only",
+    });
+    const connection = await database.connect("schema-test");
+    try {
+      const poor = await captureSchema(connection, { leaveOutSchemas: [] });
+      const secret = new Set(["user mapping", "role", "login"]);
+      const comparable = (schema: SchemaCapture) => schema.definitions.filter((one) => !secret.has(one.kind));
+      expect(comparable(poor)).toEqual(comparable(asPostgres));
+      const listed = poor.notCaptured.map(({ catalog, identity }) => `${catalog}: ${identity}`);
+      expect(listed).toContain("pg_user_mapping: options of public on server corpus_server");
+      expect(listed).toContain("pg_sequence: value of sequence corpus_tables.countdown");
+      expect(await catalogFingerprint(connection, { leaveOutSchemas: [] })).toMatch(/^[0-9a-f]{64}$/);
+    } finally {
+      await connection.close();
+    }
+    const main = openDatabase({ url: `postgresql://poor@${host}:${port}/postgres`, password: "for the test only" });
+    const inMain = await main.connect("schema-test");
+    try {
+      const poor = await captureSchema(inMain, { leaveOutSchemas: [] });
+      expect(poor.notCaptured).toContainEqual({
+        catalog: "cron.job",
+        identity: "cron jobs",
+        reason: "this role may not read them",
+      });
+    } finally {
+      await inMain.close();
+    }
   }, clusterMs);
 });
 

@@ -1,6 +1,8 @@
 /** A whole project for the tests of a file: its database, its functions, what a person at the dashboard does, and its clock. */
 import { existsSync, readFileSync } from "node:fs";
+import pg from "pg";
 import { afterAll, beforeAll } from "vitest";
+import { endClient } from "../../src/local/client.ts";
 import type { IsolateRecord } from "../../src/local/gateway/isolate.ts";
 import { backupBucket, type Stack, type StackOptions, startStack } from "../../src/local/stack.ts";
 import { systemClock } from "../../src/shared/clock.ts";
@@ -53,6 +55,11 @@ export interface Project {
    * `backup` goes on by 200 s, once, until the run has ended: leases of workers that are gone are over then.
    */
   ended(id: string, stillMs?: number): Promise<RunState>;
+  /**
+   * Waits until the run has recorded a chunk of the table of schema `public`, and does `act` while it stands still in the
+   * middle, its function alive: a session holds the run's row meanwhile.
+   */
+  holding(id: string, table: string, act: () => Promise<unknown>): Promise<void>;
   /** Why a run did not do what it should, for the message of a failing test. */
   story(id: string): Promise<string>;
   /** Kills one isolate of the function `backup` right behind the nth line of output that contains `text`. */
@@ -100,6 +107,7 @@ export function projectOf(stack: Stack): Project {
       return row as unknown as RunState;
     },
     ended: (id, stillMs = defaultStillMs) => untilEnded(project, id, stillMs),
+    holding: (id, table, act) => holding(stack, id, table, act),
     async story(id) {
       const calls = await ask(
         `select c.status, c.answer, r.status_code, r.error_msg from backup.calls as c
@@ -161,6 +169,30 @@ async function untilEnded(project: Project, id: string, stillMs: number): Promis
     }
   } finally {
     if (jumped) await setClock(project, 0);
+  }
+}
+
+async function holding(stack: Stack, id: string, table: string, act: () => Promise<unknown>): Promise<void> {
+  const holder = new pg.Client({ connectionString: stack.cluster.plainUrl() });
+  // The server may be killed meanwhile.
+  holder.on("error", () => {});
+  await holder.connect();
+  try {
+    await eventually(`the run has a chunk of ${table}`, async () => {
+      await holder.query("begin");
+      await holder.query("select from backup.runs where id = $1 for update", [id]);
+      const { rows } = await holder.query(
+        `select from backup.runs as r join backup.chunks as c on c.run_id = r.id and c.attempt = r.attempt
+         where r.id = $1 and r.status = 'copying' and c.schema_name = 'public' and c.table_name = $2`,
+        [id, table],
+      );
+      if (rows.length > 0) return true;
+      await holder.query("rollback");
+      return null;
+    });
+    await act();
+  } finally {
+    await endClient(holder);
   }
 }
 

@@ -4,7 +4,7 @@ import { runStates, taskStates } from "../../src/shared/jobs/states.ts";
 import { holdfastVersion } from "../../src/shared/backup/deps.ts";
 
 const root = new URL("../../", import.meta.url);
-const sql = readFileSync(new URL("supabase/migrations/20261121000400_runs.sql", root), "utf8");
+const sql = readFileSync(new URL("supabase/migrations/20261121000400_holdfast_runs.sql", root), "utf8");
 
 /** The names in the check `status_is_known` of a table of the migration. */
 function statesOf(table: string): string[] {

@@ -1,5 +1,4 @@
 import { asHoldfastError } from "../../shared/errors.ts";
-import type { Context } from "../context.ts";
 
 /** One line of `doctor`. */
 export interface Check {
@@ -9,8 +8,6 @@ export interface Check {
   /** The way out; empty for `ok`. */
   readonly hint: string;
 }
-
-export type CheckGroup = (context: Context) => AsyncIterable<Check>;
 
 export function ok(name: string, message: string): Check {
   return { name, state: "ok", message, hint: "" };

@@ -14,6 +14,9 @@ export async function run(context: Context): Promise<Outcome> {
       hint: "Give its id, as `list` shows it.",
     });
   }
+  if (reason.trim() === "") {
+    throw new HoldfastError("usage", "--reason is empty", { hint: "Say why the backup is right." });
+  }
   const session = await installedSession(context, "holdfast:accept");
   try {
     const id = await findRun(session, wanted);

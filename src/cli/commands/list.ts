@@ -56,6 +56,7 @@ const unreadable = {
   rows: 0,
   rawBytes: 0,
   storedBytes: 0,
+  newStoredBytes: 0,
   durationMs: null,
   complete: false,
   verifiedAt: null,

@@ -1,4 +1,5 @@
 import { HoldfastError } from "../../shared/errors.ts";
+import { quarantineOf } from "../../shared/format/manifest.ts";
 import { loadZstd } from "../../shared/format/zstd.ts";
 import type { Database } from "../../shared/postgres/connection.ts";
 import { openDatabase } from "../../shared/postgres/pg_connection.ts";
@@ -10,6 +11,7 @@ import { createDatabase, databaseExists, inDatabase, newDatabaseName } from "../
 import { keyRing, sourceDatabase, sourceOptions, targetDatabase } from "../open.ts";
 import { openStore } from "../open_store.ts";
 import { columns, type Outcome } from "../output.ts";
+import { noteWhatLatestPassedOver } from "../passed_over.ts";
 import { amount, duration, type ProgressState } from "../progress.ts";
 
 /**
@@ -27,6 +29,9 @@ export async function run(context: Context): Promise<Outcome> {
   };
   const backup = await openBackup(read, wanted);
   const { id } = backup.manifest;
+  await noteWhatLatestPassedOver(context, read.store, id);
+  const quarantine = quarantineOf(backup.manifest);
+  if (quarantine !== null) context.note(`warning: this backup was quarantined when it was taken: ${quarantine}`);
   const place = await placeOf(context, backup);
   const plan = await planOf(context, read, backup, place);
   if (!settings.has("yes")) {
@@ -47,7 +52,7 @@ export async function run(context: Context): Promise<Outcome> {
       amount(result.inserted, "rows")
     }.`,
   ];
-  if (result.warnings.length > 0) lines.push(`${result.warnings.length} warnings are listed above.`);
+  if (result.warnings.length > 0) lines.push(`Warnings, listed above: ${result.warnings.length}.`);
   if (result.held.length > 0) {
     lines.push(
       "Switched off until `holdfast release`:",
@@ -117,11 +122,23 @@ async function planOf(context: Context, read: ReadDeps, backup: OpenedBackup, pl
     return { steps, warnings, lines: linesOf(head, steps, warnings) };
   }
   const { clock, log } = context;
-  const prepared = await prepareRestore({ ...read, target: place.database, clock, log }, manifest.id);
+  const prepared = await prepareRestore({ ...read, target: place.database, clock, log }, manifest.id)
+    .catch((error: unknown) => {
+      throw inTheWay(error, place);
+    });
   const steps = outlinePlan(prepared.plan);
   const { warnings } = prepared.plan;
   const goesOn = prepared.resumes ? " (goes on with the restore that was begun there)" : "";
   return { steps, warnings, lines: linesOf(head + goesOn, steps, warnings) };
+}
+
+/** The same error, with the name of the database: nobody has typed it where it follows from the backup. */
+function inTheWay(error: unknown, { database }: Place): unknown {
+  if (!(error instanceof HoldfastError) || error.code !== "target_not_empty") return error;
+  return new HoldfastError("target_not_empty", error.message, {
+    hint: `${error.hint} ${database.label} is left as it is; --target-db-url names another one.`,
+    cause: error,
+  });
 }
 
 function linesOf(head: string, steps: ShownPlan["steps"], warnings: readonly string[]): string[] {
@@ -142,5 +159,5 @@ function notConfirmed(id: string, place: Place, plan: ShownPlan): Outcome {
 function stateOf(at: RestoreProgress): ProgressState {
   return at.phase === "rows"
     ? { label: "loading rows", done: at.rawBytes, total: at.rawBytesTotal, unit: "bytes" }
-    : { label: at.phase, done: at.definitions, total: at.definitionsTotal, unit: "steps" };
+    : { label: at.phase, done: at.definitions, total: Math.max(at.definitions, at.definitionsTotal), unit: "steps" };
 }

@@ -6,6 +6,7 @@ import { installedSession } from "../installed.ts";
 import { keyRing } from "../open.ts";
 import { openStore } from "../open_store.ts";
 import type { Outcome } from "../output.ts";
+import { noteWhatLatestPassedOver } from "../passed_over.ts";
 import { amount } from "../progress.ts";
 
 /** The document: `{id, ok, objects, rows, rawBytes, storedBytes, problems[]}`. Exit 3 when there is a problem. */
@@ -21,6 +22,7 @@ export async function run(context: Context): Promise<Outcome> {
       progress.update({ label: "verifying", done: at.storedBytes, total: at.storedBytesTotal, unit: "bytes" }),
   });
   progress.clear();
+  await noteWhatLatestPassedOver(context, store, result.id);
   if (settings.get("db-url") !== undefined) await record(context, result.id, result.problems);
   const size = `${amount(result.objects, "objects")}, ${amount(result.rows, "rows")}, ${
     amount(result.storedBytes, "bytes")

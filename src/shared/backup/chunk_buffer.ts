@@ -1,4 +1,4 @@
-const firstBytes = 9 * 1024 * 1024;
+const firstBytes = 5 * 1024 * 1024;
 
 /** Thrown by `append` when a chunk has come to its cap. It never leaves this folder. */
 export class CapReached extends Error {

@@ -80,12 +80,17 @@ export async function doChunks(context: ChunksContext, task: Task): Promise<void
     const read = await readBatch(context, queue);
     context.deps.log.step("chunk.read", { task: task.id });
     chunks.push(...read.taken);
-    for (const section of read.sections) {
+    // Many small tables on a slow store take longer than a leg may: what is not sealed in time is read again by another.
+    let left = read.sections;
+    while (left.length > 0 && !(objects.length > 0 && context.budget.spent())) {
+      const [section, ...others] = left;
+      if (section === undefined) break;
       const sealed = await sealSection(context, section);
       chunks.push(sealed.chunk);
       objects.push(sealed.object);
+      left = others;
     }
-    queue = read.queue;
+    queue = [...left.map((section) => section.work), ...read.queue];
   }
   context.deps.log.step("chunk.put", { task: task.id });
   const rest = queue.length === 0
@@ -207,7 +212,9 @@ async function sealSection(
     const opened = await open(
       { compressor: deps.compressor, epochOf: () => Promise.resolve(epoch) },
       { kind: "chunk", name, bytes: stored, maxBytes: plaintext.byteLength },
-    );
+    ).catch((error: unknown) => {
+      throw damagedInStore(error, name, deps.store.label);
+    });
     return await sha256Hex(opened) === hash;
   });
   context.budget.spendCalls(2);
@@ -218,6 +225,16 @@ async function sealSection(
     chunk: { ...placesOf(section.work), ...shared, rows: section.rows, object: name, taken_from: null },
     object: { ...shared, name, kind: "chunk", epoch: epoch.id, created },
   };
+}
+
+/** The object of these very rows is in the store and was damaged there. It is not ours to remove: it is evidence. */
+function damagedInStore(error: unknown, name: string, store: string): unknown {
+  if (!(error instanceof HoldfastError) || error.code !== "object_damaged") return error;
+  return new HoldfastError("object_damaged", `${name} in ${store} was damaged after it was written`, {
+    hint:
+      "Run verify on the earlier backups, move this object out of the store, then back up again: it is written anew.",
+    cause: error,
+  });
 }
 
 function takenRecord(work: WorkRange, base: NonNullable<WorkRange["base"]>): ChunkRecord {

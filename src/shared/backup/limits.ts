@@ -10,11 +10,17 @@ export interface Limits {
 
 const mib = 1024 * 1024;
 
-/** 165 MiB resident after one chunk of 14 MiB, measured on Deno 2.1.4; 24 MiB of text and its compressed copy stay under 200. */
-export const functionLimits: Limits = { chunkBytes: 8 * mib, chunkCapBytes: 24 * mib, rowCapBytes: 24 * mib };
+/**
+ * Resident memory of a leg's process with chunks of 4 MiB is some 12 MB below that with 8 MiB (Deno 2.1.4, sample app and
+ * bench database, under the gateway); most of it is the runtime, 79 MB, and garbage that V8 collects at 64 MB.
+ */
+export const functionLimits: Limits = { chunkBytes: 4 * mib, chunkCapBytes: 8 * mib, rowCapBytes: 24 * mib };
 
-/** `maxMemoryBytes` is what one worker may hold; a row's text is held twice (as read and as put together). */
+/**
+ * `maxMemoryBytes` is what one worker may hold; a row's text is held twice (as read and as put together). Larger chunks
+ * than a function's: each object costs a sync to disk.
+ */
 export function processLimits(maxMemoryBytes: number): Limits {
   const rowCapBytes = Math.max(functionLimits.rowCapBytes, Math.floor(maxMemoryBytes / 3));
-  return { ...functionLimits, rowCapBytes };
+  return { chunkBytes: 8 * mib, chunkCapBytes: 24 * mib, rowCapBytes };
 }

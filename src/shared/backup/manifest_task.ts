@@ -5,7 +5,7 @@ import type { Epoch } from "../crypto/epoch.ts";
 import { epochSource } from "../crypto/epochs.ts";
 import { HoldfastError } from "../errors.ts";
 import { parseManifestName, prefixes } from "../format/layout.ts";
-import type { Manifest, ManifestChunk } from "../format/manifest.ts";
+import { type Manifest, type ManifestChunk, quarantinedCode, quarantineOf } from "../format/manifest.ts";
 import { openManifest, sealManifest } from "../format/manifest_codec.ts";
 import { finishRun, readRun, type Task } from "../jobs/queries.ts";
 import { type RunRow, text } from "../jobs/run_row.ts";
@@ -57,7 +57,8 @@ export async function doManifest({ deps, connection, epoch }: ManifestContext, t
   deps.log.step("counts.recorded", { run: task.run });
   const place = await placeOf(deps, connection, epoch);
   const project = await readProject(connection);
-  const manifest = build({ run, detail: detail.data, tables, chunks, place, project, epoch });
+  const quarantine = await quarantineReason(connection, run, tables, chunks);
+  const manifest = build({ run, detail: detail.data, tables, chunks, place, project, epoch, quarantine });
   const sealed = await sealManifest(deps, epoch, manifest);
   const openDeps = { compressor: deps.compressor, epochOf: () => Promise.resolve(epoch) };
   let stored = manifest;
@@ -68,7 +69,6 @@ export async function doManifest({ deps, connection, epoch }: ManifestContext, t
       stored.totals.rows === manifest.totals.rows;
   });
   deps.log.step("manifest.put", { run: task.run });
-  const quarantine = await quarantineReason(connection, run, tables, chunks);
   const record: ObjectRecord = {
     name: sealed.name,
     kind: "manifest",
@@ -90,8 +90,8 @@ export async function doManifest({ deps, connection, epoch }: ManifestContext, t
       stored_bytes: stored.totals.storedBytes,
     },
     objects: [detail.data.schemaObject.record, record],
-    warnings: manifest.warnings,
-    quarantine_reason: quarantine,
+    warnings: stored.warnings,
+    quarantine_reason: quarantineOf(stored),
   });
   deps.log.step("run.recorded", { run: task.run, status });
 }
@@ -192,6 +192,7 @@ function build(parts: {
   readonly place: LineagePlace;
   readonly project: Manifest["project"];
   readonly epoch: Epoch;
+  readonly quarantine: string | null;
 }): Manifest {
   const { run, detail, epoch } = parts;
   const tables = [...parts.tables.values()].map((table) => {
@@ -239,7 +240,10 @@ function build(parts: {
     tables,
     sequences: detail.sequences,
     largeObjects: [],
-    warnings: run.warnings.map(({ code, message }) => ({ code, message })),
+    warnings: [
+      ...run.warnings.map(({ code, message }) => ({ code, message })),
+      ...(parts.quarantine === null ? [] : [{ code: quarantinedCode, message: parts.quarantine }]),
+    ],
     notCaptured: detail.notCaptured,
     totals: {
       tables: tables.length,

@@ -176,7 +176,7 @@ function runTables(capture: SchemaCapture, facts: readonly TableFacts[], fingerp
 
 function warningsOf(capture: SchemaCapture): { code: string; message: string }[] {
   const warnings = capture.warnings.map((message) => ({ code: "schema", message }));
-  if (capture.tables.length === 0) {
+  if (!capture.tables.some((table) => table.dataOwner === "user")) {
     warnings.push({ code: "no_tables", message: "the database has no tables of its own" });
   }
   for (const each of capture.notCaptured) {

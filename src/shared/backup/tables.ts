@@ -5,8 +5,8 @@ import { dataOf } from "../schema/platform.ts";
 import { firstUserOid } from "../schema/inventory.ts";
 import { quoteQualified } from "../schema/quote.ts";
 
-/** Our own schema, and side schemas of restores: by exact name, or by the pattern that restores use. */
-export const ownSchemas: readonly string[] = ["backup"];
+/** Our own schemas (`holdfast` holds the state of a restore), and side schemas of restores by the pattern of their names. */
+export const ownSchemas: readonly string[] = ["backup", "holdfast"];
 export const sideSchemaPattern = "^restore_[0-9a-f]{8}";
 
 export interface ListedTable {

@@ -159,3 +159,11 @@ export function objectsOf(manifest: Manifest): ManifestObject[] {
   }
   return [...objects.values()];
 }
+
+/** Code of the warning that marks a backup as quarantined, so that the store alone tells. An acceptance is not in it. */
+export const quarantinedCode = "quarantined";
+
+/** Why the backup was quarantined when it was taken, or null. */
+export function quarantineOf(manifest: Manifest): string | null {
+  return manifest.warnings.find((warning) => warning.code === quarantinedCode)?.message ?? null;
+}

@@ -9,9 +9,13 @@ const level = 1;
 
 let ready: Promise<Compressor> | undefined;
 
+/** The package is initialised once a process, not once a copy of this file: a second time it mixes two memories. */
+const initialised = Symbol.for("holdfast.zstd");
+const here = globalThis as { [initialised]?: Promise<void> };
+
 /** Loads the module once; the package reads its own `.wasm` file from beside its code. */
 export function loadZstd(): Promise<Compressor> {
-  ready ??= init().then(() => ({ compress: compressFrames, decompress: decompressFrames }));
+  ready ??= (here[initialised] ??= init()).then(() => ({ compress: compressFrames, decompress: decompressFrames }));
   return ready;
 }
 

@@ -185,14 +185,20 @@ class PgConnection implements Connection {
   }
 
   async close(): Promise<void> {
+    const stream = this.#wire.stream;
     const ended = this.#client.end().catch(() => {});
+    // What was said goodbye with has left once the socket's writing side has finished.
+    const finished = new Promise<void>((resolve) => {
+      stream.once("finish", resolve);
+      stream.once("close", resolve);
+    });
     let timer: ReturnType<typeof setTimeout> | undefined;
     const bound = new Promise<void>((resolve) => {
       timer = setTimeout(resolve, closeMs);
     });
-    await Promise.race([ended, bound]);
+    await Promise.race([ended, finished, bound]);
     clearTimeout(timer);
-    this.#wire.stream.destroy();
+    stream.destroy();
   }
 
   /** A cancel request that came after the statement's end would hit the next statement: it gets one to hit. */

@@ -18,6 +18,8 @@ export interface TableLoad {
   readonly columns: readonly string[];
   /** Indexes into `columns` of those that the target takes; all of them for a table that the restore makes. */
   readonly keep: readonly number[];
+  /** Condition on the rows that are in the backup, where an extension makes others itself; null: all. */
+  readonly rowFilter: string | null;
   readonly rows: number;
   readonly rawBytes: number;
   readonly chunks: readonly ContentChunk[];

@@ -4,6 +4,7 @@ import type { Definition, DefinitionSection } from "../schema/capture_format.ts"
 import type { LaneSqlStep, SqlStep } from "./apply.ts";
 import type { BackupContents } from "./contents.ts";
 import type { TableLoad } from "./load.ts";
+import { historyColumn, historyTable, isOwnMigration } from "./migration_history.ts";
 import { chooseData } from "./plan_data.ts";
 import { type AppliedDefinition, chooseDefinitions, type SkippedObject } from "./plan_definitions.ts";
 import { laneSteps } from "./plan_lanes.ts";
@@ -20,6 +21,8 @@ export interface RestorePlan {
   readonly sequences: readonly SqlStep[];
   readonly privileges: readonly SqlStep[];
   readonly last: readonly SqlStep[];
+  /** Statements of the transaction that ends the restore. */
+  readonly ending: readonly string[];
   /** Roles that own or grant something: a restoring role that is no superuser joins them while it works. */
   readonly actsAs: readonly string[];
   /** What comes back switched off until `release`. */
@@ -67,6 +70,7 @@ export function planRestore(contents: BackupContents, facts: TargetFacts): Resto
     .map((one) => step(one.definition, one.privileges)).filter(hasStatements);
   const last = section("last").map((one) => step(one.definition, [...one.statements, ...one.privileges]))
     .filter(hasStatements);
+  const forgets = data.loads.some((load) => load.identity === historyTable && load.columns.includes(historyColumn));
   return {
     kind: facts.kind,
     roles: statements("roles"),
@@ -79,6 +83,7 @@ export function planRestore(contents: BackupContents, facts: TargetFacts): Resto
     sequences: data.sequences,
     privileges,
     last,
+    ending: forgets ? [`delete from supabase_migrations.schema_migrations where ${isOwnMigration}`] : [],
     actsAs: facts.superuser ? [] : actors(definitions.applied, facts),
     held: definitions.held,
     rolesCreated: definitions.rolesCreated,
@@ -89,7 +94,8 @@ export function planRestore(contents: BackupContents, facts: TargetFacts): Resto
     rows: sum(data.loads.map((load) => load.rows)),
     rawBytes: sum(data.loads.map((load) => load.rawBytes)),
     warnings: [
-      ...skipped.map((one) => `${one.identity} is not restored: ${one.reason}`),
+      ...skipped.map((one) => `not restored: ${one.identity}: ${one.reason}`),
+      ...(forgets ? ["records of Holdfast's own migrations do not come back: `holdfast init` installs it again"] : []),
       ...definitions.warnings,
       ...data.warnings,
       ...definitions.rolesCreated.map((role) => `role ${role} was created without password or login`),

@@ -5,7 +5,7 @@ import type { SqlStep } from "./apply.ts";
 import type { BackupContents, ContentTable } from "./contents.ts";
 import type { TableLoad } from "./load.ts";
 import type { SkippedObject } from "./plan_definitions.ts";
-import { ownSchema, type TargetFacts, type TargetTable } from "./target.ts";
+import { ownSchema, stateSchema, type TargetFacts, type TargetTable } from "./target.ts";
 
 export interface DataChoice {
   /** Largest first. */
@@ -76,7 +76,7 @@ export function chooseData(
 
 /** Bookkeeping of the platform's services belongs to the project; on a bare PostgreSQL nobody else keeps it. */
 function isLeftOut(shape: TableShape | SequenceShape, facts: TargetFacts): boolean {
-  return shape.schema === ownSchema || shape.dataOwner === jobsOwner ||
+  return shape.schema === ownSchema || shape.schema === stateSchema || shape.dataOwner === jobsOwner ||
     (!shape.restoreData && facts.kind === "project");
 }
 
@@ -92,6 +92,7 @@ function asCaptured(table: ContentTable, shape: TableShape): TableLoad {
     name: shape.name,
     columns: table.columns,
     keep: table.columns.map((_, index) => index),
+    rowFilter: shape.rowFilter,
     rows: table.rows,
     rawBytes: table.rawBytes,
     chunks: table.chunks,

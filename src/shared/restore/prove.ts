@@ -3,7 +3,8 @@ import type { Connection } from "../postgres/connection.ts";
 import { captureSchema } from "../schema/capture.ts";
 import { applySettings } from "../schema/apply_settings.ts";
 import type { Definition, SchemaCapture, TableShape } from "../schema/capture_format.ts";
-import { platformMark } from "./plan_definitions.ts";
+import { historyColumn, historyTable, isOwnMigration } from "./migration_history.ts";
+import { platformMark } from "./judge_definition.ts";
 import { hashRows, type RowHash } from "./row_hash.ts";
 import { ownSchema, stateSchema, type TargetKind } from "./target.ts";
 
@@ -74,8 +75,9 @@ function comparedTables(from: SchemaCapture, to: SchemaCapture, expected: ProveE
     if (other === undefined) return [];
     const names = new Set(other.columns.map((column) => column.name));
     const columns = shape.columns.map((column) => column.name).filter((name) => names.has(name));
-    const { identity, schema, name, rowFilter } = shape;
-    return [{ identity, schema, name, columns, rowFilter }];
+    const { identity, schema, name } = shape;
+    const forgotten = identity === historyTable && columns.includes(historyColumn);
+    return [{ identity, schema, name, columns, rowFilter: forgotten ? `not ${isOwnMigration}` : shape.rowFilter }];
   });
 }
 

@@ -10,8 +10,10 @@ import { type ApplyContext, applyInOrder, applySideBySide, joinRoles, leaveRoles
 import { compareCounts } from "./compare_counts.ts";
 import type { BackupContents } from "./contents.ts";
 import { loadTables } from "./load.ts";
+import { needsOf } from "./needs.ts";
 import { checkTarget, planRestore, type RestorePlan } from "./plan.ts";
 import type { SkippedObject } from "./plan_definitions.ts";
+import { progressOf, type RestoreProgress } from "./progress.ts";
 import { readContents } from "./read_contents.ts";
 import { closeSoon, RestoreSessions } from "./sessions.ts";
 import {
@@ -22,8 +24,10 @@ import {
   readRestoreRecord,
   takeRestoreLock,
 } from "./state.ts";
-import type { TargetFacts, TargetKind, TargetNeeds } from "./target.ts";
+import type { TargetFacts, TargetKind } from "./target.ts";
 import { readTargetFacts } from "./target_facts.ts";
+
+export type { RestoreProgress } from "./progress.ts";
 
 export interface RestoreDeps extends ReadDeps {
   /** Sessions to the target, as the role that makes everything. */
@@ -37,16 +41,6 @@ export interface RestoreOptions {
   readonly parallel?: number;
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: RestoreProgress) => void;
-}
-
-export interface RestoreProgress {
-  readonly phase: "definitions" | "rows" | "indexes" | "privileges" | "last" | "counts";
-  readonly rows: number;
-  readonly rowsTotal: number;
-  readonly rawBytes: number;
-  readonly rawBytesTotal: number;
-  readonly definitions: number;
-  readonly definitionsTotal: number;
 }
 
 export interface RestoreResult {
@@ -125,7 +119,7 @@ export async function restoreBackup(
     });
     try {
       await execute(deps, backup, plan, facts, sessions, done, options);
-      await finishRestore(sessions.main, leaveRoles(done), plan.held.length > 0);
+      await finishRestore(sessions.main, [...plan.ending, ...leaveRoles(done)], plan.held.length > 0);
     } finally {
       await sessions.close(deps.clock);
     }
@@ -224,53 +218,8 @@ async function execute(
   await compareCounts(context, plan.loads);
 }
 
-/** What the backup asks of a target. */
-function needsOf(contents: BackupContents): TargetNeeds {
-  const { capture } = contents;
-  const filled = new Set(contents.tables.filter((table) => table.rows > 0).map((table) => table.identity));
-  return {
-    extensions: capture.extensions.map(({ name, schema }) => ({ name, schema })),
-    eventTriggers: capture.definitions.some((one) => one.kind === "event trigger"),
-    allTables: capture.definitions.some((one) => one.kind === "publication" || one.kind === "publication schema"),
-    settings: capture.definitions.filter((one) => one.kind === "settings" && one.platform === null).flatMap((one) => {
-      const role = capture.definitions.find((other) => other.kind === "role" && one.dependsOn.includes(other.identity));
-      return one.statements.map((statement) => ({ statement, role: role?.name ?? null }));
-    }),
-    rowsInto: capture.tables.filter((table) =>
-      table.restoreData && table.dataOwner !== "user" && filled.has(table.identity)
-    ).map(({ schema, name }) => ({ schema, name })),
-  };
-}
-
 /** Of all that the plan does. */
 function hashOf(plan: RestorePlan): Promise<string> {
   const text = JSON.stringify(plan, (_, value) => value instanceof Map ? [...value] : value);
   return sha256Hex(new TextEncoder().encode(text));
-}
-
-type Amounts = Partial<Record<"rows" | "rawBytes" | "definitions", number>>;
-
-function progressOf(plan: RestorePlan, report: ((progress: RestoreProgress) => void) | undefined) {
-  const { roles, preData, postData, sequences, privileges, last } = plan;
-  const now = {
-    phase: "definitions" as RestoreProgress["phase"],
-    rows: 0,
-    rowsTotal: plan.rows,
-    rawBytes: 0,
-    rawBytesTotal: plan.rawBytes,
-    definitions: 0,
-    definitionsTotal: [roles, preData, postData, sequences, privileges, last].reduce((sum, one) => sum + one.length, 0),
-  };
-  return {
-    phase(phase: RestoreProgress["phase"]) {
-      now.phase = phase;
-      report?.({ ...now });
-    },
-    add(amounts: Amounts) {
-      now.rows += amounts.rows ?? 0;
-      now.rawBytes += amounts.rawBytes ?? 0;
-      now.definitions += amounts.definitions ?? 0;
-      report?.({ ...now });
-    },
-  };
 }

@@ -1,17 +1,21 @@
 /** Jobs of pg_cron, which come back inactive. Our own are made by the installer, so they are no part of a backup. */
 import { z } from "zod";
 import type { Collector } from "./collector.ts";
+import { cronAccess } from "./cron_access.ts";
 import { draft } from "./draft.ts";
 import { quoteIdent, quoteLiteral } from "./quote.ts";
 import { readRows } from "./read_rows.ts";
 
 export const collectCronJobs: Collector = async (context) => {
-  const present = await context.connection.query(
-    `select 1 from pg_catalog.pg_extension x where x.extname = 'pg_cron'
-        and pg_catalog.to_regclass('cron.job') is not null
-        and pg_catalog.has_table_privilege('cron.job', 'select')`,
-  );
-  if (present.length === 0) return [];
+  const access = await cronAccess(context.connection);
+  if (access === "denied" || access === "filtered") {
+    context.notCaptured.push({
+      catalog: "cron.job",
+      identity: access === "denied" ? "cron jobs" : "cron jobs of other roles",
+      reason: "this role may not read them",
+    });
+  }
+  if (access === "absent" || access === "denied") return [];
   const jobs = await readRows(
     context.connection,
     "cron jobs",

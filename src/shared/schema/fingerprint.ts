@@ -9,6 +9,7 @@ import { HoldfastError } from "../errors.ts";
 import type { Connection } from "../postgres/connection.ts";
 import type { CaptureOptions } from "./capture_format.ts";
 import { arrayText } from "./quote.ts";
+import { cronAccess } from "./cron_access.ts";
 import { readRows } from "./read_rows.ts";
 
 interface Source {
@@ -163,11 +164,8 @@ const attributeRow = `(select a.attrelid, a.attname, a.atttypid, a.attstattarget
   from pg_catalog.pg_attribute a)`;
 
 async function cronJobs(connection: Connection): Promise<string> {
-  const present = await connection.query(
-    `select 1 from pg_catalog.pg_extension x where x.extname = 'pg_cron'
-        and pg_catalog.to_regclass('cron.job') is not null and pg_catalog.has_table_privilege('cron.job', 'select')`,
-  );
-  if (present.length === 0) return "";
+  const access = await cronAccess(connection);
+  if (access === "absent" || access === "denied") return "";
   const rows = await connection.query(
     `select pg_catalog.md5(pg_catalog.string_agg(pg_catalog.to_jsonb(j)::text, E'\\n' order by j.jobid)) as hash
        from cron.job j`,

@@ -20,6 +20,9 @@ export interface Surroundings {
   readonly identities: ReadonlyMap<string, string>;
 }
 
+/** What has another owner on every server. */
+const ownerless = new Set(["pg_database", "pg_parameter_acl"]);
+
 export function finish(node: Node, around: Surroundings): Definition {
   const { draft } = node;
   const object = around.objects.get(draft.key);
@@ -37,7 +40,7 @@ export function finish(node: Node, around: Surroundings): Definition {
     section: node.section,
     schema: object?.schema ?? table?.schema ?? null,
     name: object === undefined || object.catalog === "pg_database" ? "" : object.name,
-    owner: object?.catalog === "pg_database" ? null : object?.owner ?? table?.owner ?? null,
+    owner: ownerless.has(object?.catalog ?? "") ? null : object?.owner ?? table?.owner ?? null,
     statements,
     ownership: ownershipOf(draft, object),
     privileges: [...draft.privileges, ...objects.flatMap((one) => grantsFor(one, around.remarks))],

@@ -147,7 +147,8 @@ export const catalogSources: readonly CatalogSource[] = [
     where: "datname = pg_catalog.current_database()",
     shared: true,
   },
-  { catalog: "pg_parameter_acl", name: "parname", acl: "paracl", aclKind: "'p'", shared: true },
+  // The bootstrap superuser owns every setting.
+  { catalog: "pg_parameter_acl", name: "parname", owner: "10::oid", acl: "paracl", aclKind: "'p'", shared: true },
 ];
 
 const grantFormat = z.object({
@@ -276,7 +277,7 @@ function selectOf(source: CatalogSource): string {
     ${source.owner ?? "null::oid"} as owner, ${source.acl ?? "null::aclitem[]"} as acl,
     ${source.aclKind ?? "null"} as acl_kind, (${source.sub ?? "null"})::text as sub,
     (${source.parent ?? "null"})::oid as parent, ${parentClass} as parent_class,
-    ${source.shared ? "true" : "false"} as shared, ${source.from === undefined ? "o.xmin::text" : "null"} as made
+    ${source.shared ? "true" : "false"} as shared, ${source.parent === undefined ? "null" : "o.xmin::text"} as made
     from pg_catalog.${source.from ?? source.catalog} o where ${source.where ?? "true"}`;
 }
 

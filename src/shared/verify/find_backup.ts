@@ -5,6 +5,7 @@ import type { KeyRing } from "../crypto/key_ring.ts";
 import { HoldfastError } from "../errors.ts";
 import type { Compressor } from "../format/compressor.ts";
 import { type BackupName, parseManifestName, prefixes } from "../format/layout.ts";
+import { quarantineOf } from "../format/manifest.ts";
 import { type OpenedManifest, openManifest } from "../format/manifest_codec.ts";
 import { readRepository } from "../format/repository.ts";
 import type { Store } from "../store/store.ts";
@@ -63,11 +64,14 @@ export function chooseBackup(backups: readonly ListedBackup[], wanted: string): 
 }
 
 /**
- * Reads, opens and checks the manifest of the backup that `wanted` names (see `chooseBackup`).
- * Errors: those of `chooseBackup`, `key_wrong`, `format_newer`, `manifest_damaged`, `object_damaged`, those of the store.
+ * Reads, opens and checks the manifest of the backup that `wanted` names (see `chooseBackup`). `latest` is the newest one
+ * that was not quarantined: a database that lost its rows must not take the place of the one that had them. Whether
+ * somebody accepted it, the store cannot know; it is opened by its id.
+ * Errors: `backup_quarantined` when `latest` finds no other; those of `chooseBackup`, `key_wrong`, `format_newer`, `manifest_damaged`, `object_damaged`, those of the store.
  */
 export async function openBackup(deps: ReadDeps, wanted: string): Promise<OpenedBackup> {
-  const listed = chooseBackup(await listBackups(deps.store), wanted);
+  const backups = await listBackups(deps.store);
+  const chosen = chooseBackup(backups, wanted);
   const repository = await readRepository(deps.store);
   if (repository === null) {
     throw new HoldfastError("object_missing", `${deps.store.label} has backups but no v1/repository.json`, {
@@ -75,10 +79,20 @@ export async function openBackup(deps: ReadDeps, wanted: string): Promise<Opened
     });
   }
   const epochOf = epochSource(deps.store, deps.ring, repository.id);
-  const bytes = await deps.store.read(listed.name);
-  const opened = await openManifest({ compressor: deps.compressor, epochOf }, listed.name, bytes);
-  if (opened.manifest.repositoryId !== repository.id) {
-    throw new HoldfastError("manifest_damaged", `${listed.name} belongs to another repository`);
+  const openOne = async (listed: ListedBackup): Promise<OpenedBackup> => {
+    const bytes = await deps.store.read(listed.name);
+    const opened = await openManifest({ compressor: deps.compressor, epochOf }, listed.name, bytes);
+    if (opened.manifest.repositoryId !== repository.id) {
+      throw new HoldfastError("manifest_damaged", `${listed.name} belongs to another repository`);
+    }
+    return { ...opened, epochOf };
+  };
+  if (wanted !== "latest") return await openOne(chosen);
+  for (const listed of backups) {
+    const opened = await openOne(listed);
+    if (quarantineOf(opened.manifest) === null) return opened;
   }
-  return { ...opened, epochOf };
+  throw new HoldfastError("backup_quarantined", "every backup in the store was quarantined when it was taken", {
+    hint: "Look at them with `holdfast list`, then name one by its id.",
+  });
 }

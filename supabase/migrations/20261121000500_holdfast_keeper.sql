@@ -61,6 +61,10 @@ as $$
 declare
   ends_at timestamptz := pg_catalog.clock_timestamp() + at_most;
 begin
+  -- the run and its attempt show in pg_stat_activity: they tell a person whose keeper this is
+  if keep.run is null or keep.attempt < 1 or keep.at_most is null then
+    raise exception 'a keeper is that of an attempt of a run' using errcode = 'HF003';
+  end if;
   while pg_catalog.clock_timestamp() < ends_at loop
     perform pg_catalog.pg_sleep(0.5);
     if backup.longest_wait() >= 4 then

@@ -599,6 +599,9 @@ declare
   ours backup.tasks := backup.leased_task(task, token);
   run_attempt integer;
 begin
+  if ours.run_id <> record_snapshot.run or ours.kind <> 'plan' then
+    raise exception 'a snapshot belongs to the plan of its run' using errcode = 'HF415';
+  end if;
   update backup.runs as r
   set snapshot_name = facts ->> 'snapshot_name', snapshot = facts ->> 'snapshot',
     wal_lsn = (facts ->> 'wal_lsn')::pg_lsn, consistent_at = (facts ->> 'consistent_at')::timestamptz,
@@ -628,6 +631,9 @@ declare
   moment timestamptz := backup.clock_now();
   run_attempt integer := (select r.attempt from backup.runs as r where r.id = ours.run_id);
 begin
+  if ours.run_id <> add_tasks.run or ours.kind <> 'plan' then
+    raise exception 'tasks come with the plan of their run' using errcode = 'HF415';
+  end if;
   delete from backup.run_tables as t where t.run_id = ours.run_id;
   insert into backup.run_tables (
     run_id, table_oid, schema_name, table_name, relfilenode, columns, fingerprint, data_owner, row_filter, statistics
