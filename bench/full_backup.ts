@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { measure } from "./measure.ts";
 import { ours, pgDumpCustom, pgDumpDirectory, plainCopy, type Setting, temporaryFolder } from "./programs.ts";
@@ -41,6 +41,10 @@ export async function fullBackup(setting: Setting, tables: readonly Table[], rou
       if (existsSync(store) && round < rounds - 1) rmSync(store, { recursive: true });
     }
     const mine = report.seconds("holdfast create, file store");
+    for (const name of ["COPY to nowhere, 2 connections", "pg_dump -Fc", "pg_dump -Fd -j2 -Z1"]) {
+      report.find(name, report.seconds(name), "s");
+    }
+    report.find("stored bytes of pg_dump -Fc", statSync(join(folder.path, "custom.dump")).size / 1e6, "MB");
     report.find("full by CLI", mine, "s");
     report.find(
       "full by CLI / COPY to nowhere with 2 connections",

@@ -5,8 +5,9 @@
  *   npm run bench -- --target-mb 200 --rounds 1   a quick look
  *   npm run bench -- --only full,restore          some questions
  *   npm run bench -- --json bench.json            the figures as a document too
+ *   npm run bench -- --readme                     puts them into README.md
  */
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { cpus, totalmem } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
@@ -29,11 +30,14 @@ const { values } = parseArgs({
     rounds: { type: "string", default: "3" },
     only: { type: "string", default: questions.join(",") },
     json: { type: "string" },
+    readme: { type: "boolean", default: false },
     help: { type: "boolean", default: false },
   },
 });
 if (values.help) {
-  console.log("npm run bench -- [--target-mb 1100] [--rounds 3] [--only full,restore,functions,again] [--json FILE]");
+  console.log(
+    "npm run bench -- [--target-mb 1100] [--rounds 3] [--only full,restore,functions,again] [--json FILE] [--readme]",
+  );
   process.exit(0);
 }
 const asked = new Set((values.only ?? "").split(","));
@@ -104,9 +108,19 @@ try {
 }
 
 const machine = `${cpus().length} cores (${cpus()[0]?.model ?? "unknown"}), ${(totalmem() / 2 ** 30).toFixed(0)} GiB`;
-console.log(`\n${machine}; ${rounds} rounds, medians\n\n${report.table()}\n`);
-if (report.missed.length > 0) {
-  console.log(`Not reached: ${report.missed.map((finding) => finding.question).join("; ")}.`);
+const missed = report.missed.length === 0
+  ? "Every goal was reached."
+  : `Not reached: ${report.missed.map((finding) => finding.question).join("; ")}.`;
+const day = new Date().toISOString().slice(0, 10);
+const text =
+  `${machine}; ${day}; medians of ${rounds}; a database of about ${targetMb} MB.\n\n${report.table()}\n\n${missed}`;
+console.log(`\n${text}\n`);
+if (values.readme) {
+  const file = new URL("../README.md", import.meta.url);
+  const readme = readFileSync(file, "utf8");
+  const block = /(<!-- bench:begin -->\n)[\s\S]*(\n<!-- bench:end -->)/;
+  if (!block.test(readme)) throw new Error("README.md has no place for the figures");
+  writeFileSync(file, readme.replace(block, (_, begin: string, end: string) => `${begin}\n${text}\n${end}`));
 }
 if (values.json !== undefined) {
   const document = {

@@ -30,6 +30,7 @@ export async function restore(
     await execute("drop database ours with (force)");
   }
   const seconds = report.seconds("holdfast restore-full");
+  report.find("pg_restore -j2", report.seconds("pg_restore -j2"), "s");
   report.find("restore by CLI", seconds, "s");
   report.find("restore by CLI / pg_restore -j2", seconds / report.seconds("pg_restore -j2"), "ratio", 1.1);
   const peak = Math.max(...(report.runs["holdfast restore-full"]?.peakBytes ?? []));

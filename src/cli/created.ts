@@ -46,7 +46,7 @@ export interface Created {
 }
 
 export function createdOutcome(created: Created, context: Context): Outcome {
-  for (const warning of created.warnings) context.note(`warning: ${warning.code}: ${warning.message}`);
+  for (const line of warningLines(created.warnings)) context.note(`warning: ${line}`);
   const took = created.durationMs === null ? "" : ` in ${duration(created.durationMs)}`;
   const lines = [
     `Backup ${created.id} (${created.tier}) ${created.status}${took}.`,
@@ -60,4 +60,15 @@ export function createdOutcome(created: Created, context: Context): Outcome {
     `If that is right: holdfast accept ${created.id.slice(0, 8)} --reason …`,
   );
   return { exit: 3, document: created, lines };
+}
+
+/** A line for each warning; of the many that a code may have, the first three and their number. The document has all. */
+export function warningLines(warnings: Created["warnings"]): string[] {
+  const byCode = new Map<string, string[]>();
+  for (const { code, message } of warnings) byCode.set(code, [...(byCode.get(code) ?? []), message]);
+  return [...byCode].flatMap(([code, messages]) => {
+    const more = messages.length - 3;
+    const lines = messages.slice(0, 3).map((message) => `${code}: ${message}`);
+    return more > 0 ? [...lines, `${code}: and ${more} more, which --json lists`] : lines;
+  });
 }

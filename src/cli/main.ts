@@ -2,6 +2,7 @@
 import { writeSync } from "node:fs";
 import process from "node:process";
 import { createInterface } from "node:readline/promises";
+import { holdfastVersion } from "../shared/backup/deps.ts";
 import { systemClock } from "../shared/clock.ts";
 import { asHoldfastError, HoldfastError } from "../shared/errors.ts";
 import { readRunning } from "../local/running.ts";
@@ -40,6 +41,10 @@ process.exit(exitCode);
 
 async function main(argv: readonly string[]): Promise<number> {
   let json = argv.includes("--json");
+  if (argv.length === 1 && argv[0] === "--version") {
+    printer.stdout(`${holdfastVersion}\n`);
+    return 0;
+  }
   try {
     const parsed = parseOrAdvise(argv);
     if ("help" in parsed) {

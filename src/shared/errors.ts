@@ -40,7 +40,13 @@ export const errorTable = {
   store_full: f(507, 1, "HF202", "after_fix", "Make room in the store, then run it again."),
   store_read_only: f(403, 1, "HF203", "after_fix", "Give the credentials the right to write."),
   store_denied: f(403, 1, "HF204", "after_fix", "Check the store's credentials."),
-  store_missing: f(404, 1, "HF205", "after_fix", "Check the store's address; `holdfast init` creates buckets."),
+  store_missing: f(
+    404,
+    1,
+    "HF205",
+    "after_fix",
+    "Check the store's address; `holdfast init` creates the bucket or the folder.",
+  ),
   store_name_refused: f(400, 1, "HF206", "never", "Object names are plain ASCII paths without dots or special signs."),
   store_lied: f(
     502,

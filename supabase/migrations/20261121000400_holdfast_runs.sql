@@ -829,6 +829,7 @@ begin
     perform backup.raise_no_such_run(accept_run.run, 'quarantined');
   end if;
   perform backup.resolve_alert('backup_quarantined', 'run:' || accept_run.run);
+  perform backup.resolve_alert('backup_failed', 'kind:full');
   perform backup.audit('run.accepted', 'run:' || accept_run.run, pg_catalog.jsonb_build_object('reason', accept_run.reason));
 end
 $$;

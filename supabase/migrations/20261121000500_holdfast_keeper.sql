@@ -20,21 +20,6 @@ as $$
 $$;
 revoke all on function backup.end_keeper(uuid) from public;
 
--- Is the keeper of the run's present attempt alive?
-create function backup.keeper_lives(run uuid) returns boolean
-language sql
-volatile
-set search_path = ''
-as $$
-  select exists (
-    select
-    from backup.runs as r
-    join pg_catalog.pg_stat_activity as a on a.pid = r.keeper_pid and a.backend_start = r.keeper_started_at
-    where r.id = keeper_lives.run and r.snapshot_name is not null
-  )
-$$;
-revoke all on function backup.keeper_lives(uuid) from public;
-
 -- Seconds that the longest waiter has waited for this backend, whatever the lock: a table, or the end of its snapshot,
 -- for which CREATE INDEX CONCURRENTLY waits. Null when nobody waits. Who stands in a queue behind such a waiter is
 -- free once the waiter is.

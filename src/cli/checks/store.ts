@@ -42,6 +42,10 @@ export async function* checkStore(context: Context): AsyncIterable<Check> {
     if ((await store.size(name)) !== null) {
       yield warn("store", `${store.label} kept a removed object`, "Grant the right to remove.");
     } else yield ok("store", `${store.label}: write, read, list and remove work`);
+    if (store.kind === "supabase-storage") {
+      const way = "Keep a copy elsewhere: an s3:// store of another provider.";
+      yield warn("store", "the project's own Storage goes when the project goes, and the backups with it", way);
+    }
   } catch (error) {
     await store.remove([name]).catch(() => {});
     yield failed("store", error);

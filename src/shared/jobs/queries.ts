@@ -210,11 +210,6 @@ export async function recordVerification(
   await call(connection, "select backup.record_verification($1::uuid, $2::jsonb)", [run, JSON.stringify(problems)]);
 }
 
-export async function keeperLives(connection: Connection, run: string): Promise<boolean> {
-  const [row] = await call(connection, "select backup.keeper_lives($1::uuid) as lives", [run]);
-  return row?.["lives"] === "t";
-}
-
 /** `schema_missing` where the schema, or this function of it, was never installed. */
 async function call(connection: Connection, sql: string, values: readonly (string | null)[]): Promise<Row[]> {
   try {

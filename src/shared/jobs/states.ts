@@ -95,16 +95,8 @@ export const taskStates = {
 } as const satisfies Record<string, StateFacts>;
 
 export type RunStatus = keyof typeof runStates;
-export type TaskStatus = keyof typeof taskStates;
 
-/** States in which legs still have work. */
-export const activeRunStates = [
-  "queued",
-  "snapshotting",
-  "copying",
-  "finishing",
-] as const satisfies readonly RunStatus[];
-
+/** Whether legs still have work. */
 export function isActive(status: RunStatus): boolean {
   return !runStates[status].final;
 }

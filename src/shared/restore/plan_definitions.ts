@@ -47,6 +47,7 @@ export function chooseDefinitions(capture: SchemaCapture, facts: TargetFacts): D
   const warnings: string[] = [];
   const unreachable = new Set(facts.superuser ? [] : facts.roles.filter((role) => !role.reachable).map((r) => r.name));
 
+  const keptFrom = new Map<string, string[]>();
   const platform = new Set(capture.definitions.filter((one) => one.platform !== null).map((one) => one.identity));
 
   for (const definition of capture.definitions) {
@@ -63,11 +64,10 @@ export function chooseDefinitions(capture: SchemaCapture, facts: TargetFacts): D
     }
     const keepsOwner = definition.owner !== null && unreachable.has(definition.owner) &&
       definition.ownership.length > 0;
-    if (keepsOwner) {
+    if (keepsOwner && definition.owner !== null) {
       ownersKept.push(definition.identity);
-      warnings.push(
-        `${definition.identity} belongs to ${facts.user}: ${facts.user} may not give it to ${definition.owner}`,
-      );
+      const ofOwner = keptFrom.get(definition.owner) ?? [];
+      keptFrom.set(definition.owner, [...ofOwner, definition.identity]);
     }
     const foreign = definition.owner !== null && unreachable.has(definition.owner) && !keepsOwner &&
       definition.privileges.length > 0;
@@ -99,9 +99,19 @@ export function chooseDefinitions(capture: SchemaCapture, facts: TargetFacts): D
       held.push({ identity: definition.identity, kind: definition.held, release: definition.release });
     }
   }
+  for (const [owner, identities] of keptFrom) warnings.push(...keptWarnings(facts.user, owner, identities));
   const names = new Set(
     capture.definitions.filter((one) => missing.has(one.identity)).map((one) => JSON.stringify([one.schema, one.name])),
   );
   const absent: AbsentObjects = { has: ({ schema, name }) => names.has(JSON.stringify([schema, name])) };
   return { applied, skipped, missing, absent, held, ownersKept, settingsLost, rolesCreated, warnings };
+}
+
+/** One line each for a few; a line for all of an owner's where they would drown the rest. `ownersKept` has every name. */
+function keptWarnings(user: string, owner: string, identities: readonly string[]): string[] {
+  const why = `${user} may not give`;
+  if (identities.length <= 3) return identities.map((one) => `${one} belongs to ${user}: ${why} it to ${owner}`);
+  return [
+    `${identities.length} objects belong to ${user}: ${why} them to ${owner} (${identities.slice(0, 3).join(", ")}, …)`,
+  ];
 }
