@@ -196,6 +196,30 @@ describe("a full backup", () => {
     expect(await textOf(deps, tableIn(await manifestOf(deps, row), "public", "cut"))).toBe(await copyText(url, "cut"));
   });
 
+  it("ends a leg between two small tables once its budget is spent, however many of them are one task", async () => {
+    const { deps, url } = await world(cluster());
+    const tables = 20;
+    await query(
+      url,
+      `do $$ begin for i in 1..${tables} loop
+         execute format('create table small_%s as select %s as i', i, i);
+       end loop; end $$`,
+    );
+    const row = await backup(deps, {
+      workers: 1,
+      budget: () => ({ spendText: () => {}, spendCalls: () => {}, spent: () => true }),
+    });
+    expect(row.status).toBe("succeeded");
+    const done = await query(
+      url,
+      "select 1 from backup.tasks where run_id = $1 and kind = 'chunks' and status = 'done'",
+      [row.id],
+    );
+    expect(done.length).toBeGreaterThanOrEqual(tables);
+    const names = (await manifestOf(deps, row)).tables.filter((table) => table.name.startsWith("small_"));
+    expect(names.map((table) => table.rows)).toEqual(Array(tables).fill(1));
+  });
+
   it("seals all that it writes under one epoch, though several workers begin on an empty store", async () => {
     const { deps, url, store } = await world(cluster());
     await query(url, "create table t as select i, md5(i::text) as v from generate_series(1, 30000) as i");
