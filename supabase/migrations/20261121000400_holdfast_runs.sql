@@ -829,7 +829,15 @@ begin
     perform backup.raise_no_such_run(accept_run.run, 'quarantined');
   end if;
   perform backup.resolve_alert('backup_quarantined', 'run:' || accept_run.run);
-  perform backup.resolve_alert('backup_failed', 'kind:full');
+  -- a failure before it is made good by it; one after it is not
+  if not exists (
+    select
+    from backup.runs as accepted
+    join backup.runs as later on later.kind = 'full' and later.status = 'failed' and later.created_at > accepted.created_at
+    where accepted.id = accept_run.run
+  ) then
+    perform backup.resolve_alert('backup_failed', 'kind:full');
+  end if;
   perform backup.audit('run.accepted', 'run:' || accept_run.run, pg_catalog.jsonb_build_object('reason', accept_run.reason));
 end
 $$;

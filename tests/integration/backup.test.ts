@@ -326,7 +326,19 @@ describe("a backup that may not be called a success", () => {
     expect((await openBackup(deps, "latest")).manifest.id).toBe(whole.id);
     expect(await query(url, "select kind, status from backup.alerts where kind = 'backup_quarantined'"))
       .toEqual([{ kind: "backup_quarantined", status: "open" }]);
+    const failures = () => query(url, "select status from backup.alerts where kind = 'backup_failed' order by id desc");
+    const failsOnce = async () => {
+      const [asked] = await query(url, "select run from backup.request_run('full', '{manual}', 'cli', null)");
+      await query(url, "select backup.fail_run($1, 'store_full', 'no room')", [asked?.["run"]]);
+    };
+    await failsOnce();
     await query(url, "select backup.accept_run($1, 'cleaned up by hand')", [row.id]);
+    expect(await failures(), "it failed after the backup that was accepted").toMatchObject([{ status: "open" }]);
+    await query(url, "update backup.runs set status = 'quarantined', created_at = backup.clock_now() where id = $1", [
+      row.id,
+    ]);
+    await query(url, "select backup.accept_run($1, 'cleaned up by hand')", [row.id]);
+    expect(await failures(), "it failed before").toMatchObject([{ status: "resolved" }]);
     expect(await query(url, "select status, accepted_reason from backup.runs where id = $1", [row.id]))
       .toEqual([{ status: "succeeded", accepted_reason: "cleaned up by hand" }]);
     expect((await backup(deps)).status).toBe("succeeded");
