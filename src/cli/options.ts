@@ -66,13 +66,13 @@ export const options = {
   "jobs": {
     type: "string",
     value: "number",
-    preset: "2",
+    preset: "3",
     help: "how many workers read, or write, at the same time (1 to 16)",
   },
   "max-memory": {
     type: "string",
     value: "MiB",
-    preset: "512",
+    preset: "768",
     help: "bound for the buffers of all workers; a single row has to fit into a worker's part",
   },
   "all": { type: "boolean", help: "every run, not only backups; needs the database" },

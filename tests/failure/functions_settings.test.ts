@@ -3,6 +3,7 @@ import { afterAll, describe, expect, it } from "vitest";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { root } from "../../src/local/child.ts";
+import { freePort } from "../../src/local/ports.ts";
 import { startTestGateway, type TestGateway } from "../integration/gateway_fixture.ts";
 import { query } from "../support/cluster.ts";
 import { type S3Server, startS3Server } from "../support/s3_server.ts";
@@ -61,6 +62,10 @@ async function withSettings(
   }
 }
 
+async function openAlerts(kind: string): Promise<Record<string, unknown>[]> {
+  return await project().query("select message from backup.alerts where kind = $1 and status = 'open'", [kind]);
+}
+
 async function expectSuccess(): Promise<void> {
   await withSettings({}, async (project) => {
     const { run } = await project.startBackup();
@@ -101,31 +106,75 @@ describe("a backup through functions", () => {
         manifest_name: null,
       });
       expect(`${ended.error_message} ${ended.hint}`).toMatch(message);
-      const alerts = await project.query(
-        "select 1 from backup.alerts where kind = 'backup_failed' and status = 'open'",
-      );
-      expect(alerts).toHaveLength(1);
+      expect(await openAlerts("backup_failed")).toEqual([{ message: expect.stringContaining(code) }]);
     });
     await expectSuccess();
   });
 
-  it("whose worker secret is another one is not begun: an alert says so, and the watchdog goes on once it is right", async () => {
-    let run = "";
-    await withSettings({ BACKUP_WORKER_SECRET: "another-secret-of-more-than-32-letters" }, async (project) => {
-      ({ run } = await project.startBackup());
-      const [alert] = await eventually("the alert", async () => {
-        await project.query("select backup.tick()");
-        const rows = await project.query(
-          "select message from backup.alerts where kind = 'call_failed' and status = 'open'",
+  it("without a key says so in the run's hint, by itself, and the next run is another one that says so too", async () => {
+    await withSettings({ BACKUP_KEYS: "" }, async (project) => {
+      const runs: string[] = [];
+      for (let nth = 1; nth <= 2; nth++) {
+        const { run } = await project.startBackup();
+        runs.push(run);
+        // The watchdog is not called here: the function itself writes down why it cannot work.
+        const failed = await eventually("the run fails", async () => {
+          const now = await project.run(run);
+          return now.status === "failed" ? now : null;
+        });
+        expect(failed).toMatchObject({ error_code: "key_missing", hint: expect.stringContaining("BACKUP_KEYS") });
+      }
+      expect(new Set(runs).size).toBe(2);
+    });
+    await expectSuccess();
+  });
+
+  const anotherSecret = "another-secret-of-more-than-32-letters";
+  it.each([["the functions have", "functions"], ["Vault has", "vault"]])(
+    "where %s another worker secret is not begun: an alert says so, and the watchdog goes on once it is right",
+    async (_name, place) => {
+      let run = "";
+      if (place === "vault") await setVault(vaultSecret, anotherSecret);
+      try {
+        await withSettings(place === "vault" ? {} : { BACKUP_WORKER_SECRET: anotherSecret }, async (project) => {
+          ({ run } = await project.startBackup());
+          const [alert] = await eventually("the alert", async () => {
+            await project.query("select backup.tick()");
+            const rows = await openAlerts("call_failed");
+            return rows.length > 0 ? rows : null;
+          });
+          expect(alert?.["message"]).toMatch(/HTTP 401.*BACKUP_WORKER_SECRET/);
+          expect(await project.run(run)).toMatchObject({ status: "queued", attempt: 0 });
+        });
+      } finally {
+        await setVault(vaultSecret, project().stack.workerSecret);
+      }
+      await withSettings({}, async (project) => {
+        expect(await project.ended(run), await project.story(run)).toMatchObject({ status: "succeeded" });
+      });
+    },
+  );
+
+  it("whose address in Vault leads nowhere is not begun: the call says so, and it can be cancelled", async () => {
+    const { gateway } = project().stack;
+    await setVault(vaultUrl, `http://127.0.0.1:${await freePort()}`);
+    try {
+      const { run } = await project().startBackup();
+      const [call] = await eventually("the call fails", async () => {
+        await project().query("select backup.tick()");
+        const rows = await project().query(
+          "select answer from backup.calls where run_id = $1 and status = 'failed'",
+          [run],
         );
         return rows.length > 0 ? rows : null;
       });
-      expect(alert?.["message"]).toMatch(/401.*BACKUP_WORKER_SECRET/);
-      expect(await project.run(run)).toMatchObject({ status: "queued", attempt: 0 });
-    });
-    await withSettings({}, async (project) => {
-      expect(await project.ended(run), await project.story(run)).toMatchObject({ status: "succeeded" });
-    });
+      expect(call?.["answer"]).toMatch(/connect/);
+      await project().query("select backup.cancel_run($1)", [run]);
+      expect(await project().run(run)).toMatchObject({ status: "cancelled" });
+    } finally {
+      await setVault(vaultUrl, gateway.url);
+    }
+    await expectSuccess();
   });
 
   it.each([vaultUrl, vaultSecret])("fails at once, with what to do, when Vault has no %s", async (name) => {

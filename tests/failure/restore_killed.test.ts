@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { HoldfastError } from "../../src/shared/errors.ts";
 import { createLog } from "../../src/shared/log.ts";
 import { proveCopy } from "../../src/shared/restore/prove.ts";
-import { restoreBackup, type RestoreDeps } from "../../src/shared/restore/run.ts";
+import { restoreBackup, type RestoreDeps, type RestoreProgress } from "../../src/shared/restore/run.ts";
 import { createFileStore } from "../../src/shared/store/file.ts";
 import { databaseOf, restoreDeps, writeBackup, type WrittenBackup } from "../integration/restore_fixture.ts";
 import { type Cluster, clusterMs, freshDatabase, query, startTestCluster, withClient } from "../support/cluster.ts";
@@ -60,9 +60,29 @@ describe("a restore that is killed and run again ends as if it had never been ki
   const depsOf = async (target: string): Promise<RestoreDeps> =>
     await restoreDeps(createFileStore(folder), backup.ring, databaseOf(cluster, "postgres", target));
 
+  /** Markers that a restore which ended early has left in the target. */
+  async function doneBefore(target: string): Promise<{ chunks: number; definitions: number }> {
+    const steps = await query(cluster.plainUrl("postgres", target), "select step from holdfast.done");
+    const chunks = steps.filter(({ step }) => String(step).startsWith("chunk ")).length;
+    return { chunks, definitions: steps.length - chunks };
+  }
+
   /** Runs the same restore again and compares the outcome with the source, and leaves nothing of ours behind. */
   async function runAgain(target: string): Promise<void> {
-    const result = await restoreBackup(await depsOf(target), backup.id);
+    const seen: RestoreProgress[] = [];
+    const before = await doneBefore(target);
+    const result = await restoreBackup(await depsOf(target), backup.id, { onProgress: (at) => seen.push(at) });
+    // What an earlier call has done counts from the start, and everything has been counted once at the end.
+    expect(seen[0]?.rawBytes === 0).toBe(before.chunks === 0);
+    expect(seen[0]?.definitions === 0).toBe(before.definitions === 0);
+    const last = seen.at(-1);
+    expect(last).toMatchObject({
+      rows: backup.manifest.totals.rows,
+      rawBytes: backup.manifest.totals.rawBytes,
+      definitions: last?.definitionsTotal,
+      rowsTotal: backup.manifest.totals.rows,
+      rawBytesTotal: backup.manifest.totals.rawBytes,
+    });
     expect(result).toMatchObject({ ok: true, resumed: true, inserted: backup.manifest.totals.rows });
     const from = await databaseOf(cluster, "postgres", source).connect("prove");
     const to = await databaseOf(cluster, "postgres", target).connect("prove");
@@ -166,6 +186,38 @@ describe("a restore that is killed and run again ends as if it had never been ki
       message: expect.stringContaining(backup.id),
     });
     await runAgain(target);
+  });
+
+  it("a restore that has finished is named where the same backup is restored again", async () => {
+    const held = await freshDatabase(cluster);
+    await withClient(cluster.plainUrl("postgres", held), (client) =>
+      client.query(`
+        create table kept as select 1 as i;
+        create subscription far connection 'dbname=nowhere' publication p with (connect = false, slot_name = none)`));
+    const other = await writeBackup(databaseOf(cluster, "postgres", held), createFileStore(folder), {
+      keys: backup.keys,
+    });
+    const target = await freshDatabase(cluster);
+    const deps = await depsOf(target);
+    const again = (id: string) => restoreBackup(deps, id).catch((error: unknown) => error);
+    expect(await restoreBackup(deps, other.id)).toMatchObject({ held: [expect.anything()] });
+    const url = cluster.plainUrl("postgres", target);
+    const [record] = await query(
+      url,
+      `select to_char(finished_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as at from holdfast.restore`,
+    );
+    expect(await again(other.id)).toMatchObject({
+      code: "target_not_empty",
+      message: `the target holds the restore of backup ${other.id} that finished at ${
+        record?.["at"]
+      }: table public.kept`,
+      hint: expect.stringMatching(/new database.*`holdfast release`/),
+    });
+    // Of what the target's record does not say nothing is said.
+    const plain = { code: "target_not_empty", message: "the target holds table public.kept" };
+    expect(await again(backup.id)).toMatchObject(plain);
+    await query(url, "drop schema holdfast cascade");
+    expect(await again(other.id)).toMatchObject(plain);
   });
 
   it("two restores do not work on one target at the same time", async () => {

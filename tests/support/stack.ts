@@ -4,6 +4,7 @@ import pg from "pg";
 import { afterAll, beforeAll } from "vitest";
 import { endClient } from "../../src/local/client.ts";
 import type { IsolateRecord } from "../../src/local/gateway/isolate.ts";
+import type { KillMoment } from "../../src/local/gateway/kill_switch.ts";
 import { backupBucket, type Stack, type StackOptions, startStack } from "../../src/local/stack.ts";
 import { systemClock } from "../../src/shared/clock.ts";
 import { parseKeyRing } from "../../src/shared/crypto/key_ring.ts";
@@ -64,6 +65,8 @@ export interface Project {
   story(id: string): Promise<string>;
   /** Kills one isolate of the function `backup` right behind the nth line of output that contains `text`. */
   killAt(text: string, nth?: number): Promise<Kill>;
+  /** Kills the isolate of the function `backup` that the next request reaches, before it answers. */
+  killAtRequest(): Promise<Kill>;
   /** Figures of all isolates that served a request since the stack was started. */
   isolates(): Promise<IsolateRecord[]>;
   /** Every object read, opened, hashed, counted: by this process, from store and key. */
@@ -80,7 +83,7 @@ export interface Kill {
 export function useProject(options: StackOptions = {}, fill: (project: Project) => Promise<void> = async () => {}) {
   let stack: Stack | undefined;
   beforeAll(async () => {
-    stack = await startStack({ durable: false, ...options });
+    stack = await startStack({ durable: false, stream: false, ...options });
     await fill(projectOf(stack));
   }, stackMs);
   afterAll(async () => {
@@ -118,7 +121,8 @@ export function projectOf(stack: Stack): Project {
       const journal = existsSync(stack.journalFile) ? readFileSync(stack.journalFile, "utf8").slice(-6_000) : "";
       return `${JSON.stringify({ run: await project.run(id), calls, tasks }, null, 1)}\n${journal}`;
     },
-    killAt: (text, nth = 1) => killAt(stack, text, nth),
+    killAt: (text, nth = 1) => orderKill(stack, { at: "line", text, nth }),
+    killAtRequest: () => orderKill(stack, { at: "request" }),
     async isolates() {
       const answer = await fetch(`${stack.gateway.url}/__metrics`);
       const { ended, running } = await answer.json() as Record<"ended" | "running", IsolateRecord[]>;
@@ -205,16 +209,17 @@ export async function setClock(project: Pick<Project, "query">, secondsAhead: nu
   );
 }
 
-async function killAt(stack: Stack, text: string, nth: number): Promise<Kill> {
+async function orderKill(stack: Stack, moment: KillMoment): Promise<Kill> {
   const answer = await fetch(`${stack.gateway.url}/__kill`, {
     method: "POST",
-    body: JSON.stringify({ function: "backup", at: "line", text, nth }),
+    body: JSON.stringify({ function: "backup", ...moment }),
   });
   if (!answer.ok) throw new Error(`the kill was not ordered: ${answer.status} ${await answer.text()}`);
   const { id } = await answer.json() as { id: string };
   return {
     async fired() {
-      await eventually(`an isolate was killed at ${text}`, async () => {
+      const where = moment.at === "line" ? moment.text : moment.at;
+      await eventually(`an isolate was killed at ${where}`, async () => {
         const order = await (await fetch(`${stack.gateway.url}/__kill/${id}`)).json() as { fired: unknown };
         return order.fired === null ? null : order.fired;
       });

@@ -139,18 +139,47 @@ const titles = (steps: readonly { readonly title: string }[]) => steps.map((step
 describe("what is in the way", () => {
   it("is named, up to 20 names, and counted", () => {
     const names = Array.from({ length: 20 }, (_, index) => `table public.t${index}`);
-    const check = () => checkTarget(contents({}), { ...bare, obstacles: { count: 31, names } });
+    const check = () => checkTarget(contents({}), { ...bare, obstacles: { count: 31, names } }, null);
     expect(check).toThrow(expect.objectContaining({ code: "target_not_empty" }));
     expect(check).toThrow(/table public\.t0, .*table public\.t19 and 11 more$/);
-    expect(() => checkTarget(contents({}), bare)).not.toThrow();
+    expect(() => checkTarget(contents({}), bare, null)).not.toThrow();
+  });
+
+  it("is an earlier restore of the same backup where the target's record says that it finished", () => {
+    const full = { ...bare, obstacles: { count: 1, names: ["table public.t"] } };
+    const record = { backupId: "b", manifestHash: "h", finishedAt: "2026-11-21T10:00:00Z" };
+    const messageOf = (of: Parameters<typeof checkTarget>[2]) => {
+      try {
+        checkTarget(contents({}), full, of);
+        return null;
+      } catch (error) {
+        if (error instanceof HoldfastError && error.code === "target_not_empty") {
+          return `${error.message} ${error.hint}`;
+        }
+        throw error;
+      }
+    };
+    const plain = messageOf(null);
+    expect(plain).toMatch(/^the target holds table public\.t /);
+    const told = messageOf(record);
+    expect(told).toMatch(
+      /^the target holds the restore of backup b that finished at 2026-11-21T10:00:00Z: table public\.t /,
+    );
+    expect(told).toMatch(/new database.*`holdfast release`/);
+    expect(messageOf({ ...record, backupId: "other" })).toBe(plain);
+    expect(messageOf({ ...record, manifestHash: "other" })).toBe(plain);
+    expect(messageOf({ ...record, finishedAt: null })).toBe(plain);
+    expect(() => checkTarget(contents({}), bare, record)).not.toThrow();
   });
 
   it("is the source itself when system and database are the same", () => {
     const facts = { ...bare, systemIdentifier: "1", obstacles: { count: 1, names: ["table public.t"] } };
-    expect(() => checkTarget(contents({}), facts)).toThrow(expect.objectContaining({ code: "target_is_source" }));
+    expect(() => checkTarget(contents({}), facts, null)).toThrow(expect.objectContaining({ code: "target_is_source" }));
     const elsewhere = { ...facts, database: "other" };
-    expect(() => checkTarget(contents({}), elsewhere)).toThrow(expect.objectContaining({ code: "target_not_empty" }));
-    expect(() => checkTarget(contents({}), facts)).toThrow(HoldfastError);
+    expect(() => checkTarget(contents({}), elsewhere, null)).toThrow(
+      expect.objectContaining({ code: "target_not_empty" }),
+    );
+    expect(() => checkTarget(contents({}), facts, null)).toThrow(HoldfastError);
   });
 });
 

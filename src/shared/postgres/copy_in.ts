@@ -4,11 +4,14 @@ import { copiedRows } from "./copy_out.ts";
 
 /** Largest CopyData message we send; the server joins them, so the size shapes nothing but the write buffer. */
 const messageBytes = 256 * 1024;
+const copyData = 0x64;
+const headerBytes = 5;
 
 type Wire = pg.Connection & { sendCopyFail(message: string): void; endCopyFrom(): void };
 
 /**
- * One `COPY … FROM STDIN` as the driver runs it. Never more than one message over the socket's own buffer is held.
+ * One `COPY … FROM STDIN` as the driver runs it. One message is filled and written again and again, so that a gigabyte
+ * of rows leaves no garbage of its own.
  * When the source throws, the statement fails on the server and `result` rejects with the source's own error.
  */
 export class CopyIn {
@@ -69,27 +72,29 @@ export class CopyIn {
   handleEmptyQuery(): void {}
 
   async #pump(connection: Wire): Promise<void> {
+    const message = new Uint8Array(headerBytes + messageBytes);
     for await (const bytes of this.#source) {
       for (let at = 0; at < bytes.length; at += messageBytes) {
         if (this.#over) return;
         const part = bytes.subarray(at, at + messageBytes);
-        if (!connection.stream.write(copyDataMessage(part))) await this.#drained(connection);
+        message[0] = copyData;
+        new DataView(message.buffer).setUint32(1, part.length + 4);
+        message.set(part, headerBytes);
+        await this.#written(connection, message.subarray(0, headerBytes + part.length));
       }
       if (this.#over) return;
     }
     if (!this.#over) connection.endCopyFrom();
   }
 
-  /** Resolves when the socket wants more, or when the statement is over. */
-  #drained(connection: Wire): Promise<void> {
+  /** Resolves when the socket has let go of the bytes, or when the statement is over. */
+  #written(connection: Wire, bytes: Uint8Array): Promise<void> {
     return new Promise((resolve) => {
-      const wake = () => {
-        connection.stream.off("drain", wake);
+      this.#wake = resolve;
+      connection.stream.write(bytes, () => {
         this.#wake = null;
         resolve();
-      };
-      this.#wake = wake;
-      connection.stream.once("drain", wake);
+      });
     });
   }
 
@@ -97,13 +102,4 @@ export class CopyIn {
     this.#over = true;
     this.#wake?.();
   }
-}
-
-/** A message of its own, since the socket may hold it after `write` returns and the source may reuse its bytes. */
-function copyDataMessage(part: Uint8Array): Uint8Array {
-  const message = new Uint8Array(part.length + 5);
-  message[0] = 0x64;
-  new DataView(message.buffer).setUint32(1, part.length + 4);
-  message.set(part, 5);
-  return message;
 }

@@ -32,13 +32,26 @@ export interface ApplyContext {
  */
 const groupSize = 200;
 
+interface StepGroup {
+  /** Of its marker. */
+  readonly key: string;
+  readonly steps: readonly SqlStep[];
+}
+
+/** What `applyInOrder` makes transactions of. */
+export function groupsOf(phase: string, steps: readonly SqlStep[]): StepGroup[] {
+  return Array.from({ length: Math.ceil(steps.length / groupSize) }, (_, group) => ({
+    key: `${phase} ${group}`,
+    steps: steps.slice(group * groupSize, (group + 1) * groupSize),
+  }));
+}
+
 /** `steps` in order, on lane 0. `phase` names the groups' markers, so it is unique within a restore. */
 export async function applyInOrder(context: ApplyContext, phase: string, steps: readonly SqlStep[]): Promise<void> {
-  for (let start = 0, group = 0; start < steps.length; start += groupSize, group++) {
-    const key = `${phase} ${group}`;
+  for (const [group, { key, steps: together }] of groupsOf(phase, steps).entries()) {
     if (context.done.has(key)) continue;
     checkSignal(context.signal);
-    await applyGroup(context, context.sessions.main, key, steps.slice(start, start + groupSize));
+    await applyGroup(context, context.sessions.main, key, together);
     context.log.step(`restore.${phase}`, { group });
   }
 }

@@ -8,7 +8,7 @@ import { historyColumn, historyTable, isOwnMigration } from "./migration_history
 import { chooseData } from "./plan_data.ts";
 import { type AppliedDefinition, chooseDefinitions, type SkippedObject } from "./plan_definitions.ts";
 import { laneSteps } from "./plan_lanes.ts";
-import type { HeldObject } from "./state.ts";
+import type { HeldObject, RestoreRecord } from "./state.ts";
 import type { TargetFacts, TargetKind } from "./target.ts";
 
 export interface RestorePlan {
@@ -45,8 +45,11 @@ export interface PlanLine {
   readonly reason: string;
 }
 
+/** Says where a target's content comes from; null where the target remembers no restore. */
+export type EarlierRestore = Pick<RestoreRecord, "backupId" | "manifestHash" | "finishedAt"> | null;
+
 /** Errors: `target_is_source`, `target_not_empty` with what is in the way. */
-export function checkTarget(contents: BackupContents, facts: TargetFacts): void {
+export function checkTarget(contents: BackupContents, facts: TargetFacts, earlier: EarlierRestore): void {
   const { count, names } = facts.obstacles;
   if (count === 0) return;
   const { systemIdentifier, database } = contents.source;
@@ -54,7 +57,18 @@ export function checkTarget(contents: BackupContents, facts: TargetFacts): void 
     throw new HoldfastError("target_is_source", `${facts.database} is the database that this backup was taken of`);
   }
   const more = count > names.length ? ` and ${count - names.length} more` : "";
-  throw new HoldfastError("target_not_empty", `the target holds ${names.join(", ")}${more}`);
+  const found = `${names.join(", ")}${more}`;
+  if (
+    earlier?.backupId === contents.backupId && earlier.manifestHash === contents.manifestHash &&
+    earlier.finishedAt !== null
+  ) {
+    const restore = `the restore of backup ${earlier.backupId} that finished at ${earlier.finishedAt}`;
+    throw new HoldfastError("target_not_empty", `the target holds ${restore}: ${found}`, {
+      // The target remembers a finished restore only while it holds something back.
+      hint: "Restore into a new database for another copy; `holdfast release` turns on what this one left off.",
+    });
+  }
+  throw new HoldfastError("target_not_empty", `the target holds ${found}`);
 }
 
 export function planRestore(contents: BackupContents, facts: TargetFacts): RestorePlan {

@@ -1,3 +1,5 @@
+import { groupsOf } from "./apply.ts";
+import { chunkKey } from "./load.ts";
 import type { RestorePlan } from "./plan.ts";
 
 export interface RestoreProgress {
@@ -12,17 +14,27 @@ export interface RestoreProgress {
 
 type Amounts = Partial<Record<"rows" | "rawBytes" | "definitions", number>>;
 
-/** Counts up what a restore has done and reports each step. */
-export function progressOf(plan: RestorePlan, report: ((progress: RestoreProgress) => void) | undefined) {
+/** Counts up what a restore has done, from the markers that earlier calls left in `done`, and reports each step. */
+export function progressOf(
+  plan: RestorePlan,
+  done: ReadonlySet<string>,
+  report: ((progress: RestoreProgress) => void) | undefined,
+) {
   const { roles, preData, postData, sequences, privileges, last } = plan;
+  const inOrder = { roles, "pre-data": preData, sequences, privileges, last };
+  const groups = [
+    ...Object.entries(inOrder).flatMap(([phase, steps]) => groupsOf(phase, steps)),
+    ...postData.map((step) => ({ key: step.key, steps: [step] })),
+  ];
+  const chunks = plan.loads.flatMap((load) => load.chunks.filter((_, index) => done.has(chunkKey(load, index))));
   const now = {
     phase: "definitions" as RestoreProgress["phase"],
-    rows: 0,
+    rows: sum(chunks.map((chunk) => chunk.rows)),
     rowsTotal: plan.rows,
-    rawBytes: 0,
+    rawBytes: sum(chunks.map((chunk) => chunk.rawBytes)),
     rawBytesTotal: plan.rawBytes,
-    definitions: 0,
-    definitionsTotal: [roles, preData, postData, sequences, privileges, last].reduce((sum, one) => sum + one.length, 0),
+    definitions: sum(groups.filter((group) => done.has(group.key)).map((group) => group.steps.length)),
+    definitionsTotal: sum(groups.map((group) => group.steps.length)),
   };
   return {
     phase(phase: RestoreProgress["phase"]) {
@@ -36,4 +48,8 @@ export function progressOf(plan: RestorePlan, report: ((progress: RestoreProgres
       report?.({ ...now });
     },
   };
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((total, each) => total + each, 0);
 }

@@ -33,7 +33,7 @@ export async function releaseHeld(target: Database, wanted: readonly string[]): 
   try {
     await takeRestoreLock(connection);
     const record = await readRestoreRecord(connection);
-    if (record !== null && !record.finished) {
+    if (record !== null && record.finishedAt === null) {
       throw new HoldfastError(
         "run_state",
         `the restore of backup ${record.backupId} into this database is unfinished`,

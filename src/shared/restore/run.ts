@@ -41,6 +41,8 @@ export interface RestoreOptions {
   readonly parallel?: number;
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: RestoreProgress) => void;
+  /** Statements of the transaction that ends the restore; where there are some, schema `holdfast` stays for what follows. */
+  readonly afterwards?: readonly string[];
 }
 
 export interface RestoreResult {
@@ -119,7 +121,9 @@ export async function restoreBackup(
     });
     try {
       await execute(deps, backup, plan, facts, sessions, done, options);
-      await finishRestore(sessions.main, [...plan.ending, ...leaveRoles(done)], plan.held.length > 0);
+      const { afterwards = [] } = options;
+      const keepState = plan.held.length + afterwards.length > 0;
+      await finishRestore(sessions.main, [...plan.ending, ...leaveRoles(done), ...afterwards], keepState);
     } finally {
       await sessions.close(deps.clock);
     }
@@ -147,9 +151,9 @@ export async function restoreBackup(
 
 async function prepare(connection: Connection, contents: BackupContents): Promise<PreparedRestore> {
   const record = await readRestoreRecord(connection);
-  if (record === null || record.finished) {
+  if (record === null || record.finishedAt !== null) {
     const facts = await readTargetFacts(connection, needsOf(contents));
-    checkTarget(contents, facts);
+    checkTarget(contents, facts, record);
     return { contents, facts, plan: planRestore(contents, facts), resumes: false };
   }
   if (record.backupId !== contents.backupId || record.manifestHash !== contents.manifestHash) {
@@ -180,7 +184,7 @@ async function execute(
   done: Set<string>,
   options: RestoreOptions,
 ): Promise<void> {
-  const progress = progressOf(plan, options.onProgress);
+  const progress = progressOf(plan, done, options.onProgress);
   const context: ApplyContext = {
     sessions,
     done,

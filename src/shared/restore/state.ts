@@ -25,7 +25,8 @@ export interface RestoreRecord {
   /** SHA-256 of the plan in hex: the same program plans the same from the same facts. */
   readonly planHash: string;
   readonly facts: TargetFacts;
-  readonly finished: boolean;
+  /** UTC, in ISO 8601; null while it is unfinished. */
+  readonly finishedAt: string | null;
 }
 
 /** Any number; the same for every restore, so that two cannot work on one database. */
@@ -61,7 +62,8 @@ export async function readRestoreRecord(connection: Connection): Promise<Restore
   ]);
   if (exists?.["yes"] !== "t") return null;
   const [row] = await connection.query(
-    `select backup_id, manifest_hash, plan_hash, facts, (finished_at is not null)::text as finished
+    `select backup_id, manifest_hash, plan_hash, facts,
+            pg_catalog.to_char(finished_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as finished_at
        from ${stateSchema}.restore`,
   );
   if (row === undefined) return null;
@@ -71,14 +73,14 @@ export async function readRestoreRecord(connection: Connection): Promise<Restore
     manifestHash: row["manifest_hash"] ?? "",
     planHash: row["plan_hash"] ?? "",
     facts,
-    finished: row["finished"] === "true",
+    finishedAt: row["finished_at"] ?? null,
   };
 }
 
 /** Writes the record of a restore that begins, in place of one that had ended. */
 export async function beginRestore(
   connection: Connection,
-  record: Omit<RestoreRecord, "finished">,
+  record: Omit<RestoreRecord, "finishedAt">,
   held: readonly HeldObject[],
 ): Promise<void> {
   const values = [record.backupId, record.manifestHash, record.planHash, JSON.stringify(record.facts)].map(
@@ -107,13 +109,13 @@ export function markStep(key: string): string {
   return `insert into ${stateSchema}.done (step) values (${quoteLiteral(key)})`;
 }
 
-/** Ends the restore durably, after `statements`. With nothing held nothing of ours stays behind. */
+/** Ends the restore durably, after `statements`. Without `keepState` nothing of ours stays behind. */
 export async function finishRestore(
   connection: Connection,
   statements: readonly string[],
-  anythingHeld: boolean,
+  keepState: boolean,
 ): Promise<void> {
-  const state = anythingHeld
+  const state = keepState
     ? [`update ${stateSchema}.restore set finished_at = pg_catalog.now()`, `drop table ${stateSchema}.done`]
     : [`drop schema ${stateSchema} cascade`];
   await transaction(connection, ["set local synchronous_commit = on", ...statements, ...state]);
