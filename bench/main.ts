@@ -56,7 +56,12 @@ if (!(Number.isInteger(rounds) && rounds >= 1 && targetMb >= 10)) {
 
 const say = (line: string) => console.error(line);
 const report = new Report(say);
-const stack = await startStack({ durable: false, log: say, settings: { max_wal_size: "8GB", shared_buffers: "1GB" } });
+const stack = await startStack({
+  durable: false,
+  stream: false,
+  log: say,
+  settings: { max_wal_size: "8GB", shared_buffers: "1GB" },
+});
 const target = await startCluster({
   version: 15,
   platform: false,

@@ -23,6 +23,8 @@ export interface StackOptions {
   readonly testing?: boolean;
   /** `false` leaves out the migrations. Default `true`. */
   readonly migrate?: boolean;
+  /** `false`: the change stream is not drained by itself, so that no full backup comes unasked. Default `true`. */
+  readonly stream?: boolean;
   readonly settings?: Readonly<Record<string, string>>;
   readonly log?: (line: string) => void;
 }
@@ -74,6 +76,7 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
     if (options.migrate !== false) {
       log("installing the migrations with supabase db push");
       await pushMigrations(cluster);
+      if (options.stream === false) await stopStream(cluster);
     }
     log("starting the gateway");
     const { child, gateway } = await startGateway(directory, journalFile, cluster, secrets, options);
@@ -167,6 +170,16 @@ async function startGateway(
   mkdirSync(settings.dataFolder, { recursive: true, mode: 0o700 });
   const { child, ready } = await startProgram(join(root, "src/local/gateway/main.ts"), settings);
   return { child, gateway: ready as GatewayReady };
+}
+
+async function stopStream(cluster: Cluster): Promise<void> {
+  const client = await openClient(cluster, "postgres");
+  try {
+    await client.query("update backup.schedules set enabled = false where name = 'changes'");
+    await client.query("select backup.apply_schedules()");
+  } finally {
+    await endClient(client);
+  }
 }
 
 /** What a person sets once at the dashboard: address and worker secret in Vault. */

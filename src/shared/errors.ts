@@ -114,6 +114,25 @@ export const errorTable = {
     "The problems are listed; restore from another backup or store.",
   ),
 
+  stream_unavailable: f(500, 1, "HF601", "after_fix", "Set wal_level to logical and leave a replication slot free."),
+  stream_busy: f(409, 1, "HF602", "backoff", "Another drainer is at work; what it stores counts as well."),
+  chain_broken: f(422, 1, "HF603", "after_fix", "Restore to a moment before the break, or from the other store."),
+  point_uncovered: f(422, 1, "HF604", "after_fix", "`holdfast timeline` shows what can be restored."),
+  ddl_not_replayable: f(
+    422,
+    1,
+    "HF605",
+    "after_fix",
+    "Restore to a moment before it, or a full backup that was taken after it.",
+  ),
+  tables_uncovered: f(
+    422,
+    1,
+    "HF606",
+    "after_fix",
+    "Leave the tables out with --without-table, or take them as of the full backup with --at-full.",
+  ),
+
   internal: f(500, 1, "HF999", "after_fix", "This is a defect in Holdfast; please report it with the message."),
 } as const satisfies Record<string, CodeFacts>;
 

@@ -30,6 +30,8 @@ create table backup.runs (
   keeper_until timestamptz,
   fingerprint text,
   base_run uuid references backup.runs (id) on delete set null,
+  -- the chain of the change stream that was open when the snapshot was taken, or that an incremental is part of
+  chain_id text,
   -- progress, and at the end the totals
   tables integer,
   rows bigint not null default 0,
@@ -607,6 +609,10 @@ begin
     wal_lsn = (facts ->> 'wal_lsn')::pg_lsn, consistent_at = (facts ->> 'consistent_at')::timestamptz,
     keeper_pid = (facts ->> 'keeper_pid')::integer, keeper_started_at = (facts ->> 'keeper_started_at')::timestamptz,
     keeper_until = (facts ->> 'keeper_until')::timestamptz, fingerprint = facts ->> 'fingerprint',
+    chain_id = (
+      select c.id from backup.chains as c
+      where c.ended_at is null and c.started_at < (facts ->> 'consistent_at')::timestamptz
+    ),
     heartbeat_at = backup.clock_now()
   where r.id = ours.run_id
   returning r.attempt into run_attempt;

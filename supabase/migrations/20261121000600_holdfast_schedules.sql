@@ -131,7 +131,7 @@ create table backup.schedules (
   -- what was due before is not missed
   enabled_since timestamptz not null default backup.clock_now(),
   constraint name_is_a_snake_case_word check (name ~ '^[a-z][a-z_]{0,40}$'),
-  constraint kind_is_known check (kind in ('full', 'watchdog')),
+  constraint kind_is_known check (kind in ('full', 'changes', 'watchdog')),
   constraint a_backup_has_a_tier check ((kind = 'full') = (tier is not null)),
   constraint cron_is_understood check (backup.last_due(cron, timestamptz '2001-01-01 00:00+00') is not null)
 );
@@ -143,6 +143,7 @@ revoke all on table backup.schedules from public;
 insert into backup.schedules (name, kind, tier, cron) values
   ('daily', 'full', 'daily', '0 0 * * *'),
   ('weekly', 'full', 'weekly', '0 0 * * 0'),
+  ('changes', 'changes', null, '* * * * *'),
   ('watchdog', 'watchdog', null, '* * * * *');
 
 -- Makes pg_cron agree with the rows and says what it did, one line a schedule. A job that a person changed is taken as
@@ -166,6 +167,7 @@ begin
     schedule := wanted.name;
     job_command := case wanted.kind
       when 'watchdog' then 'select backup.tick()'
+      when 'changes' then 'select backup.call_drain()'
       else pg_catalog.format('select backup.run_schedule(%L)', wanted.name)
     end;
     job_cron := (

@@ -96,6 +96,8 @@ begin
     select r.id, r.heartbeat_at, r.heartbeat_at < moment - dead_after as dead
     from backup.runs as r
     where r.status in ('queued', 'snapshotting', 'copying', 'finishing')
+      -- an incremental lives as long as its hour, and no leg belongs to it
+      and r.kind <> 'incremental'
     order by r.created_at
     limit 100
   loop

@@ -28,7 +28,7 @@ afterAll(async () => {
 }, stackMs);
 
 async function start(): Promise<void> {
-  stack = await startStack(options);
+  stack = await startStack({ stream: false, ...options });
   project = projectOf(stack);
 }
 

@@ -10,7 +10,7 @@ let app: SampleApp;
 let settings: Record<string, string> = {};
 
 beforeAll(async () => {
-  stack = await startStack({ durable: false });
+  stack = await startStack({ durable: false, stream: false });
   app = await loadSampleApp({
     owner: { connectionString: stack.cluster.plainUrl("postgres") },
     admin: { connectionString: stack.cluster.plainUrl("supabase_admin") },

@@ -37,6 +37,7 @@ beforeAll(async () => {
   way = await startSlowWay(s3.endpoint);
   storeAddress = `s3://${s3.bucket}/journal?endpoint=${encodeURIComponent(way.endpoint)}&region=${s3.region}`;
   const stack = await startStack({
+    stream: false,
     durable: false,
     limits,
     environment: {

@@ -26,7 +26,12 @@ async function apply(): Promise<Record<string, string>> {
   return Object.fromEntries(rows.map((row) => [row.schedule, row.outcome]));
 }
 
-const asInstalled = { "holdfast-daily": "0 0 * * *", "holdfast-watchdog": "* * * * *", "holdfast-weekly": "0 0 * * 0" };
+const asInstalled = {
+  "holdfast-changes": "* * * * *",
+  "holdfast-daily": "0 0 * * *",
+  "holdfast-watchdog": "* * * * *",
+  "holdfast-weekly": "0 0 * * 0",
+};
 
 describe("cron jobs", () => {
   it("are derived from the schedules at install, as the role postgres", async () => {
@@ -40,6 +45,7 @@ describe("cron jobs", () => {
   it("hold no address and no secret, only a call of a function", async () => {
     const { rows } = await postgres.query("select command from cron.job where jobname ~ '^holdfast-' order by jobname");
     expect(rows.map((row) => row.command)).toEqual([
+      "select backup.call_drain()",
       "select backup.run_schedule('daily')",
       "select backup.tick()",
       "select backup.run_schedule('weekly')",
@@ -48,7 +54,7 @@ describe("cron jobs", () => {
 
   it("are kept as they are when nothing changed", async () => {
     await rolledBack(postgres, async () => {
-      expect(await apply()).toEqual({ daily: "kept", watchdog: "kept", weekly: "kept" });
+      expect(await apply()).toEqual({ changes: "kept", daily: "kept", watchdog: "kept", weekly: "kept" });
       expect(await jobs()).toEqual(asInstalled);
     });
   });
@@ -70,8 +76,12 @@ describe("cron jobs", () => {
       await postgres.query("update backup.schedules set cron = '15 2 * * *' where name = 'daily'");
       await postgres.query("update backup.schedules set enabled = false where name = 'watchdog'");
       await postgres.query("select cron.unschedule('holdfast-weekly')");
-      expect(await apply()).toEqual({ daily: "changed", watchdog: "removed", weekly: "added" });
-      expect(await jobs()).toEqual({ "holdfast-daily": "15 2 * * *", "holdfast-weekly": "0 0 * * 0" });
+      expect(await apply()).toEqual({ changes: "kept", daily: "changed", watchdog: "removed", weekly: "added" });
+      expect(await jobs()).toEqual({
+        "holdfast-changes": "* * * * *",
+        "holdfast-daily": "15 2 * * *",
+        "holdfast-weekly": "0 0 * * 0",
+      });
     });
   });
 });

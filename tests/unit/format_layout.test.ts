@@ -5,6 +5,7 @@ import {
   manifestName,
   parseEpochName,
   parseManifestName,
+  parseSegmentName,
   parseUtcStamp,
   segmentName,
   utcStamp,
@@ -22,7 +23,8 @@ describe("names (docs/format.md)", () => {
       contentName("chunk", hash),
       contentName("schema", hash),
       contentName("blob", hash),
-      segmentName("s-1", "16/B374D848", "16/B374D900"),
+      segmentName({ chain: "s-1", startLsn: 0x16b374d848n, endLsn: 0x16b374d900n, part: 0 }),
+      segmentName({ chain: "s-1", startLsn: 0x16b374d848n, endLsn: 0x16b374d900n, part: 12 }),
       manifestName({ createdAt: new Date("2026-11-21T18:45:00.999Z"), tier: "daily", id }),
     ];
     expect(names).toEqual([
@@ -31,15 +33,36 @@ describe("names (docs/format.md)", () => {
       `v1/objects/ab/${hash}`,
       `v1/blobs/ab/${hash}`,
       "v1/changes/s-1/00000016b374d848-00000016b374d900",
+      "v1/changes/s-1/00000016b374d848-00000016b374d900.000012",
       `v1/backups/20261121T184500Z-daily-${id}/manifest`,
     ]);
     names.forEach(checkName);
   });
 
   it("of segments sort as positions do", () => {
-    const ends = ["0/9", "0/A", "0/FFFFFFFF", "1/0", "9/1", "A/0", "10/0"];
-    const names = ends.map((lsn) => segmentName("c", lsn, lsn));
+    const ends = [9n, 10n, 0xffffffffn, 1n << 32n, 9n << 32n, 10n << 32n, 16n << 32n];
+    const names = ends.flatMap((lsn) =>
+      [0, 1, 2, 10].map((part) => segmentName({ chain: "c", startLsn: lsn, endLsn: lsn, part }))
+    );
     expect([...names].sort()).toEqual(names);
+  });
+
+  it("of segments say what they were made of, and no other name is taken for one", () => {
+    for (const part of [0, 1, 999_999]) {
+      const segment = { chain: "a-1", startLsn: 1n, endLsn: 0xfedcba9876543210n, part };
+      expect(parseSegmentName(segmentName(segment))).toEqual(segment);
+    }
+    const range = "0000000000000001-0000000000000002";
+    for (
+      const name of [
+        `v1/changes/A/${range}`,
+        `v1/changes/a/${range}.000000`,
+        `v1/changes/a/${range}.1`,
+        `v1/changes/${range}`,
+      ]
+    ) {
+      expect(parseSegmentName(name)).toBeNull();
+    }
   });
 
   it("of manifests and epochs say what they were made of", () => {
@@ -64,7 +87,9 @@ describe("names (docs/format.md)", () => {
 
   it("are never made of what could leave its place", async () => {
     expect((await failureOf(() => contentName("chunk", "../x"))).code).toBe("internal");
-    expect((await failureOf(() => segmentName("../x", "0/1", "0/2"))).code).toBe("internal");
+    expect((await failureOf(() => segmentName({ chain: "../x", startLsn: 1n, endLsn: 2n, part: 0 }))).code).toBe(
+      "internal",
+    );
     expect((await failureOf(() => epochName("../x"))).code).toBe("internal");
   });
 

@@ -65,6 +65,7 @@ function scene(answers: Readonly<Record<string, Row | Error>> = {}, changes: Par
     slot: createLegSlot(),
     openDatabase: () => ({ label: "scripted", connect: () => database.connect() }),
     legs: { full: () => Promise.resolve(), verify: () => Promise.resolve() },
+    drain: () => Promise.reject(new Error("no drain was asked for")),
     ...changes,
   };
   return { deps, database, work };

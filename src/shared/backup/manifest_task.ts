@@ -227,6 +227,7 @@ function build(parts: {
     createdAt: consistentAt,
     consistentAt,
     snapshot: { text: must(run.snapshot, "snapshot"), walInsertLsn: must(run.walLsn, "wal_lsn") },
+    chain: run.chainId,
     server: detail.server,
     holdfastVersion,
     epoch: epoch.id,

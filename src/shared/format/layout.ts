@@ -18,8 +18,8 @@ export const prefixes = {
 export const tierPattern = /^[a-z][a-z0-9_]{0,30}$/;
 export const idPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 const hashPattern = /^[0-9a-f]{64}$/;
-const lsnPattern = /^[0-9A-F]{1,8}\/[0-9A-F]{1,8}$/;
-const chainPattern = /^[a-z0-9][a-z0-9-]{0,62}$/;
+/** Of a chain's id. */
+export const chainPattern = /^[a-z0-9][a-z0-9-]{0,62}$/;
 
 /** What the name of a manifest says, before it is opened. */
 export interface BackupName {
@@ -44,9 +44,31 @@ export function contentName(kind: "chunk" | "schema" | "blob", hash: string): st
   return `${prefix}${must(hash, hashPattern, "hash").slice(0, 2)}/${hash}`;
 }
 
-/** LSNs in the server's text (`16/B374D848`) become 16 hex digits, so that names sort as positions do. */
-export function segmentName(chain: string, startLsn: string, endLsn: string): string {
-  return `${prefixes.changes}${must(chain, chainPattern, "chain")}/${lsnHex(startLsn)}-${lsnHex(endLsn)}`;
+/** What a segment's name says. */
+export interface SegmentName {
+  readonly chain: string;
+  readonly startLsn: bigint;
+  readonly endLsn: bigint;
+  /** A transaction too large for one segment stands in several of the same range, from 0 on. */
+  readonly part: number;
+}
+
+/** Positions become 16 hex digits, so that names sort as positions do; parts past the first are counted after a dot. */
+export function segmentName({ chain, startLsn, endLsn, part }: SegmentName): string {
+  const range = `${prefixes.changes}${must(chain, chainPattern, "chain")}/${lsnHex(startLsn)}-${lsnHex(endLsn)}`;
+  return part === 0 ? range : `${range}.${String(part).padStart(6, "0")}`;
+}
+
+/** Null for a name that no segment has. */
+export function parseSegmentName(name: string): SegmentName | null {
+  const found = /^v1\/changes\/([a-z0-9-]+)\/([0-9a-f]{16})-([0-9a-f]{16})(?:\.(\d{6}))?$/.exec(name);
+  if (found === null || !chainPattern.test(found[1] ?? "") || found[4] === "000000") return null;
+  return {
+    chain: found[1] ?? "",
+    startLsn: BigInt(`0x${found[2]}`),
+    endLsn: BigInt(`0x${found[3]}`),
+    part: Number(found[4] ?? 0),
+  };
 }
 
 export function manifestName(backup: BackupName): string {
@@ -75,9 +97,8 @@ export function parseUtcStamp(stamp: string): Date | null {
   return iso !== stamp && !Number.isNaN(moment.getTime()) && utcStamp(moment) === stamp ? moment : null;
 }
 
-function lsnHex(lsn: string): string {
-  const [high = "", low = ""] = must(lsn, lsnPattern, "LSN").toLowerCase().split("/");
-  return high.padStart(8, "0") + low.padStart(8, "0");
+function lsnHex(lsn: bigint): string {
+  return lsn.toString(16).padStart(16, "0");
 }
 
 function must(value: string, pattern: RegExp, what: string): string {

@@ -1,7 +1,7 @@
 /** What a manifest says. docs/format.md, "Manifest", explains each field; this schema is the form of version 1. */
 import { z } from "zod";
 import { epochIdPattern } from "../crypto/epoch.ts";
-import { idPattern, parseManifestName, tierPattern } from "./layout.ts";
+import { chainPattern, idPattern, parseManifestName, tierPattern } from "./layout.ts";
 
 export const manifestFormat = "holdfast/manifest";
 export const manifestVersion = 1;
@@ -65,6 +65,8 @@ export const manifestSchema = z.object({
   createdAt: moment,
   consistentAt: moment,
   snapshot: z.object({ text: z.string(), walInsertLsn: lsn }),
+  /** The chain of the change stream that was open when the snapshot was taken; null or absent: none. */
+  chain: z.string().regex(chainPattern).nullable().optional(),
   server: z.object({ versionNum: z.int(), encoding: z.string(), collate: z.string(), ctype: z.string() }),
   holdfastVersion: z.string(),
   epoch: z.string().regex(epochIdPattern),

@@ -1,4 +1,5 @@
 /** The SQL functions that only the front door calls; those of runs and tasks are in `jobs/queries.ts`. */
+import type { DrainResult } from "../changes/drain.ts";
 import { HoldfastError } from "../errors.ts";
 import type { Requested } from "../jobs/queries.ts";
 import { numberOrNull, text } from "../jobs/run_row.ts";
@@ -45,6 +46,20 @@ export async function endLeg(
     ? null
     : JSON.stringify({ code: failure.code, message: failure.message, hint: failure.hint, retry: failure.retry });
   await connection.query("select backup.end_leg($1, $2::uuid, $3::jsonb)", [nonce, run, document]);
+}
+
+/** The drain is over: goes on at once where work is left, orders a full backup for a chain that has none. */
+export async function endDrain(
+  connection: Connection,
+  nonce: string,
+  result: DrainResult | null,
+  failure: HoldfastError | null,
+): Promise<void> {
+  await connection.query("select backup.end_drain($1, $2::jsonb, $3::jsonb)", [
+    nonce,
+    result === null ? null : JSON.stringify({ outcome: result.outcome, begun: result.begun, chain: result.chain }),
+    failure === null ? null : JSON.stringify({ code: failure.code, message: failure.message }),
+  ]);
 }
 
 /** Calls as many legs as the run can use now; what keeps them from being called fails the run. */

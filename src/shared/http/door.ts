@@ -5,7 +5,8 @@ import type { Log } from "../log.ts";
 import type { Connection, Database } from "../postgres/connection.ts";
 import type { z } from "zod";
 import { answer, errorAnswer } from "./answer.ts";
-import { acceptCall, type CalledKind, endCall, endLeg } from "./call_queries.ts";
+import type { DrainResult } from "../changes/drain.ts";
+import { acceptCall, type CalledKind, endCall, endDrain, endLeg } from "./call_queries.ts";
 import { checkSignature, refusal } from "./caller.ts";
 import { type Environment, optional, variables } from "./environment.ts";
 import type { LegSlot } from "./leg_slot.ts";
@@ -29,6 +30,8 @@ export interface DoorDeps {
   /** Opens nothing yet. Errors: `setting_missing`, `usage`. */
   readonly openDatabase: (environment: Environment) => Database;
   readonly legs: Readonly<Record<CalledKind, Leg>>;
+  /** Drains the change stream, as `worker`, until its end or the budget's. */
+  readonly drain: (worker: string) => Promise<DrainResult>;
 }
 
 /** A call that was accepted: signed, understood, and brought for the first time. */
@@ -136,6 +139,30 @@ export function legWork(
     } catch (error) {
       // The database is gone or slow: the watchdog finds a leg that never ended and sends another.
       deps.log.error("leg.not_reported", { run, code: asHoldfastError(error).code });
+    }
+  };
+}
+
+/**
+ * A drain as work after the answer, or `busy` while a leg has this isolate: the next minute brings another. What goes
+ * wrong raises an alert; nothing is thrown.
+ */
+export function drainWork(call: AcceptedCall, deps: DoorDeps): "busy" | (() => Promise<void>) {
+  if (!deps.slot.enter()) return "busy";
+  return async () => {
+    let failure: HoldfastError | null = null;
+    let result: DrainResult | null = null;
+    try {
+      result = await deps.drain(workerOf(call));
+    } catch (error) {
+      failure = asHoldfastError(error);
+      deps.log.error("drain.failed", { code: failure.code, message: failure.message });
+    }
+    deps.slot.leave();
+    try {
+      await endDrain(call.connection, call.nonce, result, failure);
+    } catch (error) {
+      deps.log.error("drain.not_reported", { code: asHoldfastError(error).code });
     }
   };
 }

@@ -1,7 +1,7 @@
-/** The function `backup`: starts a full backup, works on one, shows a run. docs/http.md. */
+/** The function `backup`: starts a full backup, works on one, shows a run, drains the change stream. docs/http.md. */
 import { readRun, requestRun } from "../jobs/queries.ts";
 import { attachCall, launchRun } from "./call_queries.ts";
-import { type AcceptedCall, type DoorDeps, handle, legWork, type Outcome } from "./door.ts";
+import { type AcceptedCall, type DoorDeps, drainWork, handle, legWork, type Outcome } from "./door.ts";
 import { type BackupRequest, backupRequest } from "./requests.ts";
 import { runDocument } from "./run_document.ts";
 
@@ -18,6 +18,12 @@ async function act(action: BackupRequest, call: AcceptedCall, deps: DoorDeps): P
       return await leg(action.run, call, deps);
     case "status":
       return { status: 200, document: runDocument(await readRun(call.connection, action.run)) };
+    case "drain": {
+      const work = drainWork(call, deps);
+      return work === "busy"
+        ? { status: 202, document: { drain: "busy" } }
+        : { status: 202, document: { drain: "begun" }, work };
+    }
   }
 }
 

@@ -1,5 +1,6 @@
 /** From a function's runtime to what its door needs: the one place where the rooms of the product are put together. */
 import type { BackupDeps } from "../backup/deps.ts";
+import { drain, functionDrainLimits } from "../changes/drain.ts";
 import { systemClock } from "../clock.ts";
 import { parseKeyRing } from "../crypto/key_ring.ts";
 import { loadZstd } from "../format/zstd.ts";
@@ -71,6 +72,7 @@ export function isolateDeps(runtime: IsolateRuntime): DoorDeps {
     slot: createLegSlot(),
     openDatabase: databaseOf,
     legs: { full, verify },
+    drain: async (worker) => await drain(await open(), { worker, budget: budget.next(), limits: functionDrainLimits }),
   };
 }
 

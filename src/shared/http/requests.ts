@@ -14,6 +14,7 @@ export const backupRequest = z.discriminatedUnion("action", [
   }),
   z.strictObject({ action: z.literal("leg"), run }),
   z.strictObject({ action: z.literal("status"), run }),
+  z.strictObject({ action: z.literal("drain") }),
 ]);
 export type BackupRequest = z.infer<typeof backupRequest>;
 

@@ -20,6 +20,8 @@ export interface RunRow {
   readonly walLsn: string | null;
   readonly fingerprint: string | null;
   readonly baseRun: string | null;
+  /** The chain of the change stream that was open at the snapshot, or that an incremental is part of. */
+  readonly chainId: string | null;
   readonly tables: number | null;
   readonly rows: number;
   readonly rawBytes: number;
@@ -58,7 +60,17 @@ export const runColumns = [
     "wal_lsn",
     "fingerprint",
   ],
-  ...["base_run", "tables", "rows", "raw_bytes", "stored_bytes", "new_stored_bytes", "tasks_total", "tasks_done"],
+  ...[
+    "base_run",
+    "chain_id",
+    "tables",
+    "rows",
+    "raw_bytes",
+    "stored_bytes",
+    "new_stored_bytes",
+    "tasks_total",
+    "tasks_done",
+  ],
   ...[
     "bytes_total",
     "bytes_done",
@@ -93,6 +105,7 @@ export function runRowOf(row: Row): RunRow {
     walLsn: row["wal_lsn"] ?? null,
     fingerprint: row["fingerprint"] ?? null,
     baseRun: row["base_run"] ?? null,
+    chainId: row["chain_id"] ?? null,
     tables: numberOrNull(row, "tables"),
     rows: Number(row["rows"]),
     rawBytes: Number(row["raw_bytes"]),

@@ -1,0 +1,192 @@
+/** Reads the segments that a replay would use, before anything is done to a target. */
+import { quoteQualified } from "../schema/quote.ts";
+import { type UncoveredTable, uncoveredTables } from "./coverage.ts";
+import { DdlTransaction, readDdlRow } from "./ddl_replay.ts";
+import { momentOf } from "./drain.ts";
+import { formatLsn } from "./lsn.ts";
+import type { Relation } from "./messages.ts";
+import { decodeMessage, messageKind, relationOf } from "./pgoutput.ts";
+import type { Point } from "./replay.ts";
+import { type OpenedSegment, readRecords, type SegmentHeader } from "./segment.ts";
+import { ddlLog } from "./streamed.ts";
+import { type SnapshotView, widenXid } from "./visibility.ts";
+
+/** DDL that no replay can do, with its place. */
+export interface Obstacle {
+  readonly what: string;
+  readonly lsn: string;
+  readonly at: string;
+  readonly why: string;
+}
+
+export interface Survey {
+  /** Transactions that the full does not hold, up to the point. */
+  readonly transactions: number;
+  readonly changes: number;
+  /** Commands that change definitions. */
+  readonly ddl: number;
+  /** Of the last of these transactions. */
+  readonly reachedLsn: string | null;
+  readonly reachedAt: string | null;
+  readonly passedPoint: boolean;
+  /** When the last segment was taken: every commit before it is in them. */
+  readonly coveredUntil: string | null;
+  readonly obstacles: readonly Obstacle[];
+  /** Tables of which a change may be missing. */
+  readonly uncovered: readonly UncoveredTable[];
+  /** Where the sequences stood when the segment of the point was taken. */
+  readonly sequences: SegmentHeader["sequences"];
+}
+
+/** Errors: those of reading the segments. */
+export async function survey(
+  segments: AsyncIterable<OpenedSegment>,
+  point: Point,
+  snapshot: SnapshotView,
+): Promise<Survey> {
+  const surveyor = new Surveyor(point, snapshot);
+  for await (const segment of segments) {
+    surveyor.take(segment);
+    if (surveyor.done) break;
+  }
+  return surveyor.result();
+}
+
+class Surveyor {
+  readonly #point: Point;
+  readonly #snapshot: SnapshotView;
+  readonly #headers: SegmentHeader[] = [];
+  readonly #obstacles: Obstacle[] = [];
+  readonly #closed = new Map<string, string>();
+  #logRelation: Relation | null = null;
+  readonly #names = new Map<number, string>();
+  #skips = false;
+  #ddl: DdlTransaction | null = null;
+  #place = { lsn: "", at: "" };
+  #counts = { transactions: 0, changes: 0, ddl: 0 };
+  #reached: { lsn: string; at: string } | null = null;
+  #passed = false;
+  readonly #uncovered = new Map<string, UncoveredTable>();
+
+  constructor(point: Point, snapshot: SnapshotView) {
+    this.#point = point;
+    this.#snapshot = snapshot;
+  }
+
+  get done(): boolean {
+    return this.#passed;
+  }
+
+  take(segment: OpenedSegment): void {
+    this.#headers.push(segment.header);
+    const nextXid = BigInt(segment.header.nextXid);
+    for (const { data } of readRecords(segment.name, segment.records)) {
+      if (this.#passed) return;
+      switch (messageKind(data)) {
+        case "begin":
+          this.#begin(data, nextXid);
+          break;
+        case "relation":
+          this.#relation(data);
+          break;
+        case "insert":
+        case "update":
+        case "delete":
+        case "truncate":
+          if (!this.#skips) this.#change(data);
+          break;
+        case "commit":
+          this.#commit(data);
+          break;
+        default:
+          break;
+      }
+    }
+  }
+
+  result(): Survey {
+    for (const table of uncoveredTables(this.#headers)) {
+      this.#uncovered.set(quoteQualified(table.schema, table.name), table);
+    }
+    const last = this.#headers.at(-1);
+    return {
+      ...this.#counts,
+      reachedLsn: this.#reached?.lsn ?? null,
+      reachedAt: this.#reached?.at ?? null,
+      passedPoint: this.#passed,
+      coveredUntil: last?.takenAt ?? null,
+      obstacles: this.#obstacles,
+      uncovered: [...this.#uncovered.values()],
+      sequences: last?.sequences ?? [],
+    };
+  }
+
+  #begin(data: Uint8Array, nextXid: bigint): void {
+    const message = decodeMessage(data);
+    if (message.kind !== "begin") return;
+    const xid = widenXid(message.xid, nextXid);
+    this.#skips = this.#snapshot.sees(xid);
+    this.#place = { lsn: formatLsn(message.commitLsn), at: momentOf(message.committedAt) ?? "" };
+    if (this.#skips) return;
+    const point = this.#point;
+    this.#passed = (point.by === "time" && message.committedAt > point.at) ||
+      (point.by === "lsn" && message.commitLsn >= point.lsn) || (point.by === "before_xid" && xid === point.xid);
+  }
+
+  #relation(data: Uint8Array): void {
+    const message = decodeMessage(data);
+    if (message.kind !== "relation") return;
+    const { relation } = message;
+    this.#names.set(relation.oid, quoteQualified(relation.schema, relation.name));
+    if (relation.schema === ddlLog.schema && relation.name === ddlLog.name) this.#logRelation = relation;
+  }
+
+  #change(data: Uint8Array): void {
+    const oid = relationOf(data);
+    if (oid === null || oid !== this.#logRelation?.oid) {
+      this.#counts.changes++;
+      const name = oid === null ? undefined : this.#names.get(oid);
+      const reason = name === undefined ? undefined : this.#closed.get(name);
+      if (name !== undefined && reason !== undefined && !this.#uncovered.has(name)) {
+        this.#uncovered.set(name, { ...partsOf(name), reason });
+      }
+      return;
+    }
+    const message = decodeMessage(data);
+    if (message.kind !== "insert" || this.#logRelation === null) return;
+    const row = readDdlRow(
+      new Map(this.#logRelation.columns.map((column, index) => {
+        const value = message.row[index];
+        return [column.name, typeof value === "string" ? value : null] as const;
+      })),
+    );
+    this.#counts.ddl++;
+    const step = (this.#ddl ??= new DdlTransaction()).next(row);
+    if (step.do === "refuse") this.#obstacles.push({ what: step.names, ...this.#place, why: step.why });
+    if (step.do === "close") {
+      for (const table of step.tables) {
+        const reason = `${step.names} at ${this.#place.lsn} computed its values anew`;
+        this.#closed.set(table, reason);
+        this.#uncovered.set(table, { ...partsOf(table), reason });
+      }
+    }
+  }
+
+  #commit(data: Uint8Array): void {
+    const message = decodeMessage(data);
+    this.#ddl = null;
+    if (message.kind !== "commit" || this.#skips) return;
+    this.#counts.transactions++;
+    this.#reached = { lsn: formatLsn(message.endLsn), at: momentOf(message.committedAt) ?? "" };
+  }
+}
+
+/** `schema.name` as the log has it, for a message. */
+function partsOf(identity: string): { readonly schema: string; readonly name: string } {
+  const found = /^("(?:[^"]|"")*"|[^."]+)\.(.+)$/s.exec(identity);
+  return { schema: bare(found?.[1] ?? ""), name: bare(found?.[2] ?? identity) };
+}
+
+function bare(name: string): string {
+  return name.startsWith('"') ? name.slice(1, -1).replaceAll('""', '"') : name;
+}
