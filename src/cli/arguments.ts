@@ -31,10 +31,10 @@ export function parseArguments(argv: readonly string[]): Parsed {
 
 function parseCommand(command: CommandName, argv: readonly string[]): Arguments {
   const known = Object.fromEntries(
-    optionsOf(command).map((name): [OptionName, { type: "string" | "boolean" }] => [
-      name,
-      { type: optionFacts(name).type },
-    ]),
+    optionsOf(command).map((name): [OptionName, { type: "string" | "boolean"; multiple: boolean }] => {
+      const { type, multiple } = optionFacts(name);
+      return [name, { type, multiple: multiple === true }];
+    }),
   );
   let parsed;
   try {
@@ -44,7 +44,8 @@ function parseCommand(command: CommandName, argv: readonly string[]): Arguments 
   }
   const flags = new Map<OptionName, string | true>();
   for (const name of optionsOf(command)) {
-    const value = parsed.values[name];
+    const given = parsed.values[name];
+    const value = Array.isArray(given) ? given.join(",") : given;
     if (typeof value === "string" || value === true) flags.set(name, value);
   }
   const { words } = commandFacts(command);

@@ -10,6 +10,8 @@ export interface RunSummary {
   /** The tier that keeps it longest is the last; most have one. */
   readonly tier: string;
   readonly status: string;
+  /** Of an incremental: the moment at which the changes that it owns begin; null for every other run. */
+  readonly from: string | null;
   readonly consistentAt: string | null;
   readonly rows: number;
   readonly rawBytes: number;
@@ -26,7 +28,16 @@ export interface RunSummary {
 
 const moment = (column: string) => `to_char(${column} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`;
 
-const columns = `id, kind, array_to_string(tiers, ',') as tier, status, ${
+/** Up to where the chain was stored before the incremental. */
+const fromColumn = `case when kind = 'incremental' then (
+    select coalesce(max(before.taken_at), min(c.started_at))
+    from backup.chains as c
+    left join backup.segments as before on before.chain_id = c.id
+      and before.end_lsn <= (select min(own.start_lsn) from backup.segments as own where own.run_id = r.id)
+    where c.id = r.chain_id
+  ) end`;
+
+const columns = `id, kind, array_to_string(tiers, ',') as tier, status, ${moment(fromColumn)} as from_at, ${
   moment("consistent_at")
 } as consistent_at, rows,
   raw_bytes, stored_bytes, new_stored_bytes, (extract(epoch from finished_at - created_at) * 1000)::bigint as duration_ms,
@@ -37,7 +48,9 @@ const backupsOnly = "kind = 'full' and status in ('succeeded', 'quarantined')";
 /** Newest first. */
 export async function listRuns(session: Connection, limit: number, all: boolean): Promise<RunSummary[]> {
   const rows = await session.query(
-    `select ${columns} from backup.runs where ${all ? "true" : backupsOnly} order by created_at desc limit $1::int`,
+    `select ${columns} from backup.runs as r where ${
+      all ? "true" : backupsOnly
+    } order by created_at desc limit $1::int`,
     [String(limit)],
   );
   return rows.map(fromRow);
@@ -45,7 +58,7 @@ export async function listRuns(session: Connection, limit: number, all: boolean)
 
 /** Errors: `run_not_found`. */
 export async function summariseRun(session: Connection, id: string): Promise<RunSummary> {
-  const [row] = await session.query(`select ${columns} from backup.runs where id = $1::uuid`, [id]);
+  const [row] = await session.query(`select ${columns} from backup.runs as r where id = $1::uuid`, [id]);
   if (row === undefined) throw new HoldfastError("run_not_found", `there is no run ${id}`);
   return fromRow(row);
 }
@@ -74,12 +87,28 @@ export async function findRun(session: Connection, wanted: string): Promise<stri
   throw new HoldfastError("backup_not_found", `there is no backup ${wanted}`);
 }
 
+/** The incremental that `wanted` names (an id, or its first letters, 4 at least), with its last position; null: none. */
+export async function findIncremental(
+  session: Connection,
+  wanted: string,
+): Promise<{ readonly id: string; readonly endLsn: string } | null> {
+  const letters = wanted.toLowerCase();
+  if (!/^[0-9a-f-]{4,36}$/.test(letters)) return null;
+  const [only, second] = await session.query(
+    "select id, wal_lsn from backup.runs where kind = 'incremental' and wal_lsn is not null and id::text like $1 limit 2",
+    [`${letters}%`],
+  );
+  if (second !== undefined) throw new HoldfastError("backup_ambiguous", `several incrementals start with ${wanted}`);
+  return only === undefined ? null : { id: only["id"] ?? "", endLsn: only["wal_lsn"] ?? "" };
+}
+
 export function fromManifest(manifest: Manifest): RunSummary {
   return {
     id: manifest.id,
     kind: "full",
     tier: manifest.tiers.join(","),
     status: quarantineOf(manifest) === null ? "succeeded" : "quarantined",
+    from: null,
     consistentAt: manifest.consistentAt,
     rows: manifest.totals.rows,
     rawBytes: manifest.totals.rawBytes,
@@ -101,6 +130,7 @@ function fromRow(row: Row): RunSummary {
     kind: row["kind"] ?? "",
     tier: row["tier"] ?? "",
     status: row["status"] ?? "",
+    from: row["from_at"] ?? null,
     consistentAt: row["consistent_at"] ?? null,
     rows: Number(row["rows"]),
     rawBytes: Number(row["raw_bytes"]),

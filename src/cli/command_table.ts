@@ -92,6 +92,47 @@ export const commands = {
       { line: "restore-full latest -- --target-db-url postgresql://postgres@host/postgres --yes", does: "restores" },
     ],
   },
+  "restore-point": {
+    summary: "restore a database as it was at a moment",
+    about:
+      "Takes the newest full backup before the moment and replays the change stream up to it, from the store and the keys alone. Prints the plan and does nothing until it is confirmed. Started again after a failure it goes on where it stopped. Exit 3 when a table was left out.",
+    words: [{
+      name: "moment",
+      required: false,
+      help:
+        "2024-01-09T12:00:00Z (with a zone), a position in the log such as 16/B374D848, or `latest`: all that is stored",
+    }],
+    options: ["yes", "jobs", "before-xid", "without-table", "at-full", ...target, ...database, ...store],
+    examples: [
+      { line: "restore-point 2024-01-09T12:00:00Z", does: "plans a restore into a new database beside the source" },
+      { line: "restore-point latest -- --target-db-url postgresql://postgres@host/postgres --yes", does: "restores" },
+      { line: "restore-point -- --before-xid 7421 --at-full public.visits --yes", does: "undoes that transaction" },
+    ],
+  },
+  "incremental": {
+    summary: "store what has changed since the last time",
+    about:
+      "Reads the change stream of --db-url to its end and writes it to --store. The first one begins the stream; what it holds can be restored once a full backup was taken after that. Another drainer at work is waited for.",
+    words: [],
+    options: [...database, ...store],
+    examples: [{ line: "incremental -- --json", does: "the changes up to now, the result as a document" }],
+  },
+  "follow": {
+    summary: "store changes as they happen, until Ctrl-C",
+    about:
+      "Drains the change stream without pause, so that a restore can reach to a few seconds ago. Trouble that passes is told and waited out.",
+    words: [],
+    options: ["interval", ...database, ...store],
+    examples: [{ line: "follow", does: "from this machine, every 2 seconds" }],
+  },
+  "timeline": {
+    summary: "show which moments can be restored",
+    about:
+      "From the store and the keys alone: spans that are covered, gaps between them, full backups, and a picture. With --db-url set it also says why there is a gap.",
+    words: [],
+    options: [...database, ...store],
+    examples: [{ line: "timeline -- --store s3://bucket/prefix", does: "when the project is gone" }],
+  },
   "release": {
     summary: "turn on what a restore left switched off",
     about: "Shows what would be turned on and does it once confirmed.",

@@ -16,6 +16,8 @@ export interface Context {
   /** What `log` writes at least; workers have logs of their own. */
   readonly logLevel: LogLevel;
   readonly progress: Progress;
+  /** Width of the terminal that the result goes to; 80 where it is none. */
+  readonly columns: number;
   /** Aborted by Ctrl-C and SIGTERM. */
   readonly signal: AbortSignal;
   /** A line for people on stderr. */

@@ -63,7 +63,7 @@ export async function createDirectly(context: Context, tier: Tier): Promise<Outc
         mayWork = writesTo(session, id, place);
       },
     });
-    const { kind: _, complete: __, verifiedAt: ___, ...summary } = await summariseRun(session, run.id);
+    const { kind: _, from: __, complete: ___, verifiedAt: ____, ...summary } = await summariseRun(session, run.id);
     return createdOutcome({ ...summary, joined, quarantineReason: run.quarantineReason }, context);
   } finally {
     workers.close();

@@ -7,6 +7,8 @@ export interface OptionFacts {
   /** Read when the flag is not given; then the same name in .env. */
   readonly variable?: string;
   readonly preset?: string;
+  /** May be given several times; values are then joined with commas. */
+  readonly multiple?: true;
   readonly help: string;
 }
 
@@ -82,7 +84,8 @@ export const options = {
     type: "string",
     value: "url",
     variable: "BACKUP_TARGET_DB_URL",
-    help: "the database of the restore; without it `restore-full` makes a new one on the server of --db-url",
+    help:
+      "the database of the restore; without it `restore-full` and `restore-point` make a new one on the server of --db-url",
   },
   "target-db-ca": {
     type: "string",
@@ -97,6 +100,31 @@ export const options = {
     help: "file with the target's password",
   },
   "yes": { type: "boolean", help: "do what the plan says without asking" },
+  "before-xid": {
+    type: "string",
+    value: "id",
+    help:
+      "instead of a moment: all that was committed before this transaction (64 bits, as pg_current_xact_id() tells it)",
+  },
+  "without-table": {
+    type: "string",
+    value: "schema.table",
+    multiple: true,
+    help:
+      "leave this table empty, for one whose changes are not all in the stream; several with commas or repeated; exit 3",
+  },
+  "at-full": {
+    type: "string",
+    value: "schema.table",
+    multiple: true,
+    help: "keep this table as the full backup has it; several with commas or repeated",
+  },
+  "interval": {
+    type: "string",
+    value: "seconds",
+    preset: "2",
+    help: "pause between two drains (1 to 3600)",
+  },
   "reason": { type: "string", value: "text", help: "why; it is written to the audit log" },
 } as const satisfies Record<string, OptionFacts>;
 

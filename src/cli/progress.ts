@@ -6,7 +6,9 @@ export interface ProgressState {
   readonly done: number;
   /** Null while it is not known. */
   readonly total: number | null;
-  readonly unit: "bytes" | "rows" | "objects" | "steps";
+  readonly unit: "bytes" | "rows" | "objects" | "steps" | "changes" | "transactions";
+  /** Said behind the figures. */
+  readonly detail?: string;
 }
 
 /** Where the lines go. */
@@ -89,6 +91,7 @@ export function progressText(state: ProgressState, rate: number | null): string 
     parts.push(`${amount(rate, unit)}/s`);
     if (total !== null && total > done) parts.push(`${duration(((total - done) / rate) * 1000)} left`);
   }
+  if (state.detail !== undefined) parts.push(state.detail);
   return parts.join("  ");
 }
 

@@ -8,6 +8,7 @@ import { loadSampleApp } from "../../tests/support/sample_app/load.ts";
 import { startSecondProvider } from "./demo/second_provider.ts";
 import { clientConfig, endClient, openClient } from "./client.ts";
 import { compareProjects } from "./demo/compare.ts";
+import { disaster, liveOn, rowHashes } from "./demo/disaster.ts";
 import { holdfast } from "./demo/holdfast.ts";
 import { megabytes, Screen, seconds } from "./demo/screen.ts";
 import { untilDone } from "./demo/until_done.ts";
@@ -71,7 +72,11 @@ async function demo(): Promise<number> {
   const rows = Object.values(app.rows).reduce((sum, count) => sum + count, 0);
   screen.done(`${rows.toLocaleString("en")} rows, ${app.voiceNotes.length} voice notes`);
 
-  screen.step("3  pg_cron starts a full backup");
+  screen.step("3  The change stream begins, with a full backup of its own");
+  await beginStream(client);
+  screen.done("every commit from now on is in it");
+
+  screen.step("4  pg_cron starts a full backup");
   const { trace, created } = await backUp(client);
   screen.fact(`cron.job_run_details ${trace.cronRun} (${trace.cronJob}, ${trace.cronStatus})`);
   screen.fact(`  → net.http_post request ${trace.requestId}, answered ${trace.answerStatus}`);
@@ -84,18 +89,18 @@ async function demo(): Promise<number> {
     } sealed`,
   );
 
-  screen.step("4  Verify: every object read, opened, hashed and counted");
+  screen.step("5  Verify: every object read, opened, hashed and counted");
   const keys = { BACKUP_STORE: s3.store, BACKUP_KEYS: stack.keys, ...credentials };
   const verified = await holdfast(["verify", trace.run], keys);
   if (verified["ok"] !== true) throw new Error(`verify found problems: ${JSON.stringify(verified["problems"])}`);
   screen.done(`${verified["objects"]} objects are sound`);
 
-  screen.step("5  The project is lost");
+  screen.step("6  The project is lost");
   await endClient(client);
   await stack.stop();
   screen.done("its database and its Storage are gone; what is left is the bucket at another provider and the key");
 
-  screen.step("6  Restore into a new project, from the store and the key alone");
+  screen.step("7  Restore into a new project, from the store and the key alone");
   const target = await startCluster({ version: 15, platform: true });
   ends.push(() => target.destroy());
   const began = performance.now();
@@ -110,7 +115,7 @@ async function demo(): Promise<number> {
   screen.done(`${inserted.toLocaleString("en")} rows are back`);
   for (const one of held) screen.fact(`held until you say release: ${one.identity}`);
 
-  screen.step("7  The old database is started once more, only to compare");
+  screen.step("8  The old database is started once more, only to compare");
   await source.start();
   const comparison = await compareProjects(source, target, {
     held: held.map((one) => one.identity),
@@ -126,7 +131,37 @@ async function demo(): Promise<number> {
       : `${comparison.differences.length} differences`,
   );
 
-  screen.summary(comparison.differences.length === 0 ? "Lost, and back." : "Lost, and NOT wholly back.", [
+  screen.step("9  Life goes on in the old database, then something terrible happens");
+  const life = await openClient(source, "postgres");
+  ends.push(() => endClient(life));
+  const changed = await liveOn(life);
+  const before = await rowHashes(life);
+  const moment = await disaster(life);
+  screen.fact("delete from journal_entries; drop table goals, mood_samples");
+  const drained = await holdfast(["incremental"], { ...keys, BACKUP_DB_URL: source.url("postgres") });
+  screen.done(`${changed.toLocaleString("en")} rows had changed since the backup; the stream is stored`);
+
+  screen.step("10 Restore to one second before");
+  const database = await target.createDatabase("moment", { platform: false });
+  const beganPoint = performance.now();
+  const point = await holdfast(["restore-point", moment, "--yes"], {
+    ...keys,
+    BACKUP_TARGET_DB_URL: target.url(target.superuser, database),
+  }, (line) => screen.live(line));
+  const pointMs = performance.now() - beganPoint;
+  const copy = await openClient(target, target.superuser, database);
+  ends.push(() => endClient(copy));
+  const after = await rowHashes(copy);
+  const wrong = [...before].filter(([table, hash]) => after.get(table) !== hash).map(([table]) => table);
+  for (const table of wrong) screen.fact(`DIFFERENT: the rows of ${table}`);
+  screen.done(
+    wrong.length === 0
+      ? `as it was at ${moment}: ${before.size} tables by row hashes, ${point["transactions"]} transactions replayed`
+      : `${wrong.length} tables differ`,
+  );
+
+  const different = comparison.differences.length + wrong.length;
+  screen.summary(different === 0 ? "Lost, and back." : "Lost, and NOT wholly back.", [
     [
       "backed up",
       `${created.rows.toLocaleString("en")} rows in ${
@@ -149,9 +184,31 @@ async function demo(): Promise<number> {
       "compared",
       `${comparison.tables} tables, ${comparison.definitions} definitions: ${comparison.differences.length} differences`,
     ],
+    [
+      "to the second",
+      `${point["transactions"]} transactions after the backup, ${
+        drained["changes"]
+      } changes in the last drain, back in ${seconds(pointMs)}: ${wrong.length} differences`,
+    ],
     ["all of it", screen.elapsed],
   ]);
-  return comparison.differences.length;
+  return different;
+}
+
+/** What the cron job `holdfast-changes` does each minute, at once; then waits for the full backup that it orders. */
+async function beginStream(client: pg.Client): Promise<void> {
+  await client.query("select backup.call_drain()");
+  await untilDone("the stream's first full backup", 120_000, async () => {
+    const { rows: [run] } = await client.query<{ status: string; done: string; total: string; error: string | null }>(
+      `select r.status, r.bytes_done as done, coalesce(r.bytes_total, 0) as total, r.error_code as error
+       from backup.runs as r where r.kind = 'full' order by r.created_at limit 1`,
+    );
+    if (run?.status === "succeeded") return true;
+    if (run?.status === "failed") throw new Error(`the run failed: ${run.error}`);
+    const share = run !== undefined && Number(run.total) > 0 ? Number(run.done) / Number(run.total) : 0;
+    screen.live(`${screen.bar(share)}  ${run?.status ?? "the stream begins"}`);
+    return null;
+  });
 }
 
 /** Waits until pg_cron has started the backup and the functions have ended it, with a bar. */

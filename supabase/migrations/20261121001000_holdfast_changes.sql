@@ -335,6 +335,7 @@ begin
   into objects
   from pg_catalog.pg_event_trigger_dropped_objects() with ordinality as d
   where backup.is_streamed_schema(d.schema_name) and not d.is_temporary
+    and not (d.object_type = 'schema' and not backup.is_streamed_schema(d.object_identity))
     and d.object_type not in ('publication', 'publication relation', 'publication namespace');
   if objects is null then
     return;
@@ -362,7 +363,7 @@ begin
   end if;
   select n.nspname into schema_name
   from pg_catalog.pg_class as c join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
-  where c.oid = rewritten and c.relpersistence = 'p';
+  where c.oid = rewritten and c.relpersistence <> 't';
   if schema_name is null or not backup.is_streamed_schema(schema_name) then
     return;
   end if;
@@ -400,7 +401,11 @@ set search_path = ''
 as $$
   update backup.drain as d
   set token = d.token + 1, worker = claim_drain.worker, lease_until = backup.clock_now() + claim_drain.lease
-  where d.lease_until is null or d.lease_until < backup.clock_now()
+  where d.singleton = (
+    -- whoever has the row locked is at work, perhaps for as long as a large transaction takes to spool
+    select s.singleton from backup.drain as s where s.lease_until is null or s.lease_until < backup.clock_now()
+    for update skip locked
+  )
   returning d.token
 $$;
 revoke all on function backup.claim_drain(text, interval) from public;
@@ -444,7 +449,7 @@ as $$
 declare
   spooled bigint;
 begin
-  perform backup.hold_drain(token, interval '1 hour');
+  perform backup.hold_drain(token, interval '90 seconds');
   truncate backup.spool;
   insert into backup.spool (position, lsn, xid, data)
   select row_number() over (), c.lsn, c.xid, c.data
@@ -453,6 +458,8 @@ begin
     (select pg_catalog.string_agg('"' || p || '"', ',') from pg_catalog.unnest(publications) as p)
   ) as c;
   get diagnostics spooled = row_count;
+  -- the row was locked all the while; whoever asked may be gone, and another goes on once this has run out
+  perform backup.hold_drain(token, interval '90 seconds');
   return spooled;
 end
 $$;
@@ -849,8 +856,31 @@ end
 $$;
 revoke all on function backup.call_drain() from public;
 
+-- Is there an open chain and no full backup on it, nor one under way that might be? One that began before the chain is
+-- waited for: it would be joined.
+create function backup.chain_lacks_full() returns boolean
+language sql
+stable
+set search_path = ''
+as $$
+  select exists (
+    select from backup.chains as c
+    where c.ended_at is null
+      and not exists (
+        select from backup.runs as r
+        where r.kind = 'full' and r.chain_id = c.id and r.status in ('succeeded', 'quarantined')
+      )
+      and not exists (
+        select from backup.runs as r
+        where r.kind = 'full' and r.status in ('queued', 'snapshotting', 'copying', 'finishing')
+      )
+  )
+$$;
+revoke all on function backup.chain_lacks_full() from public;
+
 -- A drain by a function is over. `drain`: {outcome, begun, chain}; `failure`: {code, message}. What is left is drained at
--- once by another isolate; a chain that was begun gets a full backup, without which it is of no use.
+-- once by another isolate. A chain without a full backup gets one, asked for once an hour: nothing of it can be restored
+-- without.
 create function backup.end_drain(nonce text, drain jsonb, failure jsonb) returns void
 language plpgsql
 volatile
@@ -868,10 +898,23 @@ begin
     return;
   end if;
   perform backup.resolve_alert('drain_failed', 'stream');
-  if (drain ->> 'begun')::boolean then
+  if backup.chain_lacks_full() then
     select r.run into run_id
-    from backup.request_run('full', array['daily'], 'schedule', 'chain:' || (drain ->> 'chain')) as r;
+    from backup.request_run(
+      'full', array['daily'], 'schedule',
+      pg_catalog.format(
+        'chain:%s:%s', drain ->> 'chain', pg_catalog.to_char(backup.clock_now() at time zone 'UTC', 'YYYY-MM-DD"T"HH24')
+      )
+    ) as r;
     perform backup.launch_run(run_id);
+  else
+    perform backup.resolve_alert(a.kind, a.subject)
+    from backup.alerts as a
+    where a.kind = 'stream_gap' and a.status <> 'resolved'
+      and exists (
+        select from backup.runs as r join backup.chains as c on c.id = r.chain_id and c.ended_at is null
+        where r.kind = 'full' and r.status = 'succeeded'
+      );
   end if;
   if drain ->> 'outcome' = 'work_left' then
     perform backup.invoke('backup', '{"action": "drain"}');

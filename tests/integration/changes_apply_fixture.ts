@@ -19,6 +19,7 @@ create type app.mood as enum ('sad', 'so so', 'happy "x"');
 create type app.pair as (a int, b text);
 create domain app.code as text collate "C" not null check (value <> '');
 create domain app.codes as int[];
+create domain app.long_text as text not null;
 create collation app.loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
 
 create table app.typed (
@@ -45,8 +46,8 @@ create table app.indexed (
   n int generated always as identity, k text collate app.loose not null, arr int[] not null, v text, len int generated always as (length(v)) stored);
 create unique index indexed_identity on app.indexed (arr, k) include (v);
 alter table app.indexed replica identity using index indexed_identity;
-create table app.long_key (k text primary key, n int, pad text);
-alter table app.long_key alter column k set storage external;
+create table app.long_key (k text primary key, n int, pad app.long_text);
+alter table app.long_key alter column k set storage external, alter column pad set storage external;
 create table app.appended (n int, t text);
 create table app.empty (); alter table app.empty replica identity full;
 create table app.base (id int primary key, v text);
@@ -274,10 +275,10 @@ export function randomStatement(below: Below): string {
            where app.indexed.k = swap.k collate app.loose and app.indexed.arr = array[${int(4)}, null]::int[]`,
     () => `delete from app.indexed where n % 4 = ${int(4)}`,
     () =>
-      `insert into app.long_key select md5('${int(9)}') || repeat('k', 2200), ${int(9)}, repeat(md5('p'), 20)
+      `insert into app.long_key select md5('${int(9)}') || repeat('k', 2200), ${int(9)}, repeat(md5('p'), 80)
            on conflict do nothing`,
     () => `update app.long_key set n = n + 1 where n < ${int(9)}`,
-    () => `update app.long_key set pad = repeat(md5('${int(99)}'), 30) where n % 3 = ${int(3)}`,
+    () => `update app.long_key set pad = repeat(md5('${int(99)}'), 70) where n % 3 = ${int(3)}`,
     () => `delete from app.long_key where n = ${int(9)}`,
     () => `insert into app.appended values (${int(9)}, ${words()}), (null, ${words()})`,
     () => `insert into app.empty default values`,

@@ -32,7 +32,7 @@ describe("the CLI before anything is installed", () => {
   it("says for every command what is missing, as exit 2 or 1 with one line and no document", async () => {
     const settled = await Promise.all(
       commandNames.filter((name) => name !== "keygen" && name !== "doctor").map(async (name) => {
-        const words = ["verify", "restore-full", "accept"].includes(name)
+        const words = ["verify", "restore-full", "restore-point", "accept"].includes(name)
           ? ["latest"]
           : name === "release"
           ? ["all"]

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { CountedFold, KeyedFold } from "../../src/shared/changes/fold.ts";
+import { KeyedFold } from "../../src/shared/changes/fold.ts";
+import { CountedFold } from "../../src/shared/changes/fold_counted.ts";
 import { type RowChange, unchanged, type Update, type Value } from "../../src/shared/changes/messages.ts";
 import { numbersFrom } from "./backup_numbers.ts";
 

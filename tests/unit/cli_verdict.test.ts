@@ -1,14 +1,25 @@
 import { describe, expect, it } from "vitest";
 import { inDatabase, newDatabaseName } from "../../src/cli/new_database.ts";
-import { verdictOf } from "../../src/cli/verdict.ts";
+import { recoveryPointOf, verdictOf } from "../../src/cli/verdict.ts";
 
 const hour = 3600;
 const facts = (hours: number | null, every: number | null = 24) => ({
   lastBackupAt: hours === null ? null : "2024-01-01T00:00:00Z",
-  recoveryPointSeconds: hours === null ? null : hours * hour,
+  lastBackupAgeSeconds: hours === null ? null : hours * hour,
   expectedEverySeconds: every === null ? null : every * hour,
   alerts: [],
+  stream: null,
+  stopped: null,
 });
+const stream = {
+  chain: "0a1b2c3d",
+  hasFull: true,
+  lagSeconds: 40,
+  retainedBytes: 1_000,
+  limitBytes: 1_000_000,
+  failure: null,
+  uncovered: [],
+};
 const alert = (severity: "warning" | "critical") => ({
   kind: "run_missed",
   subject: "schedule:daily",
@@ -36,6 +47,60 @@ describe("the verdict", () => {
   it("has a reason for each line that is not ok", () => {
     expect(verdictOf(facts(1)).reasons).toEqual([]);
     expect(verdictOf({ ...facts(null), alerts: [alert("critical")] }).reasons).toHaveLength(2);
+  });
+});
+
+describe("the verdict on a change stream", () => {
+  const tables = (why: "identity" | "unlogged" | "unpublished", ...names: string[]) =>
+    names.map((name) => ({ name: `a.${name}`, why }));
+  const withStream = (more: Partial<typeof stream> | object) => ({ ...facts(1), stream: { ...stream, ...more } });
+
+  it("is ok, without a reason, while it is drained and holds every table", () => {
+    expect(verdictOf(withStream({}))).toEqual({ verdict: "ok", reasons: [] });
+    expect(verdictOf(withStream({ lagSeconds: 300, retainedBytes: 500_000 })).verdict).toBe("ok");
+  });
+
+  it.each([
+    ["no full backup is on chain 0a1b2c3d", { hasFull: false }],
+    ["failed: store_unreachable: the store", { failure: "store_unreachable: the store does not answer" }],
+    ["5 min 1 s ago", { lagSeconds: 301 }],
+    ["never drained", { lagSeconds: null }],
+    ["the slot of the change stream is gone", { retainedBytes: null }],
+    ["488.3 KiB of WAL; at 976.6 KiB it is given up", { retainedBytes: 500_001 }],
+    ["changes of a.b, a.c, a.d and 2 more are not all", { uncovered: tables("identity", "b", "c", "d", "e", "f") }],
+  ])("is a warning that says: %s", (text, more) => {
+    const { verdict, reasons } = verdictOf(withStream(more));
+    expect(verdict).toBe("warning");
+    expect(reasons).toEqual([expect.stringContaining(text)]);
+  });
+
+  it("names the remedy for each kind of table that is not covered", () => {
+    const uncovered = [...tables("unlogged", "b"), ...tables("identity", "c"), ...tables("unpublished", "d")];
+    expect(verdictOf(withStream({ uncovered })).reasons).toEqual([
+      expect.stringMatching(/a\.c .*primary key.*replica identity full/),
+      expect.stringMatching(/a\.b .*set logged/),
+      expect.stringMatching(/a\.d .*role that drains/),
+    ]);
+  });
+
+  it("is a warning when it ended and none was begun after it", () => {
+    const stopped = { at: "2024-01-01T00:00:00Z", reason: "the slot is gone" };
+    const { verdict, reasons } = verdictOf({ ...facts(1), stopped });
+    expect(verdict).toBe("warning");
+    expect(reasons).toEqual([expect.stringContaining("2024-01-01T00:00:00Z (the slot is gone)")]);
+  });
+});
+
+describe("the recovery point", () => {
+  it.each([
+    [3600, "the full's without a stream", facts(1)],
+    [40, "the stream's where a full is on its chain", { ...facts(1), stream }],
+    [3600, "the full's while the chain has none", { ...facts(1), stream: { ...stream, hasFull: false } }],
+    [3600, "the full's while the stream is behind it", { ...facts(1), stream: { ...stream, lagSeconds: 9_000 } }],
+    [3600, "the full's before the first drain", { ...facts(1), stream: { ...stream, lagSeconds: null } }],
+    [null, "none without a backup", { ...facts(null), stream }],
+  ])("is %s: %s", (seconds, _, given) => {
+    expect(recoveryPointOf(given)).toBe(seconds);
   });
 });
 

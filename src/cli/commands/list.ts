@@ -10,7 +10,7 @@ import { openStore } from "../open_store.ts";
 import { columns, type Outcome } from "../output.ts";
 import { amount, duration } from "../progress.ts";
 
-/** The document: an array of `{id, kind, tier, status, consistentAt, rows, rawBytes, storedBytes, …}`, newest first. */
+/** The document: an array of `{id, kind, tier, status, from, consistentAt, rows, rawBytes, storedBytes, …}`, newest first. */
 export async function run(context: Context): Promise<Outcome> {
   const { settings } = context;
   const limit = settings.integer("limit", 1, 100_000);
@@ -52,6 +52,7 @@ async function listFromStore(context: Context, limit: number): Promise<RunSummar
 
 const unreadable = {
   kind: "full",
+  from: null,
   status: "unreadable",
   rows: 0,
   rawBytes: 0,
@@ -71,7 +72,8 @@ function tableOf(runs: readonly RunSummary[]): string[][] {
       run.id.slice(0, 8),
       run.tier,
       run.kind === "full" ? run.status : `${run.kind} ${run.status}`,
-      run.consistentAt?.replace(/\.\d+Z$/, "Z") ?? "-",
+      (run.from === null ? "" : `${run.from.replace(/\.\d+Z$/, "Z")} to `) +
+      (run.consistentAt?.replace(/\.\d+Z$/, "Z") ?? "-"),
       run.rows.toLocaleString("en-GB"),
       amount(run.storedBytes, "bytes"),
       run.durationMs === null ? "-" : duration(run.durationMs),

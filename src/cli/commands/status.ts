@@ -4,27 +4,39 @@ import type { Context } from "../context.ts";
 import { installedSession } from "../installed.ts";
 import type { Outcome } from "../output.ts";
 import { duration } from "../progress.ts";
-import { type StatusFacts, verdictOf } from "../verdict.ts";
+import { readStream } from "../stream_facts.ts";
+import { recoveryPointOf, type StatusFacts, verdictOf } from "../verdict.ts";
 
-/** The document: `{verdict, reasons, lastBackupAt, recoveryPointSeconds, alerts}`. Exit 3 for critical. */
+/**
+ * The document: `{verdict, reasons, lastBackupAt, recoveryPointSeconds, alerts, stream}`, `stream` being
+ * `{chain, lagSeconds, retainedBytes, limitBytes, uncovered}` or null. Exit 3 for critical.
+ */
 export async function run(context: Context): Promise<Outcome> {
   const session = await installedSession(context, "holdfast:status");
   try {
     const facts = await readFacts(session);
     const { verdict, reasons } = verdictOf(facts);
     const bad = verdict === "critical" || (verdict === "warning" && context.settings.has("strict"));
-    const { lastBackupAt, recoveryPointSeconds, alerts } = facts;
-    const age = recoveryPointSeconds === null
+    const { lastBackupAt, lastBackupAgeSeconds, alerts } = facts;
+    const recoveryPointSeconds = recoveryPointOf(facts);
+    const age = lastBackupAgeSeconds === null
       ? "none"
-      : `${lastBackupAt} (${duration(recoveryPointSeconds * 1000)} ago)`;
+      : `${lastBackupAt} (${duration(lastBackupAgeSeconds * 1000)} ago)`;
+    const point = recoveryPointSeconds === null ? "none" : `${duration(recoveryPointSeconds * 1000)} ago`;
     return {
       exit: bad ? 3 : 0,
-      document: { verdict, reasons, lastBackupAt, recoveryPointSeconds, alerts },
-      lines: [verdict, `newest backup: ${age}`, ...reasons],
+      document: { verdict, reasons, lastBackupAt, recoveryPointSeconds, alerts, stream: streamDocument(facts) },
+      lines: [verdict, `newest backup: ${age}`, `recovery point: ${point}`, ...reasons],
     };
   } finally {
     await session.close();
   }
+}
+
+function streamDocument({ stream }: StatusFacts) {
+  if (stream === null) return null;
+  const { chain, lagSeconds, retainedBytes, limitBytes, uncovered } = stream;
+  return { chain, lagSeconds, retainedBytes, limitBytes, uncovered: uncovered.length };
 }
 
 const alertsFormat = z.array(z.object({
@@ -58,8 +70,9 @@ async function readFacts(session: Connection): Promise<StatusFacts> {
   const number = (text: string | null | undefined) => text === null || text === undefined ? null : Number(text);
   return {
     lastBackupAt: row?.["last_backup_at"] ?? null,
-    recoveryPointSeconds: number(row?.["age"]),
+    lastBackupAgeSeconds: number(row?.["age"]),
     expectedEverySeconds: number(row?.["every"]),
     alerts: alertsFormat.parse(JSON.parse(row?.["alerts"] ?? "[]")),
+    ...await readStream(session),
   };
 }

@@ -62,19 +62,41 @@ export async function runBackup(deps: BackupDeps, request: BackupRequest, option
     }));
   options.onRequested?.(run, joined);
   try {
-    const watch = watchRun(deps, run, options, over);
+    const crowd = new Crowd();
+    const watch = watchRun(deps, run, options, over, crowd);
     const prefix = deps.clock.now().getTime().toString(36);
     const outcomes = await Promise.allSettled(
-      Array.from(
-        { length: Math.max(1, options.workers) },
-        (_, index) => work(deps, run, `${prefix}-${index + 1}`, options, over.signal),
-      ),
+      Array.from({ length: Math.max(1, options.workers) }, async (_, index) => {
+        // A worker costs half a second to start: a run that takes nearly everything over is done by then.
+        if (index >= workersAtOnce) await crowd.wanted;
+        await work(deps, run, `${prefix}-${index + 1}`, options, over.signal);
+      }),
     );
     over.abort();
     await watch;
     return await withSession(deps, (connection) => outcomeOf(connection, run, outcomes, options));
   } finally {
     over.abort();
+  }
+}
+
+/** Workers that start with the run; further ones come once there is work for them. */
+const workersAtOnce = 2;
+
+/** Tells the further workers when to come. */
+class Crowd {
+  readonly wanted: Promise<void>;
+  #call: () => void = () => {};
+
+  constructor() {
+    this.wanted = new Promise((resolve) => {
+      this.#call = resolve;
+    });
+  }
+
+  /** There are tasks for more workers, or the run is over and they have to end. */
+  call(): void {
+    this.#call();
   }
 }
 
@@ -114,8 +136,15 @@ async function work(
 }
 
 /** Reports progress, and ends the workers once the run has ended: by them, by another process, or by the caller. */
-async function watchRun(deps: BackupDeps, run: string, options: RunOptions, over: AbortController): Promise<void> {
+async function watchRun(
+  deps: BackupDeps,
+  run: string,
+  options: RunOptions,
+  over: AbortController,
+  crowd: Crowd,
+): Promise<void> {
   const cancel = () => over.abort();
+  over.signal.addEventListener("abort", () => crowd.call(), { once: true });
   if (options.signal?.aborted === true) cancel();
   options.signal?.addEventListener("abort", cancel, { once: true });
   while (!over.signal.aborted) {
@@ -124,6 +153,7 @@ async function watchRun(deps: BackupDeps, run: string, options: RunOptions, over
         while (!over.signal.aborted) {
           const row = await readRun(connection, run);
           options.onProgress?.(progressOf(row));
+          if (row.status === "copying" && row.tasksTotal - row.tasksDone > 2 * options.workers) crowd.call();
           if (!isActive(row.status)) over.abort();
           else await deps.clock.sleep(progressMs, over.signal).catch(() => {});
         }

@@ -10,7 +10,8 @@ import {
   type TargetTable,
   totalIndex,
 } from "./apply_target.ts";
-import { CountedFold, KeyedFold } from "./fold.ts";
+import { KeyedFold } from "./fold.ts";
+import { CountedFold } from "./fold_counted.ts";
 import type { Relation, RowChange, StreamColumn, Truncate, Value } from "./messages.ts";
 
 /** Row changes as the stream has them, not what is left of them after folding. */

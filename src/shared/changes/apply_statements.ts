@@ -5,7 +5,8 @@ import { sqlstateOf } from "../postgres/server_error.ts";
 import { quoteIdent } from "../schema/quote.ts";
 import type { TargetColumn, TargetIndex, TargetTable } from "./apply_target.ts";
 import { arrayLiteral, copyText } from "./apply_text.ts";
-import type { CountedRow, KeptRow, Key } from "./fold.ts";
+import type { KeptRow, Key } from "./fold.ts";
+import type { CountedRow } from "./fold_counted.ts";
 import { type StreamColumn, unchanged, type Value } from "./messages.ts";
 
 /** Removes rows by key, through the index. Keys have their parts in the order of `index.columns`. Errors: `counts_differ`. */

@@ -4,6 +4,7 @@ import { toHex } from "../crypto/digest.ts";
 import { text } from "../jobs/run_row.ts";
 import type { Connection } from "../postgres/connection.ts";
 import { sqlstateOf } from "../postgres/server_error.ts";
+import { ownPublications } from "../schema/own_objects.ts";
 import type { Random } from "../random.ts";
 import { formatLsn } from "./lsn.ts";
 import { call, type Chain, endChain, openChain, slotState } from "./stream_queries.ts";
@@ -11,7 +12,7 @@ import { call, type Chain, endChain, openChain, slotState } from "./stream_queri
 /** One slot a database: hosted projects have five. */
 const slotPrefix = "holdfast";
 /** Inserts and truncates; updates and deletes. */
-export const publications = ["holdfast_inserts", "holdfast_changes"] as const;
+export const publications = ownPublications;
 
 export interface ChainState {
   readonly chain: Chain;
@@ -52,8 +53,9 @@ async function reasonToEnd(connection: Connection, chain: Chain): Promise<string
     await call(connection, "select backup.drop_slot($1::name)", [chain.slot]);
     return "the server gave the slot up";
   }
-  const reached = chain.last?.endLsn ?? chain.startLsn;
-  if (chain.last?.endsInTransaction !== true && slot.confirmedLsn !== null && slot.confirmedLsn > reached) {
+  // Inside a transaction the slot stands before it until its last part is stored.
+  const reached = (chain.last?.endsInTransaction === true ? chain.last.startLsn : chain.last?.endLsn) ?? chain.startLsn;
+  if (slot.confirmedLsn !== null && slot.confirmedLsn > reached) {
     const [moved] = await call(
       connection,
       "select d.advanced_lsn >= $1::pg_lsn as ours from backup.drain as d",

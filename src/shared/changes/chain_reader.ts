@@ -33,8 +33,9 @@ export async function listSegments(store: Store): Promise<Map<string, ListedSegm
 
 /**
  * One chain in order, from its first segment up to where it ends or breaks, without the parts of a transaction whose end
- * is not there. Of several segments with one start (a drainer died between its put and its record) the one that is gone
- * on with is taken, at the end of the chain the longest: both hold the truth, one of them more of it.
+ * is not there. Several segments with one start: a drainer died between its put and its record. The shortest that is gone on
+ * with is the recorded one, since what is recorded goes on from its own end, and a longer one ends where the chain comes by
+ * later, if at all. At the end of the chain the longest: all hold the truth, that one most of it.
  */
 export function inOrder(segments: readonly ListedSegment[]): ListedSegment[] {
   const byStart = new Map<bigint, ListedSegment[]>();
@@ -53,8 +54,8 @@ export function inOrder(segments: readonly ListedSegment[]): ListedSegment[] {
   );
   while (start !== null) {
     const candidates: ListedSegment[] = [...(byStart.get(start) ?? [])]
-      .sort((a, b) => a.endLsn < b.endLsn ? 1 : -1);
-    const chosen: ListedSegment | undefined = candidates.find((one) => byStart.has(one.endLsn)) ?? candidates[0];
+      .sort((a, b) => a.endLsn < b.endLsn ? -1 : 1);
+    const chosen: ListedSegment | undefined = candidates.find((one) => byStart.has(one.endLsn)) ?? candidates.at(-1);
     if (chosen === undefined) break;
     const whole = (parts.get(`${chosen.startLsn}-${chosen.endLsn}`) ?? []).sort((a, b) => a.part - b.part);
     if (whole.some((one, index) => one.part !== index)) break;

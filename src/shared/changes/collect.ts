@@ -1,6 +1,6 @@
 /** Messages of the slot → the records of one segment: what nobody needs is left out, and the end lies behind a commit. */
 import { decodeMessage, messageKind, relationOf } from "./pgoutput.ts";
-import type { Commit } from "./messages.ts";
+import type { Commit, Relation } from "./messages.ts";
 import { RecordBuffer } from "./segment.ts";
 import { ddlLog, isStreamedSchema } from "./streamed.ts";
 
@@ -14,6 +14,8 @@ export interface Collected {
   readonly bytes: number;
   readonly transactions: number;
   readonly changes: number;
+  /** Of them, rows of `storage.objects` that came from our own puts. */
+  readonly ownObjects: number;
   readonly ddl: number;
   readonly firstCommitAt: bigint | null;
   readonly lastCommitAt: bigint | null;
@@ -23,6 +25,7 @@ const nothing: Collected = {
   bytes: 0,
   transactions: 0,
   changes: 0,
+  ownObjects: 0,
   ddl: 0,
   firstCommitAt: null,
   lastCommitAt: null,
@@ -31,18 +34,21 @@ const nothing: Collected = {
 /** What becomes of the rows of a relation. */
 type Fate = "kept" | "ddl" | "left_out";
 
-/** Bytes of records at which a collector is full; a commit's own records never are cut, see `beginsInside`. */
 export class Collector {
   readonly #records = new RecordBuffer();
   readonly #capBytes: number;
   readonly #fates = new Map<number, Fate>();
+  readonly #ownBucket: string | null;
+  #storageObjects: Relation | null = null;
   #now: Collected = nothing;
   #atCommit: Collected = nothing;
   #lastCommit: Commit | null = null;
   #begin: { readonly lsn: bigint; readonly xid: number; readonly data: Uint8Array } | null = null;
 
-  constructor(capBytes: number) {
+  /** `ownBucket`: where backups go in this project's own Storage; null: they go elsewhere. */
+  constructor(capBytes: number, ownBucket: string | null) {
     this.#capBytes = capBytes;
+    this.#ownBucket = ownBucket;
   }
 
   /** The last commit that was seen, left out or not; null: none yet. */
@@ -118,6 +124,8 @@ export class Collector {
     if (message.kind !== "relation") return;
     const fate = fateOf(message.relation);
     this.#fates.set(message.relation.oid, fate);
+    const { schema, name } = message.relation;
+    if (schema === "storage" && name === "objects") this.#storageObjects = message.relation;
     // Sent once a session: it has to stand before the first change of the table, in whichever transaction that is.
     if (fate !== "left_out") this.#keep(lsn, xid, data);
   }
@@ -126,9 +134,20 @@ export class Collector {
     const fate = this.#fates.get(relationOf(data) ?? -1);
     if (fate === "left_out") return;
     this.#keep(lsn, xid, data);
-    this.#now = fate === "ddl"
-      ? { ...this.#now, ddl: this.#now.ddl + 1 }
-      : { ...this.#now, changes: this.#now.changes + 1 };
+    this.#now = fate === "ddl" ? { ...this.#now, ddl: this.#now.ddl + 1 } : {
+      ...this.#now,
+      changes: this.#now.changes + 1,
+      ownObjects: this.#now.ownObjects + (this.#isOwnObject(data) ? 1 : 0),
+    };
+  }
+
+  /** A put into our own bucket makes a row, which is a change, which would make a put: for ever. */
+  #isOwnObject(data: Uint8Array): boolean {
+    const relation = this.#storageObjects;
+    if (this.#ownBucket === null || relation === null || relationOf(data) !== relation.oid) return false;
+    const message = decodeMessage(data);
+    const column = relation.columns.findIndex(({ name }) => name === "bucket_id");
+    return (message.kind === "insert" || message.kind === "update") && message.row[column] === this.#ownBucket;
   }
 
   #truncate(lsn: bigint, xid: number, data: Uint8Array): void {

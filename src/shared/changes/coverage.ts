@@ -12,9 +12,10 @@ export interface UncoveredTable {
 /**
  * Tables that may have changed unseen between the first and the last of these headers, by the server's own counters: a
  * table that nobody touched is covered however little of it is published. Counters that went back were reset, and say
- * nothing. `headers` begin before the full backup and end behind the target where there is such a segment.
+ * nothing, so the table is named. `headers` end behind the target where there is such a segment. `since`: the moment of the full backup, ISO 8601;
+ * where the first header was taken later, all that its counters say may have happened unseen in between.
  */
-export function uncoveredTables(headers: readonly SegmentHeader[]): UncoveredTable[] {
+export function uncoveredTables(headers: readonly SegmentHeader[], since: string): UncoveredTable[] {
   const found = new Map<string, UncoveredTable>();
   const before = new Map<string, number>();
   for (const [index, header] of headers.entries()) {
@@ -25,7 +26,7 @@ export function uncoveredTables(headers: readonly SegmentHeader[]): UncoveredTab
       const counted = unseen(table);
       // A table that was not listed before was covered, or not there: its counters begin to matter now.
       const known = before.get(key) ?? 0;
-      const baseline = index === 0 ? counted : known;
+      const baseline = index === 0 && header.takenAt <= since ? counted : known;
       if (counted !== baseline) {
         found.set(key, { schema: table.schema, name: table.name, reason: table.reason });
       }

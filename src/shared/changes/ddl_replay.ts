@@ -8,7 +8,8 @@ const object = z.object({
   type: z.string(),
   identity: z.string().nullable(),
   schema: z.string().nullish(),
-  oid: z.number(),
+  /** Of a GRANT the server tells neither this nor the identity. */
+  oid: z.number().nullish(),
   extension: z.boolean().optional(),
   original: z.boolean().optional(),
   /** Of a rewrite: bits of `pg_event_trigger_table_rewrite_reason()`. */
@@ -63,9 +64,16 @@ export type DdlStep =
   | { readonly do: "close"; readonly tables: readonly string[]; readonly names: string }
   | { readonly do: "refuse"; readonly names: string; readonly why: string };
 
-/** Reasons of a rewrite (event_trigger.h): 2 a new column's default, 4 another type, 8 another access method. */
+/** Reasons of a rewrite (event_trigger.h): 1 logged or not, 2 a new column's default, 4 another type, 8 another method. */
+const changesPersistence = 1;
 const computesDefault = 2;
 const changesType = 4;
+
+/** Casts to these are the same in every session; to text, times and the rest they depend on settings that nobody logged. */
+const settled = /^(?:smallint|int[248]?|integer|bigint|numeric|decimal|real|float[48]?|double\s+precision|jsonb?)\b/i;
+
+/** What `current_query()` is cut to in the log. */
+const longestQuery = 1_000_000;
 
 /**
  * Walks the rows of one transaction in order. A statement's text is used only where it stands alone for what happened:
@@ -83,10 +91,13 @@ export class DdlTransaction {
     if (row.what === "drop" && !/^DROP /.test(row.tag)) return { do: "nothing" };
     if (row.objects.every((one) => one.extension === true)) return { do: "nothing" };
     const statements = splitStatements(row.query)?.filter(isDefinition);
-    const position = this.#seen.get(row.query) ?? 0;
-    this.#seen.set(row.query, position + 1);
+    const from = this.#seen.get(row.query) ?? 0;
+    // Those that did nothing (IF EXISTS), or nothing that lasts (temporary tables), have no row.
+    const position = statements?.findIndex((one, at) => at >= from && isCommand(one, row.tag) && isNamedIn(one, row)) ??
+      -1;
     const statement = statements?.[position];
-    if (statements === undefined || statement === undefined || !isCommand(statement, row.tag)) {
+    if (position >= 0) this.#seen.set(row.query, position + 1);
+    if (statement === undefined || row.query.length >= longestQuery) {
       return { do: "refuse", names, why: "it was made inside a function, a DO block or a script" };
     }
     if (row.tag === "REFRESH MATERIALIZED VIEW") return { do: "nothing" };
@@ -102,6 +113,7 @@ export class DdlTransaction {
         inTransaction(statement),
         "reset role",
         "set local search_path = ''",
+        ...lookedFor(row),
       ],
     };
   }
@@ -109,7 +121,10 @@ export class DdlTransaction {
 
 function rewriteStep(row: DdlRow, names: string): DdlStep {
   const reason = row.objects[0]?.reason ?? 0;
-  const computed = (reason & computesDefault) !== 0 || ((reason & changesType) !== 0 && /\busing\b/i.test(row.query));
+  const types = [...row.query.matchAll(/\btype\s+(?=(.{1,40}))/gis)].map(([, type = ""]) => type);
+  const isSettled = !/\busing\b/i.test(row.query) && types.length > 0 && types.every((type) => settled.test(type));
+  const computed = (reason & (changesPersistence | computesDefault)) !== 0 ||
+    ((reason & changesType) !== 0 && !isSettled);
   return computed ? { do: "close", tables: tablesOf(row), names } : { do: "nothing" };
 }
 
@@ -165,13 +180,64 @@ function inTransaction(statement: string): string {
 }
 
 /**
- * The session's default path: the present one cannot be seen inside a trigger. A name that is found elsewhere makes the
- * statement fail, or make something else than the log says, which is looked at afterwards.
+ * The present path cannot be seen inside a trigger: the schemas of what was made come first, so that a bare name means what
+ * the log says, then the session's default path. What came to be is looked for afterwards.
  */
 function searchPathOf(row: DdlRow): string {
-  if (row.searchPath.trim() === "") return "''";
-  return row.searchPath.split(",").map((part) => {
-    const name = part.trim();
-    return name.startsWith('"') ? name : quoteLiteral(name);
-  }).join(", ");
+  const own = row.objects.filter((one) => one.original !== false).flatMap((one) => schemaOf(one) ?? []);
+  const parts = row.searchPath.split(",").map((part) => part.trim()).filter((part) => part !== "");
+  const path = [
+    ...new Set(own.map(quoteIdent)),
+    ...parts.map((name) => name.startsWith('"') ? name : quoteIdent(name)),
+  ];
+  return path.length === 0 ? "''" : path.join(", ");
+}
+
+/** A policy, a trigger or a rule has the one of its table. */
+function schemaOf(one: DdlObject): string | null {
+  if (one.schema != null) return one.schema;
+  const found = / on ("(?:[^"]|"")*"|[^\s."]+)\.(?:"(?:[^"]|"")*"|[^\s."]+)$/.exec(one.identity ?? "")?.[1];
+  return found === undefined ? null : bareName(found);
+}
+
+function bareName(name: string): string {
+  return name.startsWith('"') ? name.slice(1, -1).replaceAll('""', '"') : name;
+}
+
+/** How the server is asked for an object by its identity; it raises where there is none. */
+const lookups: Readonly<Record<string, string>> = {
+  table: "regclass",
+  view: "regclass",
+  "materialized view": "regclass",
+  "foreign table": "regclass",
+  sequence: "regclass",
+  index: "regclass",
+  function: "regprocedure",
+  procedure: "regprocedure",
+  type: "regtype",
+  domain: "regtype",
+  schema: "regnamespace",
+};
+
+/** A statement that did something else than the log says must not pass. */
+function lookedFor(row: DdlRow): string[] {
+  if (row.what !== "command") return [];
+  return row.objects.flatMap(({ type, identity }) => {
+    const lookup = lookups[type];
+    return lookup === undefined || identity === null ? [] : `select ${quoteLiteral(identity)}::pg_catalog.${lookup}`;
+  });
+}
+
+const relations = new Set(["table", "view", "materialized view", "foreign table"]);
+
+/** Does the statement hold the name of a relation that the row is of? True for rows without one, and names in escapes. */
+function isNamedIn(statement: string, row: DdlRow): boolean {
+  const names = row.objects.filter((one) => relations.has(one.type) && one.original !== false).flatMap((one) => {
+    const last = /(?:"((?:[^"]|"")*)"|([^."]+))$/.exec(one.identity ?? "");
+    return last === null ? [] : [last[1] ?? last[2] ?? ""];
+  });
+  return names.length === 0 || /\bu&"/i.test(statement) || names.some((name) => {
+    const exact = name.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+    return new RegExp(`(?<![\\p{L}\\p{N}_$])${exact}(?![\\p{L}\\p{N}_$])`, "iu").test(statement);
+  });
 }

@@ -10,7 +10,9 @@ import type { Epoch } from "../crypto/epoch.ts";
 import { asHoldfastError, HoldfastError } from "../errors.ts";
 import { text } from "../jobs/run_row.ts";
 import type { Connection } from "../postgres/connection.ts";
+import { sqlstateOf } from "../postgres/server_error.ts";
 import { putAndReadBack } from "../store/put.ts";
+import { type SegmentName, segmentName } from "../format/layout.ts";
 import { type ChainState, currentChain } from "./chain.ts";
 import { type Collected, Collector, CollectorFull } from "./collect.ts";
 import { formatLsn, parseLsn } from "./lsn.ts";
@@ -20,6 +22,7 @@ import {
   call,
   type Chain,
   claimDrain,
+  endChain,
   holdDrain,
   type Horizon,
   type LastSegment,
@@ -51,6 +54,8 @@ export interface DrainOptions {
   readonly leaseSeconds?: number;
   /** A segment without a change is stored when the last one is older than this: it says that nothing happened. */
   readonly idleSeconds?: number;
+  /** Where backups go in this project's own Storage; null or absent: they go elsewhere. */
+  readonly ownBucket?: string | null;
   readonly signal?: AbortSignal;
   /** Called for each segment that was recorded. */
   readonly onSegment?: (segment: DrainedSegment) => void;
@@ -147,6 +152,7 @@ class Drainer {
 
   /** Until the end of what is durable, or of the budget. Returns the moment up to which all is stored, or null. */
   async run(): Promise<string | null> {
+    await this.#catchUp();
     for (let round = 0;; round++) {
       if (round > 0 && (this.#options.budget.spent() || this.#options.signal?.aborted === true)) return null;
       const takenAt = await readClock(this.#connection);
@@ -157,11 +163,15 @@ class Drainer {
         : await this.#peek(horizon);
       if (taken === "spooled") continue;
       this.#deps.log.step("drain.peeked", { bytes: taken.records.length });
-      const idle = taken.facts.bytes === 0 && !taken.endsInTransaction && taken.part === 0;
-      const fresh = (this.#last?.ageSeconds ?? Infinity) < (this.#options.idleSeconds ?? defaultIdleSeconds);
-      const goesForward = taken.endLsn > this.#reached();
-      if (goesForward && !(idle && fresh && this.#last !== null)) await this.#store(taken, horizon);
-      if (!taken.endsInTransaction) await this.#advance(taken);
+      const { facts } = taken;
+      const whole = !taken.endsInTransaction && taken.part === 0;
+      const idle = whole && facts.ddl === 0 && facts.changes === facts.ownObjects;
+      const fresh = this.#last !== null &&
+        this.#last.ageSeconds < (this.#options.idleSeconds ?? defaultIdleSeconds);
+      // Rows of our own puts wait in the slot for something worth a put; nothing at all needs none.
+      const waits = idle && fresh && (facts.bytes === 0 || taken.isEnd);
+      if ((taken.endLsn > this.#reached() || taken.part > 0) && !waits) await this.#store(taken, horizon);
+      if (!taken.endsInTransaction && (!waits || facts.bytes === 0)) await this.#advance(taken);
       if (taken.isEnd) return horizon.takenAt;
     }
   }
@@ -171,11 +181,27 @@ class Drainer {
     return this.#last?.endLsn ?? this.#chain.startLsn;
   }
 
+  /**
+   * After a crash of the server the slot is behind what is recorded. It is moved on before anything is read, so that the
+   * same stretch gives the same records again, and a spooled transaction is the one that it was.
+   */
+  async #catchUp(): Promise<void> {
+    const done = this.#last?.endsInTransaction === true ? this.#last.startLsn : this.#reached();
+    await call(
+      this.#connection,
+      `select pg_catalog.pg_replication_slot_advance(s.slot_name, x.done)
+         from pg_catalog.pg_replication_slots as s, backup.drain as d,
+              greatest($2::pg_lsn, d.advanced_lsn) as x(done)
+        where s.slot_name = $1::name and s.confirmed_flush_lsn < x.done`,
+      [this.#chain.slot, formatLsn(done)],
+    );
+  }
+
   async #peek(horizon: Horizon): Promise<Taken | "spooled"> {
     const { limits, budget } = this.#options;
-    const collector = new Collector(limits.segmentBytes);
+    const collector = new Collector(limits.segmentBytes, this.#options.ownBucket ?? null);
     const reached = this.#reached();
-    // After a crash of the server the slot is behind what is recorded: those transactions come again, and are left out.
+    // The slot's own position is coarser than ours may be: what is recorded and comes again is left out.
     const filter = new RecordedFilter(reached, collector);
     let rows = 0;
     const reader = new PeekReader((lsn, xid, data) => {
@@ -190,7 +216,7 @@ class Drainer {
       );
       reader.end();
     } catch (error) {
-      if (!(error instanceof CollectorFull)) throw streamError(error);
+      if (!(error instanceof CollectorFull)) throw await this.#unreadable(error);
       full = true;
     }
     budget.spendText(rows, collector.bytes);
@@ -213,6 +239,19 @@ class Drainer {
     };
   }
 
+  /** Ends the chain: what the slot still has cannot follow what is stored. Returns what to throw. */
+  async #over(reason: string): Promise<HoldfastError> {
+    await endChain(this.#connection, this.#chain.id, reason);
+    return new HoldfastError("stream_busy", `the chain ended: ${reason}`, { hint: "The next drain begins another." });
+  }
+
+  /** A publication that was not there at some change fails every reading of it for ever. */
+  async #unreadable(error: unknown): Promise<unknown> {
+    return sqlstateOf(error) === "42704"
+      ? await this.#over("a publication was dropped and made again")
+      : streamError(error);
+  }
+
   /** The first transaction behind the slot, whole, into `backup.spool`: no leg would ever see the end of it otherwise. */
   async #spool(): Promise<void> {
     this.#deps.log.info("drain.spooling", { chain: this.#chain.id });
@@ -220,7 +259,9 @@ class Drainer {
       this.#token,
       this.#chain.slot,
       `{${this.#chain.publications.join(",")}}`,
-    ]);
+    ]).catch(async (error: unknown) => {
+      throw await this.#unreadable(error);
+    });
     this.#deps.log.step("drain.spooled", { chain: this.#chain.id });
   }
 
@@ -229,12 +270,24 @@ class Drainer {
     return row?.["yes"] === "t";
   }
 
-  async #fromSpool(horizon: Horizon): Promise<Taken> {
+  async #fromSpool(horizon: Horizon): Promise<Taken | "spooled"> {
     // An unlogged table is empty after a crash; the same transaction is decoded to the same rows.
     if (!(await this.#hasSpool())) await this.#spool();
     const goesOn = this.#last?.endsInTransaction === true ? this.#last : null;
     const from = goesOn?.spoolPosition ?? "0";
-    const collector = new Collector(this.#options.limits.segmentBytes);
+    const endLsn = await this.#spoolEnd();
+    if (goesOn === null && endLsn <= this.#reached()) {
+      // Stored to its end by a drainer that died before it had emptied the spool.
+      await call(this.#connection, "truncate backup.spool", []);
+      return "spooled";
+    }
+    if (goesOn !== null && endLsn !== goesOn.endLsn) {
+      throw await this.#over("a transaction that was being stored is not in the slot any more");
+    }
+    const part = goesOn === null ? 0 : goesOn.part + 1;
+    const startLsn = goesOn?.startLsn ?? this.#reached();
+    const cap = await this.#sizeOfPart({ chain: this.#chain.id, startLsn, endLsn, part });
+    const collector = new Collector(cap ?? this.#options.limits.segmentBytes, this.#options.ownBucket ?? null);
     await this.#copySpool(`s.position <= ${from} and pg_catalog.get_byte(s.data, 0) = 82`, (_lsn, _xid, data) => {
       collector.learn(data);
     });
@@ -251,7 +304,6 @@ class Drainer {
     }
     const { records, facts } = collector.everything();
     this.#options.budget.spendText(Number(position - BigInt(from)), records.length);
-    const endLsn = goesOn?.endLsn ?? await this.#spoolEnd();
     if (full && position === BigInt(from)) {
       throw new HoldfastError("row_too_large", "a single change is larger than a segment of this drainer may be", {
         hint: "Drain with the CLI: `holdfast incremental`.",
@@ -261,7 +313,7 @@ class Drainer {
       records,
       facts,
       endLsn,
-      part: goesOn === null ? 0 : goesOn.part + 1,
+      part,
       endsInTransaction: full,
       spoolPosition: String(position),
       isEnd: !full && endLsn >= horizon.flushedLsn,
@@ -276,6 +328,16 @@ class Drainer {
       (bytes) => reader.push(bytes),
     );
     reader.end();
+  }
+
+  /** Bytes of the records of a part that another drainer put and did not record: its limit was perhaps another one. */
+  async #sizeOfPart(segment: SegmentName): Promise<number | null> {
+    if (this.segments.length > 0) return null;
+    const name = segmentName(segment);
+    if (await this.#deps.store.size(name) === null) return null;
+    const epoch = this.#epoch ??= await newestEpoch(this.#deps);
+    const openDeps = { compressor: this.#deps.compressor, epochOf: () => Promise.resolve(epoch) };
+    return (await openSegment(openDeps, name, await this.#deps.store.read(name))).records.length;
   }
 
   /** The end of the last commit in the spool. */
@@ -409,8 +471,8 @@ class RecordedFilter {
     const kind = data[0];
     // Begin: 'B', position of the commit record, which is below its end.
     if (kind === 0x42) this.#skips = readLsn(data, 1) < this.#recorded;
-    if (!this.#skips) return this.#collector.add(lsn, xid, data);
-    if (kind === 0x52) this.#collector.learn(data);
+    // Told once a session: what follows may need it.
+    if (!this.#skips || kind === 0x52) return this.#collector.add(lsn, xid, data);
     if (kind === 0x43) {
       this.lastCommit = { endLsn: readLsn(data, 10) };
       this.#skips = false;

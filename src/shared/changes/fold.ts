@@ -1,6 +1,7 @@
 /** What many changes of one table come to in the end, by key. Pure: nothing here knows the target. */
 import { HoldfastError } from "../errors.ts";
-import { type Delete, type Insert, unchanged, type Update, type Value } from "./messages.ts";
+import { fillUnchanged, rowText } from "./fold_values.ts";
+import { type RowChange, unchanged, type Update, type Value } from "./messages.ts";
 
 /** The texts of a row's key columns, in the order of the columns. */
 export type Key = readonly string[];
@@ -44,7 +45,7 @@ export class KeyedFold {
     this.#keyAt = keyAt;
   }
 
-  add(change: Insert | Update | Delete): void {
+  add(change: RowChange): void {
     if (change.kind === "insert") this.#put(change.row, null);
     else if (change.kind === "delete") this.#take(change.old.values);
     else this.#update(change);
@@ -71,9 +72,9 @@ export class KeyedFold {
 
   #update({ old, row }: Update): void {
     // A key that is stored out of line comes with the old key, even where it did not change.
-    const named = old === null ? row : fill(row, old.values, old.what === "row" ? null : this.#keyAt);
+    const named = old === null ? row : fillUnchanged(row, old.values, old.what === "row" ? null : this.#keyAt);
     const { row: previous, origin } = this.#take(old === null ? row : old.values);
-    this.#put(previous === null ? named : fill(named, previous, null), origin);
+    this.#put(previous === null ? named : fillUnchanged(named, previous, null), origin);
   }
 
   /** Removes the row under this key; `row` is null where only the target knows it. */
@@ -126,79 +127,5 @@ export class KeyedFold {
 
   #differs(what: string): HoldfastError {
     return new HoldfastError("counts_differ", `the change stream of ${this.#table} ${what}`);
-  }
-}
-
-/** `row` with its `unchanged` values taken from `source`, at these places or (null) at all. */
-function fill(row: readonly Value[], source: readonly Value[], at: readonly number[] | null): readonly Value[] {
-  if (!row.includes(unchanged)) return row;
-  return row.map((value, index) => {
-    if (value !== unchanged || (at !== null && !at.includes(index))) return value;
-    return source[index] ?? null;
-  });
-}
-
-/** One text for a list of values, different for different lists. */
-function rowText(values: readonly (string | null)[]): string {
-  let text = "";
-  for (const value of values) text += value === null ? "-" : `${value.length}:${value}`;
-  return text;
-}
-
-/** A row that the target has to lose, as often as `copies` says. */
-export interface CountedRow {
-  readonly row: readonly (string | null)[];
-  readonly copies: number;
-}
-
-/**
- * Changes of one table whose rows are known by all of their values, duplicates by their number. A row that was inserted
- * and then deleted is not heard of again; one that was deleted and then inserted is, so that the target has to have it.
- * Errors: `internal` for a message without its old row.
- */
-export class CountedFold {
-  readonly #table: string;
-  readonly #rows = new Map<string, { readonly row: readonly (string | null)[]; removed: number; added: number }>();
-
-  constructor(table: string) {
-    this.#table = table;
-  }
-
-  add(change: Insert | Update | Delete): void {
-    if (change.kind === "insert") {
-      this.#counts(change.row).added++;
-      return;
-    }
-    const { old } = change;
-    if (old?.what !== "row") throw this.#nameless();
-    const counts = this.#counts(old.values);
-    if (counts.added > 0) counts.added--;
-    else counts.removed++;
-    if (change.kind === "update") this.#counts(fill(change.row, old.values, null)).added++;
-  }
-
-  effect(): { readonly deleted: readonly CountedRow[]; readonly inserted: readonly (readonly Value[])[] } {
-    const deleted: CountedRow[] = [];
-    const inserted: (readonly Value[])[] = [];
-    for (const { row, removed, added } of this.#rows.values()) {
-      if (removed > 0) deleted.push({ row, copies: removed });
-      for (let copy = 0; copy < added; copy++) inserted.push(row);
-    }
-    return { deleted, inserted };
-  }
-
-  #counts(values: readonly Value[]) {
-    const row = values.map((value) => {
-      if (value === unchanged) throw this.#nameless();
-      return value;
-    });
-    const text = rowText(row);
-    let counts = this.#rows.get(text);
-    if (counts === undefined) this.#rows.set(text, counts = { row, removed: 0, added: 0 });
-    return counts;
-  }
-
-  #nameless(): HoldfastError {
-    return new HoldfastError("internal", `a change of ${this.#table} came without the row as it was`);
   }
 }

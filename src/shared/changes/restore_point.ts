@@ -52,8 +52,21 @@ export async function planPoint(deps: RestoreDeps, point: Point, choices: PointC
   }
   const snapshot = snapshotView(full.manifest.snapshot.text);
   const reader = { store: deps.store, compressor: deps.compressor, epochOf: full.epochOf };
+  if (point.by === "end" && known.beyond !== null) {
+    throw new HoldfastError(
+      "chain_broken",
+      `segment ${known.beyond.name} cannot be reached: the one before it is missing`,
+    );
+  }
   const segments = segmentsAfter(known.segments, full);
-  const seen = await survey(readChain(reader, segments), point, snapshot);
+  const [first] = segments;
+  if (first === undefined || first.startLsn > parseLsn(full.manifest.snapshot.walInsertLsn)) {
+    throw new HoldfastError(
+      "chain_broken",
+      `the segments between backup ${full.manifest.id} and ${first?.name ?? "the chain's end"} are missing`,
+    );
+  }
+  const seen = await survey(readChain(reader, segments), point, snapshot, full.manifest.consistentAt);
   if (!seen.passedPoint && !covers(seen, known.last.endLsn, point)) {
     throw uncovered(history, `${label} is behind what is stored of its chain`);
   }
@@ -90,9 +103,12 @@ function microsOf(moment: string): bigint {
  */
 function segmentsAfter(segments: readonly ListedSegment[], full: OpenedBackup): ListedSegment[] {
   const position = parseLsn(full.manifest.snapshot.walInsertLsn);
-  const first = segments.findIndex((segment) => segment.endLsn > position);
+  const found = segments.findIndex((segment) => segment.endLsn > position);
   const margin = 3;
-  return first < 0 ? segments.slice(-margin) : segments.slice(Math.max(0, first - margin));
+  let first = Math.max(0, (found < 0 ? segments.length : found) - margin);
+  // A later part of a transaction cannot be read without the first.
+  while ((segments[first]?.part ?? 0) > 0) first--;
+  return segments.slice(first);
 }
 
 /** Without a commit behind the point, is it certain that there was none before it? */

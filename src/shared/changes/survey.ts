@@ -38,13 +38,14 @@ export interface Survey {
   readonly sequences: SegmentHeader["sequences"];
 }
 
-/** Errors: those of reading the segments. */
+/** `since`: the moment of the full backup that `snapshot` is of. Errors: those of reading the segments. */
 export async function survey(
   segments: AsyncIterable<OpenedSegment>,
   point: Point,
   snapshot: SnapshotView,
+  since: string,
 ): Promise<Survey> {
-  const surveyor = new Surveyor(point, snapshot);
+  const surveyor = new Surveyor(point, snapshot, since);
   for await (const segment of segments) {
     surveyor.take(segment);
     if (surveyor.done) break;
@@ -55,6 +56,7 @@ export async function survey(
 class Surveyor {
   readonly #point: Point;
   readonly #snapshot: SnapshotView;
+  readonly #since: string;
   readonly #headers: SegmentHeader[] = [];
   readonly #obstacles: Obstacle[] = [];
   readonly #closed = new Map<string, string>();
@@ -68,7 +70,8 @@ class Surveyor {
   #passed = false;
   readonly #uncovered = new Map<string, UncoveredTable>();
 
-  constructor(point: Point, snapshot: SnapshotView) {
+  constructor(point: Point, snapshot: SnapshotView, since: string) {
+    this.#since = since;
     this.#point = point;
     this.#snapshot = snapshot;
   }
@@ -105,7 +108,7 @@ class Surveyor {
   }
 
   result(): Survey {
-    for (const table of uncoveredTables(this.#headers)) {
+    for (const table of uncoveredTables(this.#headers, this.#since)) {
       this.#uncovered.set(quoteQualified(table.schema, table.name), table);
     }
     const last = this.#headers.at(-1);

@@ -14,6 +14,8 @@ export interface KnownChain {
   readonly segments: readonly ListedSegment[];
   /** Of the last of them; null: there is none. */
   readonly last: SegmentHeader | null;
+  /** The first segment that lies behind the end and cannot be reached: one between is missing. */
+  readonly beyond: ListedSegment | null;
 }
 
 /** Every moment from `from` to `to` can be restored. ISO 8601. */
@@ -67,7 +69,12 @@ export class ChangeHistory {
         : wholeEnd === end
         ? last.header
         : (await openSegment(openDeps, wholeEnd.name, await deps.store.read(wholeEnd.name))).header;
-      chains.set(id, { id, segments: whole, last: header });
+      const beyond = segments.filter((one) => one.startLsn >= end.endLsn)
+        .reduce<ListedSegment | null>(
+          (least, one) => least === null || one.startLsn < least.startLsn ? one : least,
+          null,
+        );
+      chains.set(id, { id, segments: whole, last: header, beyond });
     }
     return new ChangeHistory(backups, chains);
   }

@@ -16,9 +16,11 @@ export function snapshotView(text: string): SnapshotView {
   return { xmin, sees: (xid) => xid < xmax && !running.has(xid) };
 }
 
-/** The 64-bit id of a transaction of which the stream tells the lower half, near and below `nextXid`. */
+/**
+ * The 64-bit id of a transaction of which the stream tells the lower half: the one nearest to `nextXid`. It can be ahead of
+ * it, since a commit is in the log before a snapshot counts it.
+ */
 export function widenXid(xid: number, nextXid: bigint): bigint {
-  const high = nextXid >> 32n << 32n;
-  const wide = high | BigInt(xid);
-  return wide >= nextXid && high > 0n ? wide - (1n << 32n) : wide;
+  const wide = nextXid + BigInt.asIntN(32, BigInt(xid) - nextXid);
+  return wide < 0n ? BigInt(xid) : wide;
 }

@@ -9,7 +9,7 @@ import type { Database } from "../postgres/connection.ts";
 import { openDatabase } from "../postgres/pg_connection.ts";
 import { webCryptoRandom } from "../random.ts";
 import type { Fetch } from "../store/http_call.ts";
-import { credentialsFrom, openStore } from "../store/open_store.ts";
+import { credentialsFrom, openStore, ownBucketOf } from "../store/open_store.ts";
 import { runBackupLeg } from "./backup_leg.ts";
 import { recognise } from "./call_queries.ts";
 import type { DoorDeps, Leg } from "./door.ts";
@@ -49,7 +49,7 @@ export function isolateDeps(runtime: IsolateRuntime): DoorDeps {
 
   const open = async (): Promise<BackupDeps> => {
     const ring = parseKeyRing(environment[variables.keys]);
-    const address = optional(environment, variables.store) ?? defaultStore;
+    const address = storeAddress(environment);
     const store = openStore(address, credentials(environment, address), { fetch, clock, random, log });
     return { database: databaseOf(environment), store, ring, compressor: await loadZstd(), clock, random, log };
   };
@@ -72,8 +72,18 @@ export function isolateDeps(runtime: IsolateRuntime): DoorDeps {
     slot: createLegSlot(),
     openDatabase: databaseOf,
     legs: { full, verify },
-    drain: async (worker) => await drain(await open(), { worker, budget: budget.next(), limits: functionDrainLimits }),
+    drain: async (worker) =>
+      await drain(await open(), {
+        worker,
+        budget: budget.next(),
+        limits: functionDrainLimits,
+        ownBucket: ownBucketOf(storeAddress(environment)),
+      }),
   };
+}
+
+function storeAddress(environment: Environment): string {
+  return optional(environment, variables.store) ?? defaultStore;
 }
 
 function databaseOf(environment: Environment): Database {

@@ -10,6 +10,7 @@ import type { Connection } from "../postgres/connection.ts";
 import type { CaptureOptions } from "./capture_format.ts";
 import { arrayText } from "./quote.ts";
 import { cronAccess } from "./cron_access.ts";
+import { notOfOwnPublication, notOwnPublication } from "./own_objects.ts";
 import { readRows } from "./read_rows.ts";
 
 interface Source {
@@ -83,8 +84,8 @@ const sources: readonly Source[] = [
   { catalog: "pg_am", where: mine },
   { catalog: "pg_extension", where: mine },
   { catalog: "pg_event_trigger", where: mine },
-  { catalog: "pg_publication", where: mine },
-  { catalog: "pg_publication_rel", where: notSkipped("o.prrelid") },
+  { catalog: "pg_publication", where: `${mine} and ${notOwnPublication("o.pubname")}` },
+  { catalog: "pg_publication_rel", where: `${notSkipped("o.prrelid")} and ${notOfOwnPublication("o.prpubid")}` },
   { catalog: "pg_publication_namespace", where: mine },
   { catalog: "pg_statistic_ext", where: `${mine} and ${notSkipped("o.stxrelid")}` },
   { catalog: "pg_default_acl", where: mine },

@@ -5,6 +5,7 @@
  */
 import { z } from "zod";
 import type { Connection } from "../postgres/connection.ts";
+import { notOfOwnPublication, notOwnEventTrigger, notOwnPublication } from "./own_objects.ts";
 import { arrayText } from "./quote.ts";
 import { readRows } from "./read_rows.ts";
 
@@ -89,9 +90,14 @@ export const catalogSources: readonly CatalogSource[] = [
   { catalog: "pg_transform", name: "''" },
   { catalog: "pg_am", name: "amname" },
   { catalog: "pg_extension", name: "extname", owner: "extowner", schema: "extnamespace" },
-  { catalog: "pg_event_trigger", name: "evtname", owner: "evtowner" },
-  { catalog: "pg_publication", name: "pubname", owner: "pubowner" },
-  { catalog: "pg_publication_rel", name: "''", parent: "prrelid" },
+  {
+    catalog: "pg_event_trigger",
+    name: "evtname",
+    owner: "evtowner",
+    where: notOwnEventTrigger("evtname", "evtfoid"),
+  },
+  { catalog: "pg_publication", name: "pubname", owner: "pubowner", where: notOwnPublication("pubname") },
+  { catalog: "pg_publication_rel", name: "''", parent: "prrelid", where: notOfOwnPublication("prpubid") },
   { catalog: "pg_publication_namespace", name: "''", schema: "pnnspid" },
   {
     catalog: "pg_subscription",

@@ -88,6 +88,12 @@ export function parseStoreAddress(text: string): StoreAddress {
   }
 }
 
+/** The bucket of this project's own Storage where the store is, or null. Errors: `usage`. */
+export function ownBucketOf(text: string): string | null {
+  const address = parseStoreAddress(text);
+  return address.kind === "supabase-storage" ? address.bucket : null;
+}
+
 /** The store as it is, without retries. Errors: `usage`, `setting_missing`. */
 export function openStoreOnce(address: StoreAddress, credentials: StoreCredentials, deps: OpenStoreDeps): Store {
   switch (address.kind) {

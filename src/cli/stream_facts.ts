@@ -1,0 +1,105 @@
+/** What the database says of its change stream. */
+import { slotState } from "../shared/changes/stream_queries.ts";
+import type { Connection } from "../shared/postgres/connection.ts";
+
+export interface StreamFacts {
+  readonly chain: string;
+  /** A succeeded full backup is on the chain: without one nothing of it can be restored. */
+  readonly hasFull: boolean;
+  /** Seconds since a drain last came to the end of the stream; null: none has since the chain began. */
+  readonly lagSeconds: number | null;
+  /** WAL that the slot holds back; null: the slot is gone. */
+  readonly retainedBytes: number | null;
+  /** At so many the slot is given up. */
+  readonly limitBytes: number;
+  /** Why the last drain failed; null: it did not. */
+  readonly failure: string | null;
+  /** Tables whose changes are not all in the stream, by name. */
+  readonly uncovered: readonly UncoveredTable[];
+}
+
+export interface UncoveredTable {
+  /** `schema.name`, quoted where needed. */
+  readonly name: string;
+  /** No usable replica identity; not in the log at all; or this role may not publish it, or has not yet. */
+  readonly why: "identity" | "unlogged" | "unpublished";
+}
+
+/** A chain that ended, with none after it. */
+export interface StreamStop {
+  readonly at: string;
+  readonly reason: string;
+}
+
+/** The open chain, or how the last one ended; both null where no stream was ever begun. */
+export async function readStream(
+  session: Connection,
+): Promise<{ readonly stream: StreamFacts | null; readonly stopped: StreamStop | null }> {
+  const [there] = await session.query("select pg_catalog.to_regclass('backup.chains') is not null as yes");
+  if (there?.["yes"] !== "t") return { stream: null, stopped: null };
+  const slot = await slotState(session);
+  if (slot === null) return { stream: null, stopped: await readStop(session) };
+  const [row] = await session.query(
+    `select c.id,
+       exists (
+         select from backup.runs as r where r.kind = 'full' and r.status = 'succeeded' and r.chain_id = c.id
+       ) as has_full,
+       case when d.drained_at >= c.started_at
+         then greatest(0, floor(extract(epoch from backup.clock_now() - d.drained_at)))::bigint
+       end as lag,
+       case when d.failed_at >= c.started_at then d.failure end as failure
+     from backup.chains as c, backup.drain as d where c.ended_at is null`,
+  );
+  // It ended between the two looks.
+  if (row === undefined) return { stream: null, stopped: await readStop(session) };
+  return {
+    stream: {
+      chain: row["id"] ?? "",
+      hasFull: row["has_full"] === "t",
+      lagSeconds: row["lag"] == null ? null : Number(row["lag"]),
+      retainedBytes: slot.retainedBytes,
+      limitBytes: slot.limitBytes,
+      failure: row["failure"] ?? null,
+      uncovered: await readUncovered(session),
+    },
+    stopped: null,
+  };
+}
+
+async function readStop(session: Connection): Promise<StreamStop | null> {
+  const [row] = await session.query(
+    `select to_char(from_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as at, reason
+     from backup.gaps where to_at is null order by from_at desc limit 1`,
+  );
+  return row === undefined ? null : { at: row["at"] ?? "", reason: row["reason"] ?? "" };
+}
+
+/** As the drain sees it, without changing a publication: no usable identity, unlogged, or not to be published. */
+async function readUncovered(session: Connection): Promise<UncoveredTable[]> {
+  const rows = await session.query(
+    `select pg_catalog.format('%I.%I', n.nspname, c.relname) as name,
+       case when c.relpersistence = 'u' then 'unlogged' when backup.has_usable_identity(c.oid) then 'unpublished'
+         else 'identity' end as why
+     from backup.chains as a
+     join pg_catalog.pg_class as c on c.relkind = 'r' and c.oid >= 16384 and c.relpersistence <> 't'
+     join pg_catalog.pg_namespace as n on n.oid = c.relnamespace and backup.is_streamed_schema(n.nspname)
+     where a.ended_at is null
+       and not exists (
+         select from pg_catalog.pg_depend as d
+         where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = c.oid and d.deptype = 'e'
+       )
+       and not (
+         backup.has_usable_identity(c.oid)
+         and (select count(*) from pg_catalog.pg_publication as p
+              where p.pubname = any (a.publications)
+                and (p.puballtables or exists (
+                  select from pg_catalog.pg_publication_rel as l where l.prpubid = p.oid and l.prrelid = c.oid
+                ))) = pg_catalog.cardinality(a.publications)
+       )
+     order by n.nspname, c.relname`,
+  );
+  return rows.map(({ name, why }) => ({
+    name: name ?? "",
+    why: why === "unlogged" || why === "unpublished" ? why : "identity",
+  }));
+}

@@ -1,0 +1,31 @@
+/** Names of tables as people type them, made into the form that the change stream knows them by. */
+import { HoldfastError } from "../shared/errors.ts";
+import { quoteQualified } from "../shared/schema/quote.ts";
+import type { OptionName } from "./options.ts";
+
+const part = String.raw`(?:[^\s".,]+|"(?:[^"]|"")+")`;
+const qualified = new RegExp(`^(${part})\\.(${part})$`);
+
+/**
+ * `app.notes,"App"."Big table"` → each as `schema.name`, quoted where needed, once. A name without quotes is folded to
+ * small letters, as the server does. Errors: `usage` for one without a schema, since no search path is guessed.
+ */
+export function parseTableNames(text: string | undefined, option: OptionName): string[] {
+  if (text === undefined) return [];
+  const names = text.match(/(?:[^",]|"(?:[^"]|"")*"|")+/g)?.map((name) => name.trim()) ?? [];
+  const tables = names.filter((name) => name !== "").map((name) => {
+    const [, schema, table] = qualified.exec(name) ?? [];
+    if (schema === undefined || table === undefined) {
+      throw new HoldfastError("usage", `--${option} ${name} is no table with its schema`, {
+        hint: 'Write schema.table, such as public.notes or "App"."Notes".',
+      });
+    }
+    return quoteQualified(plain(schema), plain(table));
+  });
+  if (tables.length === 0) throw new HoldfastError("usage", `--${option} names no table`);
+  return [...new Set(tables)];
+}
+
+function plain(name: string): string {
+  return name.startsWith('"') ? name.slice(1, -1).replaceAll('""', '"') : name.toLowerCase();
+}

@@ -1,0 +1,169 @@
+/** Segments as bytes, and the order in which a listing's segments follow each other. */
+import { describe, expect, it } from "vitest";
+import { inOrder, type ListedSegment } from "../../src/shared/changes/chain_reader.ts";
+import { uncoveredTables } from "../../src/shared/changes/coverage.ts";
+import {
+  decodeSegment,
+  encodeSegment,
+  readRecords,
+  RecordBuffer,
+  segmentFormat,
+  type SegmentHeader,
+} from "../../src/shared/changes/segment.ts";
+import { snapshotView, widenXid } from "../../src/shared/changes/visibility.ts";
+import { segmentName } from "../../src/shared/format/layout.ts";
+
+const header: SegmentHeader = {
+  format: segmentFormat,
+  version: 1,
+  repositoryId: "01234567-89ab-4cde-8f01-23456789abcd",
+  chain: "c1",
+  startLsn: "0/10",
+  endLsn: "0/20",
+  part: 0,
+  previous: null,
+  startsInTransaction: false,
+  endsInTransaction: false,
+  transactions: 1,
+  changes: 1,
+  ddl: 0,
+  firstCommitAt: null,
+  lastCommitAt: null,
+  takenAt: "2026-01-01T00:00:00.000000Z",
+  nextXid: "800",
+  server: { systemIdentifier: "1", database: "d", versionNum: 150_000 },
+  sequences: [],
+  uncovered: [],
+};
+const name = segmentName({ chain: "c1", startLsn: 0x10n, endLsn: 0x20n, part: 0 });
+
+function records(count: number): Uint8Array {
+  const buffer = new RecordBuffer();
+  for (let at = 0; at < count; at++) buffer.append(BigInt(at) << 32n, at, new Uint8Array(at % 300).fill(at));
+  return new Uint8Array(buffer.bytes());
+}
+
+describe("a segment", () => {
+  it("gives back header and records as they were", () => {
+    const plaintext = encodeSegment(header, records(3000));
+    const opened = decodeSegment(name, plaintext);
+    expect(opened.header).toEqual(header);
+    const read = [...readRecords(name, opened.records)];
+    expect(read.length).toBe(3000);
+    expect(
+      read.every((one, at) =>
+        one.lsn === BigInt(at) << 32n && one.xid === at && one.data.length === at % 300 &&
+        one.data.every((b) => b === at % 256)
+      ),
+    ).toBe(true);
+  });
+
+  it("is refused by name wherever it is cut", () => {
+    const plaintext = encodeSegment(header, records(4));
+    const headEnd = plaintext.length - records(4).length;
+    let whole = 0;
+    for (let length = 0; length < plaintext.length; length++) {
+      const read = () => [...readRecords(name, decodeSegment(name, plaintext.subarray(0, length)).records)];
+      // Between two records the sealed container is what knows.
+      if (length >= headEnd && [0, 16, 33, 51].includes(length - headEnd)) {
+        expect(read().length).toBeLessThan(4);
+        whole++;
+      } else expect(read, String(length)).toThrow(name);
+    }
+    expect(whole).toBe(4);
+  });
+
+  it("is refused under another's name, and when a newer Holdfast wrote it", () => {
+    const plaintext = encodeSegment(header, records(1));
+    const moved = segmentName({ chain: "c1", startLsn: 0x10n, endLsn: 0x30n, part: 0 });
+    expect(() => decodeSegment(moved, plaintext)).toThrow("under another's name");
+    const text = new TextDecoder().decode(plaintext.subarray(4)).replace('"version":1', '"version":9');
+    const newer = new Uint8Array([...plaintext.subarray(0, 4), ...new TextEncoder().encode(text)]);
+    expect(() => decodeSegment(name, newer)).toThrow(expect.objectContaining({ code: "format_newer" }));
+  });
+});
+
+function listed(...given: [start: number, end: number, part?: number][]): ListedSegment[] {
+  return given.map(([start, end, part = 0]) => {
+    const parsed = { chain: "c", startLsn: BigInt(start), endLsn: BigInt(end), part };
+    return { ...parsed, name: segmentName(parsed), size: 1 };
+  });
+}
+
+const spans = (segments: readonly ListedSegment[]) =>
+  inOrder(segments).map((one) => `${one.startLsn}-${one.endLsn}${one.part > 0 ? `#${one.part}` : ""}`);
+
+describe("inOrder", () => {
+  it("follows the recorded segments past those that a drainer put and never recorded", () => {
+    expect(spans(listed([1, 4], [1, 3], [3, 6], [6, 9]))).toEqual(["1-3", "3-6", "6-9"]);
+    expect(spans(listed([1, 3], [1, 2], [3, 6]))).toEqual(["1-3", "3-6"]);
+    // The long one ends where the recorded ones come by.
+    expect(spans(listed([1, 6], [1, 3], [3, 6], [6, 9]))).toEqual(["1-3", "3-6", "6-9"]);
+  });
+
+  it("takes the longest at the end, and ends where one is missing", () => {
+    expect(spans(listed([1, 3], [3, 4], [3, 7], [3, 5]))).toEqual(["1-3", "3-7"]);
+    expect(spans(listed([1, 3], [4, 7]))).toEqual(["1-3"]);
+    expect(spans([])).toEqual([]);
+  });
+
+  it("keeps the parts of a transaction in their order, and ends before one of which a part is missing", () => {
+    expect(spans(listed([3, 9, 2], [1, 3], [3, 9], [9, 10], [3, 9, 1]))).toEqual([
+      "1-3",
+      "3-9",
+      "3-9#1",
+      "3-9#2",
+      "9-10",
+    ]);
+    expect(spans(listed([3, 9, 2], [1, 3], [3, 9], [9, 10]))).toEqual(["1-3"]);
+  });
+});
+
+describe("transaction ids", () => {
+  it("are widened to the nearest, on both sides of the next one and of a turn of the counter", () => {
+    expect(widenXid(700, 800n)).toBe(700n);
+    expect(widenXid(801, 800n)).toBe(801n);
+    const turn = 5n << 32n;
+    expect(widenXid(0xfffffff0, turn + 3n)).toBe(turn - 16n);
+    expect(widenXid(7, turn + 3n)).toBe(turn + 7n);
+    expect(widenXid(7, turn - 3n)).toBe(turn + 7n);
+    expect(widenXid(3, turn + 0x70000000n)).toBe(turn + 3n);
+  });
+
+  it("are seen when below the end and not in progress", () => {
+    const view = snapshotView("10:20:12,15");
+    expect([9n, 12n, 13n, 15n, 19n, 20n].filter((xid) => view.sees(xid))).toEqual([9n, 13n, 19n]);
+  });
+});
+
+describe("tables that the stream does not carry", () => {
+  const at = (updated: number | null, inserted = 0): SegmentHeader => ({
+    ...header,
+    uncovered: updated === null ? [] : [{
+      schema: "app",
+      name: "t",
+      missing: "updates and deletes",
+      reason: "why",
+      updated,
+      deleted: 0,
+      inserted,
+    }],
+  });
+
+  const since = header.takenAt;
+  const seen = (headers: readonly SegmentHeader[]) => uncoveredTables(headers, since);
+
+  it("are named when all that is known of them is younger than the full backup", () => {
+    expect(uncoveredTables([at(5)], "2025-12-31T23:59:59.000000Z")).toHaveLength(1);
+    expect(uncoveredTables([at(0)], "2025-12-31T23:59:59.000000Z")).toEqual([]);
+  });
+
+  it("are named once a row of them can have changed unseen, and not before", () => {
+    expect(seen([at(5), at(5, 9)])).toEqual([]);
+    expect(seen([at(5), at(6)])).toEqual([{ schema: "app", name: "t", reason: "why" }]);
+    expect(seen([at(null), at(0)])).toEqual([]);
+    expect(seen([at(null), at(1), at(1)])).toHaveLength(1);
+    expect(seen([at(5), at(null), at(6)])).toHaveLength(1);
+    expect(seen([at(5), at(0)]), "counters that were reset cannot clear a table").toHaveLength(1);
+  });
+});

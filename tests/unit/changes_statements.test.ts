@@ -1,0 +1,141 @@
+/** Which statement of a client's string a row of the DDL log is of. */
+import { describe, expect, it } from "vitest";
+import { DdlTransaction, readDdlRow } from "../../src/shared/changes/ddl_replay.ts";
+import { leadingWords, splitStatements } from "../../src/shared/changes/statements.ts";
+
+describe("splitStatements", () => {
+  it("cuts at semicolons that are code, and nowhere else", () => {
+    expect(splitStatements("select 1; select 2")).toEqual(["select 1", "select 2"]);
+    expect(splitStatements("select ';', E'\\';', \"a;\"\"b\", $$;$$, $a$ $$; $a$; x")).toEqual([
+      "select ';', E'\\';', \"a;\"\"b\", $$;$$, $a$ $$; $a$",
+      "x",
+    ]);
+    expect(splitStatements("/* ; /* nested; */ ; */ a; -- b; c\n d")).toEqual(["a", "d"]);
+    expect(splitStatements("select a$b$;select c$b$")).toEqual(["select a$b$", "select c$b$"]);
+    expect(splitStatements("select $1;select $2")).toEqual(["select $1", "select $2"]);
+    expect(splitStatements("select 'it''s; fine'; x")).toEqual(["select 'it''s; fine'", "x"]);
+    expect(splitStatements('select U&"d\\0061t;a"; x')).toEqual(['select U&"d\\0061t;a"', "x"]);
+    expect(splitStatements(" ;; -- nothing\n ; ")).toEqual([]);
+  });
+
+  it("does not guess: what does not end, and bodies of their own, are null", () => {
+    for (const open of ["select 'a", 'select "a', "select $$ a", "/* a", "select E'\\'", "select $x$ $y$"]) {
+      expect(splitStatements(open), open).toBe(null);
+    }
+    expect(splitStatements("create function f() returns int begin atomic select 1; end")).toBe(null);
+  });
+
+  it("reads the words that say which command it is, past comments and quotes", () => {
+    expect(leadingWords('CREATE /* or */ Unique INDEX "Weird" on t', 4)).toEqual(["create", "unique", "index", "on"]);
+  });
+});
+
+interface Given {
+  readonly what?: string;
+  readonly tag: string;
+  readonly objects?: readonly Record<string, unknown>[];
+  readonly query: string;
+  readonly searchPath?: string;
+}
+
+function rowOf({ what = "command", tag, objects = [], query, searchPath = '"$user", public' }: Given) {
+  return readDdlRow(
+    new Map([
+      ["id", "1"],
+      ["what", what],
+      ["tag", tag],
+      ["objects", JSON.stringify(objects)],
+      ["query", query],
+      ["role_name", "postgres"],
+      ["search_path", searchPath],
+    ]),
+  );
+}
+
+const table = (identity: string, schema = identity.split(".")[0]) => ({ type: "table", identity, schema, oid: 20_000 });
+
+function ran(transaction: DdlTransaction, given: Given): string {
+  const step = transaction.next(rowOf(given));
+  return step.do === "run" ? step.statements[2] ?? "" : step.do;
+}
+
+describe("a row of the DDL log", () => {
+  it("takes its own statement of a string with several", () => {
+    const query = "create table a (x int); insert into a values (1); create table b (y int); drop table a";
+    const transaction = new DdlTransaction();
+    expect(ran(transaction, { tag: "CREATE TABLE", objects: [table("public.a")], query })).toBe(
+      "create table a (x int)",
+    );
+    expect(ran(transaction, { tag: "CREATE TABLE", objects: [table("public.b")], query })).toBe(
+      "create table b (y int)",
+    );
+    expect(ran(transaction, { what: "drop", tag: "DROP TABLE", objects: [table("public.a")], query })).toBe(
+      "drop table a",
+    );
+  });
+
+  it("passes over statements of the string that did nothing, or made something temporary", () => {
+    const query =
+      "drop table if exists b; create temp table t (x int); create table if not exists a (x int); create table b ()";
+    expect(ran(new DdlTransaction(), { tag: "CREATE TABLE", objects: [table("public.b")], query })).toBe(
+      "create table b ()",
+    );
+  });
+
+  it("is refused where its statement is not in the string, or not all of it", () => {
+    const objects = [table("public.b")];
+    for (
+      const query of [
+        "select make_table()",
+        "do $$ begin create table b (); end $$",
+        "create table a ()",
+        "create table if not exists z (); select make_b()",
+        `create table b (); ${" ".repeat(1_000_000)}`,
+      ]
+    ) expect(ran(new DdlTransaction(), { tag: "CREATE TABLE", objects, query }), query.slice(0, 60)).toBe("refuse");
+    for (
+      const [tag, query] of [["CREATE TABLE AS", "create table b as select 1"], ["SELECT INTO", "select 1 into b"]]
+    ) {
+      expect(ran(new DdlTransaction(), { tag: tag ?? "", objects, query: query ?? "" })).toBe("refuse");
+    }
+  });
+
+  it("reads a GRANT, of which the server names no object", () => {
+    const objects = [{ type: "TABLE", identity: null, schema: null, oid: null, extension: false }];
+    const query = "grant select on app.t to anon";
+    expect(ran(new DdlTransaction(), { tag: "GRANT", objects, query })).toBe(query);
+  });
+
+  it("puts the schema of what was made first in the path, that of a policy's table too, and looks for it afterwards", () => {
+    const made = new DdlTransaction().next(
+      rowOf({ tag: "CREATE TABLE", objects: [table('"Odd Schema".t', "Odd Schema")], query: "create table t ()" }),
+    );
+    expect(made).toMatchObject({ do: "run" });
+    const statements = made.do === "run" ? made.statements : [];
+    expect(statements[0]).toBe('set local search_path = "Odd Schema", "$user", public');
+    expect(statements.at(-1)).toBe(`select '"Odd Schema".t'::pg_catalog.regclass`);
+    const policy = new DdlTransaction().next(
+      rowOf({
+        tag: "CREATE POLICY",
+        objects: [{ type: "policy", identity: "p on app.t", schema: null, oid: 1 }],
+        query: "create policy p on t",
+      }),
+    );
+    expect(policy.do === "run" ? policy.statements[0] : "").toBe('set local search_path = app, "$user", public');
+  });
+
+  it("closes a table whose values a rewrite computed in a way that another session may not", () => {
+    const rewrite = (reason: number, query: string) =>
+      new DdlTransaction().next(
+        rowOf({ what: "rewrite", tag: "ALTER TABLE", objects: [{ ...table("app.t"), reason }], query }),
+      ).do;
+    expect(rewrite(2, "alter table app.t add column r float8 default random()")).toBe("close");
+    expect(rewrite(4, "alter table app.t alter column n type int using length(n)")).toBe("close");
+    expect(rewrite(4, "alter table app.t alter column at type timestamptz")).toBe("close");
+    expect(rewrite(4, "alter table app.t alter column at type text")).toBe("close");
+    expect(rewrite(4, "alter table app.t alter column id type bigint, alter column at type text")).toBe("close");
+    expect(rewrite(4, "alter table app.t alter column id set data type bigint")).toBe("nothing");
+    expect(rewrite(1, "alter table app.t set logged")).toBe("close");
+    expect(rewrite(8, "alter table app.t set access method heap")).toBe("nothing");
+  });
+});
