@@ -465,20 +465,21 @@ end
 $$;
 revoke all on function backup.spool_transaction(bigint, name, name[]) from public;
 
--- Gives the lease back. `failure`: what kept it from its end; null when the end of the stream was reached.
-create function backup.release_drain(token bigint, reached_end boolean, failure text) returns void
+-- Gives the lease back. `covered_until`: every commit before that moment is stored; null when the end of the stream was not
+-- reached. `failure`: what kept it from its end.
+create function backup.release_drain(token bigint, covered_until timestamptz, failure text) returns void
 language sql
 volatile
 set search_path = ''
 as $$
   update backup.drain as d
   set lease_until = null, worker = null,
-    drained_at = case when release_drain.reached_end then backup.clock_now() else d.drained_at end,
+    drained_at = coalesce(release_drain.covered_until, d.drained_at),
     failed_at = case when release_drain.failure is not null then backup.clock_now() end,
     failure = release_drain.failure
   where d.token = release_drain.token
 $$;
-revoke all on function backup.release_drain(bigint, boolean, text) from public;
+revoke all on function backup.release_drain(bigint, timestamptz, text) from public;
 
 -- The publications of the stream, made where they are missing: inserts and truncates of all tables where the server lets
 -- us, else by list; updates and deletes by list. Returns whether inserts are of all tables.

@@ -312,6 +312,12 @@ describe("follow", () => {
         for (let look = 0; look < 10; look++) {
           const { recoveryPointSeconds } = await statusOf();
           expect(recoveryPointSeconds, `look ${look}`).toBeLessThanOrEqual(5);
+          // Not only by our word: the newest segment was taken so long ago.
+          const [newest] = await query(
+            source(),
+            "select extract(epoch from clock_timestamp() - max(taken_at))::float as age from backup.segments",
+          );
+          expect(newest?.["age"], `look ${look}`).toBeLessThanOrEqual(5);
         }
         await loseItsSession();
         const lost = await changed();

@@ -80,7 +80,8 @@ const longestQuery = 1_000_000;
  * the string that the client sent holds as many commands as the log has rows of it, in the same order.
  */
 export class DdlTransaction {
-  readonly #seen = new Map<string, number>();
+  /** Statements of each string that are left to be told of. */
+  readonly #left = new Map<string, string[]>();
 
   /** What to do at this row. */
   next(row: DdlRow): DdlStep {
@@ -90,17 +91,15 @@ export class DdlTransaction {
     // A drop's objects come beside its command's row only where the command has one; DROP itself has none.
     if (row.what === "drop" && !/^DROP /.test(row.tag)) return { do: "nothing" };
     if (row.objects.every((one) => one.extension === true)) return { do: "nothing" };
-    const statements = splitStatements(row.query)?.filter(isDefinition);
-    const from = this.#seen.get(row.query) ?? 0;
+    // All of them are refreshed in the end, whoever asked for it here.
+    if (row.tag === "REFRESH MATERIALIZED VIEW") return { do: "nothing" };
+    const left = this.#leftOf(row.query);
     // Those that did nothing (IF EXISTS), or nothing that lasts (temporary tables), have no row.
-    const position = statements?.findIndex((one, at) => at >= from && isCommand(one, row.tag) && isNamedIn(one, row)) ??
-      -1;
-    const statement = statements?.[position];
-    if (position >= 0) this.#seen.set(row.query, position + 1);
-    if (statement === undefined || row.query.length >= longestQuery) {
+    const position = left.findIndex((one) => isCommand(one, row.tag) && isNamedIn(one, row));
+    const [statement] = position < 0 ? [] : left.splice(0, position + 1).slice(-1);
+    if (statement === undefined) {
       return { do: "refuse", names, why: "it was made inside a function, a DO block or a script" };
     }
-    if (row.tag === "REFRESH MATERIALIZED VIEW") return { do: "nothing" };
     if (row.tag === "CREATE TABLE AS" || row.tag === "SELECT INTO" || row.tag === "CREATE MATERIALIZED VIEW") {
       return { do: "refuse", names, why: "its rows came from a query" };
     }
@@ -116,6 +115,15 @@ export class DdlTransaction {
         ...lookedFor(row),
       ],
     };
+  }
+
+  #leftOf(query: string): string[] {
+    let left = this.#left.get(query);
+    if (left === undefined) {
+      left = (query.length < longestQuery ? splitStatements(query) : null)?.filter(isDefinition) ?? [];
+      this.#left.set(query, left);
+    }
+    return left;
   }
 }
 

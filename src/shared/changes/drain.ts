@@ -97,13 +97,12 @@ export async function drain(deps: BackupDeps, options: DrainOptions): Promise<Dr
       return { outcome: "busy", chain: null, begun: false, gap: null, segments: [], coveredUntil: null };
     }
     let failure: HoldfastError | null = null;
-    let reachedEnd = false;
+    let coveredUntil: string | null = null;
     try {
       const state = await currentChain(connection, token, deps.random);
       const drainer = new Drainer(deps, connection, token, state, options);
-      const coveredUntil = await drainer.run();
-      reachedEnd = coveredUntil !== null;
-      const outcome = reachedEnd ? "caught_up" : "work_left";
+      coveredUntil = await drainer.run();
+      const outcome = coveredUntil === null ? "work_left" : "caught_up";
       const { chain, begun, gap } = state;
       return { outcome, chain: chain.id, begun, gap, segments: drainer.segments, coveredUntil };
     } catch (error) {
@@ -111,7 +110,7 @@ export async function drain(deps: BackupDeps, options: DrainOptions): Promise<Dr
       throw failure;
     } finally {
       // A session that was lost cannot give the lease back: it runs out.
-      await releaseDrain(connection, token, reachedEnd, failure).catch(() => {});
+      await releaseDrain(connection, token, coveredUntil, failure).catch(() => {});
     }
   } finally {
     await connection.close();

@@ -43,15 +43,16 @@ export async function holdDrain(connection: Connection, token: string, leaseSeco
   await call(connection, "select backup.hold_drain($1::bigint, $2::interval)", [token, `${leaseSeconds} seconds`]);
 }
 
+/** `coveredUntil`: every commit before that moment is stored; null where the end was not reached. */
 export async function releaseDrain(
   connection: Connection,
   token: string,
-  reachedEnd: boolean,
+  coveredUntil: string | null,
   failure: HoldfastError | null,
 ): Promise<void> {
-  await call(connection, "select backup.release_drain($1::bigint, $2::boolean, $3)", [
+  await call(connection, "select backup.release_drain($1::bigint, $2::timestamptz, $3)", [
     token,
-    String(reachedEnd),
+    coveredUntil,
     failure === null ? null : `${failure.code}: ${failure.message}`,
   ]);
 }
