@@ -1,6 +1,6 @@
 /** The change stream as people use it: the CLI as a process, a real server, a store in a folder. */
 import { randomBytes } from "node:crypto";
-import { mkdtempSync, rmSync } from "node:fs";
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -236,6 +236,35 @@ describe("restore-full with the id of an incremental", () => {
     const done = await ok(["restore-full", incremental.slice(0, 8), "--yes"], { ...settings, ...given });
     expect(done).toMatchObject({ transactions: 3 });
     expect(await rowsOf(url)).toBe("");
+  }, 60_000);
+});
+
+describe("verify with the id of an incremental", () => {
+  it("reads, opens and counts its segments, and finds a byte that was changed", async () => {
+    const [counted] = await query(
+      source(),
+      `select count(*)::int as objects, sum(changes)::int as rows, (array_agg(name order by changes desc))[1] as largest
+       from backup.segments where run_id = $1`,
+      [incremental],
+    );
+    const { objects, rows, largest } = counted ?? {};
+    expect(Number(rows)).toBeGreaterThan(0);
+    const sound = await ok(["verify", incremental.slice(0, 8)]);
+    expect(sound).toMatchObject({ id: incremental, ok: true, objects, rows, problems: [] });
+
+    const file = join(folder, "store", String(largest));
+    const bytes = readFileSync(file);
+    bytes.writeUInt8(bytes.readUInt8(100) ^ 1, 100);
+    chmodSync(file, 0o600);
+    writeFileSync(file, bytes);
+    try {
+      const flipped = await cli(["verify", incremental, "--json"], settings);
+      expect(flipped.exit).toBe(3);
+      expect(flipped.document).toMatchObject({ ok: false, problems: [{ object: largest, code: "object_damaged" }] });
+    } finally {
+      bytes.writeUInt8(bytes.readUInt8(100) ^ 1, 100);
+      writeFileSync(file, bytes);
+    }
   }, 60_000);
 });
 

@@ -1,0 +1,218 @@
+/** A random history, and restores of it to random places, compared with the state that each commit left. */
+import type { Cluster } from "../../src/local/postgres.ts";
+import { momentOf } from "../../src/shared/changes/drain.ts";
+import { formatLsn, parseLsn } from "../../src/shared/changes/lsn.ts";
+import { describePoint } from "../../src/shared/changes/point.ts";
+import type { Point } from "../../src/shared/changes/replay.ts";
+import { planPoint, restorePoint } from "../../src/shared/changes/restore_point.ts";
+import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
+import { ask, Session } from "./point_client.ts";
+import { History } from "./point_history.ts";
+import { type Ordered, readOrder, watchOrder } from "./point_order.ts";
+import { type Random, seeded } from "./point_random.ts";
+import { drainOnce, type Source, startSource, takeFull, type Variant } from "./point_source.ts";
+import { compareStates, readState } from "./point_state.ts";
+import { heldAt, randomPoint, type Window } from "./point_targets.ts";
+import { tablesSql } from "./point_works.ts";
+
+export interface SoakOptions {
+  readonly variant: Variant;
+  readonly seed: number;
+  readonly targets: number;
+  /** How many times everybody works for a while; full backups are taken in two of them. At least 4. */
+  readonly rounds: number;
+  readonly say: (line: string) => void;
+}
+
+export interface SoakResult {
+  /** One for each restore that was refused or gave something else. */
+  readonly problems: readonly string[];
+  readonly restored: number;
+  readonly commits: number;
+  readonly counts: Readonly<Record<string, number>>;
+}
+
+export async function soakPoint(options: SoakOptions): Promise<SoakResult> {
+  const source = await startSource(options.variant);
+  try {
+    const random = seeded(options.seed);
+    const past = await live(source, options, random);
+    const problems: string[] = [];
+    for (let at = 0; at < options.targets; at++) {
+      const point = randomPoint(random, past.order, past.window, past.ddl);
+      const problem = await check(source, past, point, `${options.variant}_${at}`);
+      const label = `target ${at + 1} of ${options.targets}, ${labelOf(point)}`;
+      if (problem.length > 0) {
+        problems.push(`${label}: ${problem.join("; ")}; seed ${options.seed}; ${around(past, point)}`);
+        options.say(problems.at(-1) ?? "");
+      } else options.say(`${label}: equal`);
+    }
+    return { problems, restored: options.targets, commits: past.order.length, counts: past.history.counts };
+  } finally {
+    await source.cluster.destroy();
+  }
+}
+
+interface Past {
+  readonly history: History;
+  readonly order: readonly Ordered[];
+  readonly window: Window;
+  readonly ddl: ReadonlySet<number>;
+}
+
+async function live(source: Source, options: SoakOptions, random: Random): Promise<Past> {
+  const { url, database } = source;
+  await ask(url, tablesSql);
+  await watchOrder(url, database);
+  const history = new History({ url, seed: options.seed, sessions: 4, withDdl: options.variant !== "lists" });
+  await drainOnce(source, random);
+  await history.begin();
+  let draining = true;
+  let coveredUntil = "";
+  let failed = 0;
+  const drains = (async () => {
+    const own = seeded(options.seed + 1);
+    const session = await Session.open(url);
+    try {
+      while (draining) {
+        const result = await drainOnce(source, own).catch((error: unknown) => {
+          // The next drain goes on where this one failed.
+          options.say(`a drain failed: ${error instanceof Error ? error.message : String(error)}`);
+          if (++failed > 20) throw error;
+          return null;
+        });
+        if (result !== null && result.gap !== null) throw new Error(`the chain ended: ${result.gap}`);
+        coveredUntil = result?.coveredUntil ?? coveredUntil;
+        await session.query(`select pg_sleep(${own.below(800) / 1000})`);
+      }
+    } finally {
+      await session.end();
+    }
+  })();
+  drains.catch(() => {});
+  try {
+    const fullRounds = new Set([1, Math.floor(options.rounds * 0.6)]);
+    for (let round = 0; round < options.rounds; round++) {
+      if (fullRounds.has(round)) await takeFull(source);
+      options.say(`round ${round + 1} of ${options.rounds}: ${history.commits.length} commits`);
+      for (let step = 0; step < 6; step++) {
+        history.check();
+        await history.changeDefinitions(random);
+        await ask(url, `select pg_sleep(${random.below(300) / 1000})`);
+      }
+    }
+  } finally {
+    draining = false;
+    // The last drain is in the midst of the work.
+    await drains.finally(() => history.stop());
+  }
+  const window = await readWindow(url, coveredUntil);
+  const order = await readOrder(url, database);
+  options.say(
+    `${options.variant}, seed ${options.seed}: ${order.length} commits, ${JSON.stringify(history.counts)}, ` +
+      `${formatLsn(window.fromLsn)} to ${formatLsn(window.toLsn)}`,
+  );
+  return { history, order, window, ddl: new Set(history.commits.filter(({ isDdl }) => isDdl).map(({ xid }) => xid)) };
+}
+
+async function readWindow(url: string, coveredUntil: string): Promise<Window> {
+  const micros = (column: string) => `(extract(epoch from ${column}) * 1000000)::bigint::text`;
+  const fulls = await ask(
+    url,
+    `select wal_lsn::text as lsn, ${micros("consistent_at")} as at from backup.runs
+      where kind = 'full' and status = 'succeeded' order by consistent_at`,
+  );
+  const [last] = await ask(
+    url,
+    `select max(end_lsn)::text as lsn, ${micros(`'${coveredUntil}'::timestamptz`)} as at from backup.segments`,
+  );
+  const places = fulls.map((row) => ({ lsn: parseLsn(String(row["lsn"])), at: BigInt(String(row["at"])) }));
+  const [first] = places;
+  if (first === undefined) throw new Error("there is no full backup");
+  return {
+    fromLsn: first.lsn,
+    fromAt: first.at,
+    toLsn: parseLsn(String(last?.["lsn"])),
+    toAt: BigInt(String(last?.["at"])),
+    fulls: places,
+  };
+}
+
+/** What is wrong with a restore to the point; empty where nothing is. */
+async function check(source: Source, past: Past, point: Point, name: string): Promise<string[]> {
+  const { cluster, deps } = source;
+  const database = await cluster.createDatabase(`at_${name}`, { platform: false });
+  const url = cluster.plainUrl(cluster.superuser, database);
+  try {
+    const restoreDeps = { ...deps, target: openDatabase({ url }) };
+    try {
+      await restorePoint(restoreDeps, await planPoint(restoreDeps, point));
+    } catch (error) {
+      return [`refused: ${error instanceof Error ? `${error.message} ${causeOf(error)}` : String(error)}`];
+    }
+    return await compare(url, past, heldAt(past.order, point));
+  } finally {
+    await drop(cluster, database);
+  }
+}
+
+async function compare(url: string, { order, history }: Past, held: number): Promise<string[]> {
+  const commits = order.slice(0, held);
+  const session = await Session.open(url);
+  try {
+    const known = new Map(history.commits.map((commit) => [commit.xid, commit]));
+    const last = commits.findLast(({ xid }) => known.has(xid));
+    const state = (last === undefined ? undefined : known.get(last.xid)?.state) ?? history.first;
+    const problems = compareStates(state, await readState(session));
+
+    const ledger = await session.query("select xid::int as xid, account from app.ledger");
+    const wanted = new Set(commits.map(({ xid }) => xid));
+    const missing = [...wanted].filter((xid) => !ledger.some((row) => row["xid"] === xid));
+    const surplus = ledger.filter((row) => !wanted.has(Number(row["xid"])));
+    if (missing.length > 0) problems.push(`${missing.length} commits are missing, first ${missing[0]}`);
+    if (surplus.length > 0) problems.push(`${surplus.length} commits too many, one is ${surplus[0]?.["xid"]}`);
+
+    const accountOf = new Map(ledger.map((row) => [Number(row["xid"]), row["account"]]));
+    const expected = new Map<number, { last: number; turns: number }>();
+    for (const { xid } of commits) {
+      const account = accountOf.get(xid);
+      if (typeof account === "number") {
+        expected.set(account, { last: xid, turns: (expected.get(account)?.turns ?? 0) + 1 });
+      }
+    }
+    for (const row of await session.query("select id, last::int as last, turns from app.accounts")) {
+      const account = expected.get(Number(row["id"]));
+      if ((account?.last ?? null) !== row["last"] || (account?.turns ?? 0) !== row["turns"]) {
+        problems.push(`account ${row["id"]} was last changed by ${row["last"]} instead of ${account?.last}`);
+      }
+    }
+    return problems;
+  } finally {
+    await session.end();
+  }
+}
+
+/** The last statements before the point and the first behind it, for whoever looks for the cause. */
+function around({ order, history }: Past, point: Point): string {
+  const held = heldAt(order, point);
+  const known = new Map(history.commits.map((commit) => [commit.xid, commit.what]));
+  const line = (commit: Ordered | undefined) =>
+    commit === undefined
+      ? ""
+      : `${commit.xid} at ${formatLsn(commit.endLsn)}: ${
+        (known.get(commit.xid) ?? ["transfer"]).map((sql) => sql.replace(/\s+/g, " ").slice(0, 120)).join(" / ")
+      }`;
+  return `last ${line(order.slice(0, held).findLast(({ xid }) => known.has(xid)))} | then ${line(order[held])}`;
+}
+
+function causeOf(error: Error): string {
+  return error.cause instanceof Error ? `(${error.cause.message})` : "";
+}
+
+export function labelOf(point: Point): string {
+  return `${point.by} ${describePoint(point, momentOf, formatLsn)}`;
+}
+
+async function drop(cluster: Cluster, database: string): Promise<void> {
+  await ask(cluster.plainUrl(cluster.superuser), `drop database if exists ${database} with (force)`);
+}
