@@ -1,5 +1,5 @@
 /** A database as it was at a point of the change stream, planned, confirmed and restored. */
-import { momentOf } from "../shared/changes/drain.ts";
+import { momentOf } from "../shared/changes/moment.ts";
 import type { Point } from "../shared/changes/replay.ts";
 import { planPoint, type PointPlan, restorePoint } from "../shared/changes/restore_point.ts";
 import { HoldfastError } from "../shared/errors.ts";

@@ -182,6 +182,7 @@ describe("doctor", () => {
     expect(checks).toEqual(expect.arrayContaining([
       expect.objectContaining({ name: "schema backup", state: "ok" }),
       expect.objectContaining({ name: "store", state: "ok" }),
+      expect.objectContaining({ name: "change stream", state: "ok", message: "can begin" }),
       expect.objectContaining({ name: "clock", state: "ok" }),
     ]));
     expect(readdirSync(join(folder, "store/v1"))).not.toContain("probe");
@@ -198,6 +199,7 @@ describe("doctor", () => {
     const failing = checks.filter((check) => check.state === "fail");
     expect(failing.map((check) => check.name)).toEqual(expect.arrayContaining(["row security", "store", "keys"]));
     for (const check of failing) expect(check.hint, check.name).not.toBe("");
+    expect(checks).toContainEqual(expect.objectContaining({ name: "change stream", state: "warn" }));
   }, 60_000);
 });
 

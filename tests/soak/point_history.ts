@@ -218,7 +218,7 @@ export class History {
       await session.query("rollback");
     });
     this.#count("transfers");
-    await session.query(`select pg_sleep(${random.below(20) / 1000})`);
+    await session.query(`select pg_sleep(${random.below(80) / 1000})`);
   }
 
   async #enter(session: Session): Promise<number> {

@@ -1,6 +1,6 @@
 /** A random history, and restores of it to random places, compared with the state that each commit left. */
 import type { Cluster } from "../../src/local/postgres.ts";
-import { momentOf } from "../../src/shared/changes/drain.ts";
+import { momentOf } from "../../src/shared/changes/moment.ts";
 import { formatLsn, parseLsn } from "../../src/shared/changes/lsn.ts";
 import { describePoint } from "../../src/shared/changes/point.ts";
 import type { Point } from "../../src/shared/changes/replay.ts";
@@ -10,8 +10,8 @@ import { ask, Session } from "./point_client.ts";
 import { History } from "./point_history.ts";
 import { type Ordered, readOrder, watchOrder } from "./point_order.ts";
 import { type Random, seeded } from "./point_random.ts";
-import { drainOnce, type Source, startSource, takeFull, type Variant } from "./point_source.ts";
-import { compareStates, readState } from "./point_state.ts";
+import { drainAll, drainOnce, type Source, startSource, takeFull, type Variant } from "./point_source.ts";
+import { compareStates, readState, sequencesBehind } from "./point_state.ts";
 import { heldAt, randomPoint, type Window } from "./point_targets.ts";
 import { tablesSql } from "./point_works.ts";
 
@@ -39,7 +39,7 @@ export async function soakPoint(options: SoakOptions): Promise<SoakResult> {
     const past = await live(source, options, random);
     const problems: string[] = [];
     for (let at = 0; at < options.targets; at++) {
-      const point = randomPoint(random, past.order, past.window, past.ddl);
+      const point = randomPoint(random, past.order, past.window, past.marked);
       const problem = await check(source, past, point, `${options.variant}_${at}`);
       const label = `target ${at + 1} of ${options.targets}, ${labelOf(point)}`;
       if (problem.length > 0) {
@@ -57,7 +57,8 @@ interface Past {
   readonly history: History;
   readonly order: readonly Ordered[];
   readonly window: Window;
-  readonly ddl: ReadonlySet<number>;
+  /** Commits that changed definitions or emptied tables. */
+  readonly marked: ReadonlySet<number>;
 }
 
 async function live(source: Source, options: SoakOptions, random: Random): Promise<Past> {
@@ -104,7 +105,9 @@ async function live(source: Source, options: SoakOptions, random: Random): Promi
   } finally {
     draining = false;
     // The last drain is in the midst of the work.
-    await drains.finally(() => history.stop());
+    await drains.then(async () => {
+      coveredUntil = (await drainAll(source)).coveredUntil ?? coveredUntil;
+    }).finally(() => history.stop());
   }
   const window = await readWindow(url, coveredUntil);
   const order = await readOrder(url, database);
@@ -112,7 +115,8 @@ async function live(source: Source, options: SoakOptions, random: Random): Promi
     `${options.variant}, seed ${options.seed}: ${order.length} commits, ${JSON.stringify(history.counts)}, ` +
       `${formatLsn(window.fromLsn)} to ${formatLsn(window.toLsn)}`,
   );
-  return { history, order, window, ddl: new Set(history.commits.filter(({ isDdl }) => isDdl).map(({ xid }) => xid)) };
+  const marked = history.commits.filter(({ isDdl, what }) => isDdl || what.some((sql) => sql.startsWith("truncate")));
+  return { history, order, window, marked: new Set(marked.map(({ xid }) => xid)) };
 }
 
 async function readWindow(url: string, coveredUntil: string): Promise<Window> {
@@ -163,7 +167,10 @@ async function compare(url: string, { order, history }: Past, held: number): Pro
     const known = new Map(history.commits.map((commit) => [commit.xid, commit]));
     const last = commits.findLast(({ xid }) => known.has(xid));
     const state = (last === undefined ? undefined : known.get(last.xid)?.state) ?? history.first;
-    const problems = compareStates(state, await readState(session));
+    const found = await readState(session);
+    const at = last === undefined ? 0 : history.commits.findIndex(({ xid }) => xid === last.xid) + 1;
+    const later = history.commits.slice(at).map((commit) => commit.state);
+    const problems = [...compareStates(state, found), ...await sequencesBehind(session, state, found, later)];
 
     const ledger = await session.query("select xid::int as xid, account from app.ledger");
     const wanted = new Set(commits.map(({ xid }) => xid));

@@ -77,12 +77,19 @@ export async function takeFull({ deps }: Source): Promise<void> {
   if (run.status !== "succeeded") throw new Error(`the full backup ended as ${run.status}`);
 }
 
-/** With limits so small that ordinary transactions are cut and larger ones spooled. */
+/** With limits so small that ordinary transactions are cut and larger ones spooled; gives up after a while. */
 export async function drainOnce({ deps }: Source, random: Random): Promise<DrainResult> {
   return await drain(deps, {
     worker: "soak",
     budget: unlimited,
     idleSeconds: 0,
-    limits: { segmentBytes: 1024 * (128 + random.below(512)), peekChanges: 100 + random.below(5000) },
+    limits: { segmentBytes: 1024 * (128 + random.below(512)), peekChanges: 500 + random.below(5000) },
+    signal: AbortSignal.timeout(2000),
   });
+}
+
+/** To the end of what is durable now, however far that is. */
+export async function drainAll({ deps }: Source): Promise<DrainResult> {
+  const limits = { segmentBytes: 1024 * 1024, peekChanges: 50_000 };
+  return await drain(deps, { worker: "soak", budget: unlimited, idleSeconds: 0, limits });
 }

@@ -42,7 +42,7 @@ export async function readState(session: Session): Promise<State> {
   };
 }
 
-/** What differs, for people; empty when `found` holds what `expected` does, its sequences at or ahead. */
+/** What differs, for people; empty when `found` holds what `expected` does. Sequences apart. */
 export function compareStates(expected: State, found: State): string[] {
   const problems: string[] = [];
   for (const name of new Set([...Object.keys(expected.tables), ...Object.keys(found.tables)])) {
@@ -50,11 +50,44 @@ export function compareStates(expected: State, found: State): string[] {
     if (wanted !== got) problems.push(`app.${name}: ${got} instead of ${wanted}`);
   }
   if (expected.labels !== found.labels) problems.push(`labels ${found.labels} instead of ${expected.labels}`);
+  return problems;
+}
+
+/**
+ * Sequences that are behind. `later`: states that followed. Of one that was restarted or dropped in these, nobody can know
+ * how far it had come; it must still give no value that a row has.
+ */
+export async function sequencesBehind(
+  session: Session,
+  expected: State,
+  found: State,
+  later: readonly State[],
+): Promise<string[]> {
+  const problems: string[] = [];
   for (const [name, { value, increment }] of Object.entries(expected.sequences)) {
-    const other = found.sequences[name];
-    const isBehind = value !== null &&
-      (other == null || other.value === null || (increment > 0n ? other.value < value : other.value > value));
-    if (isBehind) problems.push(`sequence app.${name}: ${other?.value ?? "unused"} is behind ${value}`);
+    const isBehind = (one: bigint | null | undefined, other: bigint) =>
+      one == null || (increment > 0n ? one < other : one > other);
+    const has = found.sequences[name]?.value;
+    if (value === null || !isBehind(has, value)) continue;
+    const wentBack = later.some(({ sequences }) => isBehind(sequences[name]?.value, value));
+    const given = wentBack ? await furthestRow(session, name) : value;
+    if (given !== null && isBehind(has, given)) {
+      problems.push(`sequence app.${name}: ${has ?? "unused"} is behind ${given}`);
+    }
   }
   return problems;
+}
+
+/** The greatest value in the column that the sequence is of. */
+async function furthestRow(session: Session, sequence: string): Promise<bigint | null> {
+  const [owner] = await session.query(
+    `select d.refobjid::regclass::text as name, a.attname as column
+       from pg_depend as d join pg_attribute as a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
+      where d.objid = to_regclass('app.${sequence}') and d.deptype in ('a', 'i') and d.refobjsubid > 0`,
+  );
+  if (owner === undefined) return null;
+  const furthest = await session.one(
+    `select coalesce(max("${String(owner["column"])}")::text, '') from ${String(owner["name"])}`,
+  );
+  return furthest === "" ? null : BigInt(furthest);
 }

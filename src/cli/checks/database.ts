@@ -26,7 +26,9 @@ export async function* checkDatabase(context: Context): AsyncIterable<Check> {
     return;
   }
   try {
-    for (const check of [checkServer, checkRole, checkSchema, checkPlatform, checkClock]) yield* check(session);
+    for (const check of [checkServer, checkRole, checkSchema, checkStream, checkPlatform, checkClock]) {
+      yield* check(session);
+    }
   } catch (error) {
     yield failed("database", error);
   } finally {
@@ -43,6 +45,28 @@ async function* checkServer(session: Connection): AsyncIterable<Check> {
   else if (session.serverVersion >= newestTried) yield warn("server", version, "Tried with 15 and 17 only.");
   else yield ok("server", version);
   if (row?.["standby"] === "t") yield fail("primary", "this is a standby", "Back up the primary.");
+}
+
+/** Can the server have a change stream, and who may read it? */
+async function* checkStream(session: Connection): AsyncIterable<Check> {
+  const [row] = await session.query(
+    `select pg_catalog.current_setting('wal_level') as level,
+       pg_catalog.current_setting('max_replication_slots')::int - (select count(*) from pg_catalog.pg_replication_slots) as free,
+       exists (select from pg_catalog.pg_replication_slots as s
+         where s.database = pg_catalog.current_database() and s.slot_name like 'holdfast\\_%') as ours,
+       (select r.rolsuper or r.rolreplication from pg_catalog.pg_roles as r where r.rolname = current_user) as may`,
+  );
+  if (row?.["level"] !== "logical") {
+    yield warn(
+      "change stream",
+      `wal_level is ${row?.["level"]}: only full backups can be restored`,
+      "Set wal_level to logical.",
+    );
+  } else if (row["may"] !== "t") {
+    yield warn("change stream", "this role may not make a replication slot", "alter role … replication");
+  } else if (row["ours"] !== "t" && Number(row["free"]) < 1) {
+    yield warn("change stream", "every replication slot is taken", "Raise max_replication_slots, or drop one.");
+  } else yield ok("change stream", row["ours"] === "t" ? "its slot is there" : "can begin");
 }
 
 async function* checkRole(session: Connection): AsyncIterable<Check> {

@@ -16,7 +16,9 @@ import { type SegmentName, segmentName } from "../format/layout.ts";
 import { type ChainState, currentChain } from "./chain.ts";
 import { type Collected, Collector, CollectorFull } from "./collect.ts";
 import { formatLsn, parseLsn } from "./lsn.ts";
+import { momentOf } from "./moment.ts";
 import { PeekReader } from "./peek_reader.ts";
+import { RecordedFilter } from "./recorded_filter.ts";
 import { openSegment, sealSegment, segmentFormat, type SegmentHeader, segmentVersion } from "./segment.ts";
 import {
   call,
@@ -25,9 +27,9 @@ import {
   endChain,
   holdDrain,
   type Horizon,
+  isFlushed,
   type LastSegment,
   publishTables,
-  readClock,
   readHorizon,
   readSequenceValues,
   recordSegment,
@@ -92,6 +94,8 @@ const defaultIdleSeconds = 600;
 export async function drain(deps: BackupDeps, options: DrainOptions): Promise<DrainResult> {
   const connection = await openSession(deps.database, "holdfast:drain");
   try {
+    // A role's own setting could let our commits return before the log is durable.
+    await connection.execute("set synchronous_commit = local");
     const token = await claimDrain(connection, options.worker, options.leaseSeconds ?? defaultLeaseSeconds);
     if (token === null) {
       return { outcome: "busy", chain: null, begun: false, gap: null, segments: [], coveredUntil: null };
@@ -154,9 +158,12 @@ class Drainer {
     await this.#catchUp();
     for (let round = 0;; round++) {
       if (round > 0 && (this.#options.budget.spent() || this.#options.signal?.aborted === true)) return null;
-      const takenAt = await readClock(this.#connection);
+      const horizon = await readHorizon(this.#connection);
+      // Its commit makes everything durable that was written before it.
       await holdDrain(this.#connection, this.#token, this.#options.leaseSeconds ?? defaultLeaseSeconds);
-      const horizon = await readHorizon(this.#connection, takenAt);
+      if (!(await isFlushed(this.#connection, horizon.endLsn))) {
+        throw new HoldfastError("internal", "a commit did not make durable what was written before it");
+      }
       const taken = this.#last?.endsInTransaction === true || await this.#hasSpool()
         ? await this.#fromSpool(horizon)
         : await this.#peek(horizon);
@@ -210,7 +217,7 @@ class Drainer {
     let full = false;
     try {
       await this.#connection.copyOut(
-        peekStatement(this.#chain, horizon.flushedLsn, limits.peekChanges),
+        peekStatement(this.#chain, horizon.endLsn, limits.peekChanges),
         (bytes) => reader.push(bytes),
       );
       reader.end();
@@ -226,7 +233,8 @@ class Drainer {
       return "spooled";
     }
     const cut = full || rows >= limits.peekChanges;
-    const endLsn = cut && commit !== null ? commit.endLsn : horizon.flushedLsn;
+    // At a page's end the server reads one record further than it was told: what came of it counts.
+    const endLsn = commit !== null && (cut || commit.endLsn > horizon.endLsn) ? commit.endLsn : horizon.endLsn;
     return {
       records,
       facts,
@@ -315,7 +323,7 @@ class Drainer {
       part,
       endsInTransaction: full,
       spoolPosition: String(position),
-      isEnd: !full && endLsn >= horizon.flushedLsn,
+      isEnd: !full && endLsn >= horizon.endLsn,
     };
   }
 
@@ -453,36 +461,6 @@ class Drainer {
   }
 }
 
-/** Leaves out transactions whose end lies at or before what is recorded. */
-class RecordedFilter {
-  /** The last commit that was left out. */
-  lastCommit: { readonly endLsn: bigint } | null = null;
-  readonly #recorded: bigint;
-  readonly #collector: Collector;
-  #skips = false;
-
-  constructor(recorded: bigint, collector: Collector) {
-    this.#recorded = recorded;
-    this.#collector = collector;
-  }
-
-  add(lsn: bigint, xid: number, data: Uint8Array): void {
-    const kind = data[0];
-    // Begin: 'B', position of the commit record, which is below its end.
-    if (kind === 0x42) this.#skips = readLsn(data, 1) < this.#recorded;
-    // Told once a session: what follows may need it.
-    if (!this.#skips || kind === 0x52) return this.#collector.add(lsn, xid, data);
-    if (kind === 0x43) {
-      this.lastCommit = { endLsn: readLsn(data, 10) };
-      this.#skips = false;
-    }
-  }
-}
-
-function readLsn(data: Uint8Array, at: number): bigint {
-  return new DataView(data.buffer, data.byteOffset, data.byteLength).getBigUint64(at);
-}
-
 function peekStatement(chain: Chain, upto: bigint, atMost: number): string {
   const names = chain.publications.map((name) => `"${name}"`).join(",");
   return `copy (
@@ -501,13 +479,6 @@ async function serverOf(connection: Connection): Promise<SegmentHeader["server"]
     database: text(row ?? {}, "database"),
     versionNum: connection.serverVersion,
   };
-}
-
-/** Microseconds since 1970 → ISO 8601 with microseconds. */
-export function momentOf(micros: bigint | null): string | null {
-  if (micros === null) return null;
-  const seconds = new Date(Number(micros / 1_000_000n) * 1000).toISOString().slice(0, 19);
-  return `${seconds}.${(micros % 1_000_000n).toString().padStart(6, "0")}Z`;
 }
 
 function sameRecords(a: Uint8Array, b: Uint8Array): boolean {

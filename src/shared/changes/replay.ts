@@ -6,7 +6,7 @@ import { sqlstateOf } from "../postgres/server_error.ts";
 import { quoteLiteral, quoteQualified } from "../schema/quote.ts";
 import { RowGroup } from "./apply_rows.ts";
 import { DdlTransaction, readDdlRow } from "./ddl_replay.ts";
-import { momentOf } from "./drain.ts";
+import { momentOf } from "./moment.ts";
 import { formatLsn } from "./lsn.ts";
 import type { Begin, Insert, Relation } from "./messages.ts";
 import { decodeMessage } from "./pgoutput.ts";

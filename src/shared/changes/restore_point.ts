@@ -7,7 +7,7 @@ import { stateSchema } from "../restore/target.ts";
 import { quoteLiteral, quoteQualified } from "../schema/quote.ts";
 import type { OpenedBackup } from "../verify/find_backup.ts";
 import { type ListedSegment, readChain } from "./chain_reader.ts";
-import { momentOf } from "./drain.ts";
+import { momentOf } from "./moment.ts";
 import { formatLsn, parseLsn } from "./lsn.ts";
 import { describePoint } from "./point.ts";
 import { type Point, positionStatement, replay, type Replayed } from "./replay.ts";
@@ -314,12 +314,44 @@ async function setSequences(connection: Connection, plan: PointPlan): Promise<vo
          from pg_catalog.pg_class as c join pg_catalog.pg_sequence as s on s.seqrelid = c.oid
         where c.oid = pg_catalog.to_regclass($1) and c.relkind = 'S'
           and case
-            when c.relkind <> 'S' then false
+            when c.relkind <> 'S' or $2::bigint not between s.seqmin and s.seqmax then false
             when pg_catalog.pg_sequence_last_value(c.oid) is null then true
             when s.seqincrement > 0 then pg_catalog.pg_sequence_last_value(c.oid) <= $2::bigint
             else pg_catalog.pg_sequence_last_value(c.oid) >= $2::bigint
           end`,
       [quoteQualified(schema, name), lastValue, String(isCalled)],
+    );
+  }
+  await passRows(connection);
+}
+
+/**
+ * A sequence of a column gives no value that a row of its table has: where it was restarted or dropped between the point
+ * and the end of the point's segment, no segment says how far it had come.
+ */
+async function passRows(connection: Connection): Promise<void> {
+  const owned = await connection.query(
+    `select pg_catalog.format('%I.%I', sn.nspname, sc.relname) as sequence,
+            pg_catalog.format('%I.%I', tn.nspname, tc.relname) as owner, pg_catalog.quote_ident(a.attname) as column,
+            case when s.seqincrement > 0 then 'max' else 'min' end as furthest, s.seqmin as least, s.seqmax as greatest
+       from pg_catalog.pg_sequence as s
+       join pg_catalog.pg_class as sc on sc.oid = s.seqrelid
+       join pg_catalog.pg_namespace as sn on sn.oid = sc.relnamespace
+       join pg_catalog.pg_depend as d on d.classid = 'pg_catalog.pg_class'::regclass and d.objid = sc.oid
+         and d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjsubid > 0 and d.deptype in ('a', 'i')
+       join pg_catalog.pg_class as tc on tc.oid = d.refobjid and tc.relkind in ('r', 'p')
+       join pg_catalog.pg_namespace as tn on tn.oid = tc.relnamespace
+       join pg_catalog.pg_attribute as a on a.attrelid = tc.oid and a.attnum = d.refobjsubid
+      where sc.oid >= 16384 and a.atttypid in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)`,
+  );
+  for (const { sequence, owner, column, furthest, least, greatest } of owned) {
+    const isBehind = furthest === "max" ? "<" : ">";
+    await connection.execute(
+      `select pg_catalog.setval(${quoteLiteral(sequence ?? "")}::pg_catalog.regclass, t.value)
+         from (select pg_catalog.${furthest}(${column})::bigint as value from ${owner}) as t
+        where t.value between ${least} and ${greatest}
+          and coalesce(pg_catalog.pg_sequence_last_value(${quoteLiteral(sequence ?? "")}::pg_catalog.regclass)
+            ${isBehind} t.value, true)`,
     );
   }
 }

@@ -3,7 +3,7 @@ import { HoldfastError } from "../errors.ts";
 import { text } from "../jobs/run_row.ts";
 import type { Connection, Row } from "../postgres/connection.ts";
 import { sqlstateOf } from "../postgres/server_error.ts";
-import { parseLsn } from "./lsn.ts";
+import { formatLsn, parseLsn } from "./lsn.ts";
 import type { SegmentHeader } from "./segment.ts";
 
 /** An open chain, with its last segment. */
@@ -153,27 +153,40 @@ export async function recordSegment(connection: Connection, token: string, segme
   return text(row, "run");
 }
 
-/** The position up to which the log is durable, and the server's clock and next transaction id just before. */
+/** Up to where a drain reads, and the server's clock just before. */
 export interface Horizon {
-  readonly flushedLsn: bigint;
+  /**
+   * Where the next record of the log begins. Never `pg_current_wal_flush_lsn()`: that can lie inside of a record, and a
+   * commit of which the beginning lies before a segment's end and the end behind it would be in neither of two segments.
+   */
+  readonly endLsn: bigint;
   /** ISO 8601, microseconds, UTC. */
   readonly takenAt: string;
   readonly nextXid: string;
 }
 
-export async function readClock(connection: Connection): Promise<string> {
-  const [row] = await connection.query(
+/** The clock is read first: every commit that was made before it lies before the position. */
+export async function readHorizon(connection: Connection): Promise<Horizon> {
+  const [clock] = await connection.query(
     `select pg_catalog.to_char(pg_catalog.clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as now`,
   );
-  return row?.["now"] ?? "";
-}
-
-export async function readHorizon(connection: Connection, takenAt: string): Promise<Horizon> {
   const [row] = await connection.query(
-    `select pg_catalog.pg_current_wal_flush_lsn() as flushed,
+    `select pg_catalog.pg_current_wal_insert_lsn() as next,
             pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()) as next_xid`,
   );
-  return { flushedLsn: parseLsn(row?.["flushed"] ?? ""), takenAt, nextXid: row?.["next_xid"] ?? "" };
+  return {
+    endLsn: parseLsn(row?.["next"] ?? ""),
+    takenAt: clock?.["now"] ?? "",
+    nextXid: row?.["next_xid"] ?? "",
+  };
+}
+
+/** Is the log durable up to there? What is not cannot be decoded yet. */
+export async function isFlushed(connection: Connection, lsn: bigint): Promise<boolean> {
+  const [row] = await connection.query("select pg_catalog.pg_current_wal_flush_lsn() >= $1::pg_lsn as yes", [
+    formatLsn(lsn),
+  ]);
+  return row?.["yes"] === "t";
 }
 
 /** Values of all sequences that are not the platform's own. */

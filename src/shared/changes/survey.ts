@@ -2,7 +2,7 @@
 import { quoteQualified } from "../schema/quote.ts";
 import { type UncoveredTable, uncoveredTables } from "./coverage.ts";
 import { DdlTransaction, readDdlRow } from "./ddl_replay.ts";
-import { momentOf } from "./drain.ts";
+import { momentOf } from "./moment.ts";
 import { formatLsn } from "./lsn.ts";
 import type { Relation } from "./messages.ts";
 import { decodeMessage, messageKind, relationOf } from "./pgoutput.ts";
@@ -34,7 +34,10 @@ export interface Survey {
   readonly obstacles: readonly Obstacle[];
   /** Tables of which a change may be missing. */
   readonly uncovered: readonly UncoveredTable[];
-  /** Where the sequences stood when the segment of the point was taken. */
+  /**
+   * Where the sequences stood whenever a segment up to the point's was taken, several values of one where it moved: one
+   * that was restarted or dropped right behind the point is known by an earlier value only.
+   */
   readonly sequences: SegmentHeader["sequences"];
 }
 
@@ -120,7 +123,7 @@ class Surveyor {
       coveredUntil: last?.takenAt ?? null,
       obstacles: this.#obstacles,
       uncovered: [...this.#uncovered.values()],
-      sequences: last?.sequences ?? [],
+      sequences: furthestValues(this.#headers),
     };
   }
 
@@ -182,6 +185,27 @@ class Surveyor {
     this.#counts.transactions++;
     this.#reached = { lsn: formatLsn(message.endLsn), at: momentOf(message.committedAt) ?? "" };
   }
+}
+
+/** The least and the greatest of each: which of them is ahead depends on the sequence's direction. */
+function furthestValues(headers: readonly SegmentHeader[]): SegmentHeader["sequences"] {
+  type Standing = SegmentHeader["sequences"][number];
+  const ends = new Map<string, { least: Standing; greatest: Standing }>();
+  for (const standing of headers.flatMap((header) => header.sequences)) {
+    const key = JSON.stringify([standing.schema, standing.name]);
+    const known = ends.get(key);
+    const value = BigInt(standing.lastValue);
+    if (known === undefined) ends.set(key, { least: standing, greatest: standing });
+    // Of equal values the one that was handed out counts.
+    else if (value < BigInt(known.least.lastValue) || (value === BigInt(known.least.lastValue) && standing.isCalled)) {
+      ends.set(key, { ...known, least: standing });
+    }
+    const now = ends.get(key);
+    const isGreater = now !== undefined && (value > BigInt(now.greatest.lastValue) ||
+      (value === BigInt(now.greatest.lastValue) && standing.isCalled));
+    if (isGreater) ends.set(key, { ...now, greatest: standing });
+  }
+  return [...ends.values()].flatMap(({ least, greatest }) => least === greatest ? [greatest] : [least, greatest]);
 }
 
 /** `schema.name` as the log has it, for a message. */
