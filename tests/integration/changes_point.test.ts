@@ -5,7 +5,9 @@ import { unlimited } from "../../src/shared/backup/budget.ts";
 import { drain, processDrainLimits } from "../../src/shared/changes/drain.ts";
 import { planPoint, type PointOptions, restorePoint } from "../../src/shared/changes/restore_point.ts";
 import { parseLsn } from "../../src/shared/changes/lsn.ts";
+import { createLog } from "../../src/shared/log.ts";
 import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
+import { releaseHeld } from "../../src/shared/restore/release.ts";
 import { freshDatabase, useCluster } from "../support/cluster.ts";
 import { backup, query, world } from "./backup_fixture.ts";
 
@@ -139,4 +141,27 @@ describe("a restore to a moment", () => {
       expect(result.ok).toBe(true);
     }
   }, 240_000);
+
+  it("that was broken off is released by nobody, and goes on in one place at a time", async () => {
+    for (let round = 0; round < 3; round++) {
+      await query(w.url, `insert into app.whole select i, 'late' from generate_series(1, 50) as i`);
+      await query(w.url, `alter table app.whole add column late_${round} int default ${round}`);
+    }
+    await drainAll();
+    const name = await freshDatabase(cluster(), { platform: false });
+    const url = cluster().plainUrl(cluster().superuser, name);
+    const target = openDatabase({ url });
+    const plan = await planPoint({ ...w.deps, target }, { by: "end" });
+    let groups = 0;
+    const breaking = createLog((line) => {
+      if (line.event === "step:replay.group" && ++groups === 2) throw new Error("broken off");
+    }, "debug");
+    await expect(restorePoint({ ...w.deps, target, log: breaking }, plan)).rejects.toThrow("broken off");
+    await expect(releaseHeld(target, ["all"])).rejects.toMatchObject({ code: "run_state" });
+
+    const both = await Promise.allSettled([1, 2].map(() => restorePoint({ ...w.deps, target }, plan)));
+    expect(both.filter((each) => each.status === "fulfilled")).toHaveLength(1);
+    expect(both.find((each) => each.status === "rejected")).toMatchObject({ reason: { code: "run_state" } });
+    expect(await hashes(url)).toEqual(await hashes(w.url));
+  }, 60_000);
 });

@@ -1,4 +1,5 @@
 /** A random history, and restores of it to random places, compared with the state that each commit left. */
+import { readFileSync } from "node:fs";
 import type { Cluster } from "../../src/local/postgres.ts";
 import { momentOf } from "../../src/shared/changes/moment.ts";
 import { formatLsn, parseLsn } from "../../src/shared/changes/lsn.ts";
@@ -152,7 +153,8 @@ async function check(source: Source, past: Past, point: Point, name: string): Pr
     try {
       await restorePoint(restoreDeps, await planPoint(restoreDeps, point));
     } catch (error) {
-      return [`refused: ${error instanceof Error ? `${error.message} ${causeOf(error)}` : String(error)}`];
+      const why = error instanceof Error ? `${error.message} ${causeOf(error)}` : String(error);
+      return [`refused: ${why}; the server's log ends: ${readFileSync(cluster.logFile, "utf8").slice(-1500)}`];
     }
     return await compare(url, past, heldAt(past.order, point));
   } finally {

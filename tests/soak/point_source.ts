@@ -6,7 +6,7 @@ import { unlimited } from "../../src/shared/backup/budget.ts";
 import { runLeg } from "../../src/shared/backup/leg.ts";
 import { functionLimits } from "../../src/shared/backup/limits.ts";
 import { runBackup } from "../../src/shared/backup/run.ts";
-import { drain, type DrainResult } from "../../src/shared/changes/drain.ts";
+import { drain, type DrainResult, processDrainLimits } from "../../src/shared/changes/drain.ts";
 import { systemClock } from "../../src/shared/clock.ts";
 import { generateKey, parseKeyRing } from "../../src/shared/crypto/key_ring.ts";
 import { loadZstd } from "../../src/shared/format/zstd.ts";
@@ -90,6 +90,5 @@ export async function drainOnce({ deps }: Source, random: Random): Promise<Drain
 
 /** To the end of what is durable now, however far that is. */
 export async function drainAll({ deps }: Source): Promise<DrainResult> {
-  const limits = { segmentBytes: 1024 * 1024, peekChanges: 50_000 };
-  return await drain(deps, { worker: "soak", budget: unlimited, idleSeconds: 0, limits });
+  return await drain(deps, { worker: "soak", budget: unlimited, idleSeconds: 0, limits: processDrainLimits });
 }

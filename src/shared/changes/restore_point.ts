@@ -3,6 +3,7 @@ import { HoldfastError } from "../errors.ts";
 import type { Connection } from "../postgres/connection.ts";
 import { openSession } from "../backup/session.ts";
 import { restoreBackup, type RestoreDeps, type RestoreOptions, type RestoreResult } from "../restore/run.ts";
+import { isReplaying, releaseRestoreLock, replayTable, takeRestoreLock } from "../restore/state.ts";
 import { stateSchema } from "../restore/target.ts";
 import { quoteLiteral, quoteQualified } from "../schema/quote.ts";
 import type { OpenedBackup } from "../verify/find_backup.ts";
@@ -162,8 +163,6 @@ export interface PointOptions extends RestoreOptions {
   readonly onReplay?: (done: { readonly transactions: number; readonly of: number }) => void;
 }
 
-const replayTable = `${stateSchema}.replay`;
-
 /**
  * Restores the plan's full and replays up to its point. Killed and called again with the same plan it goes on: the place
  * is in the target, in the transaction of what it marks.
@@ -176,7 +175,7 @@ export async function restorePoint(
 ): Promise<PointResult> {
   const startMs = deps.clock.monotonicMs();
   const { manifest } = plan.full;
-  const begun = await readReplay(deps);
+  const begun = await replayOf(deps);
   if (begun !== null && (begun.backup !== manifest.id || begun.point !== plan.label)) {
     throw new HoldfastError("target_not_empty", `the target holds an unfinished restore to ${begun.point}`, {
       hint: "Go on with that moment, or restore into another database.",
@@ -185,7 +184,7 @@ export async function restorePoint(
   const restored = begun === null
     ? await restoreBackup(deps, manifest.id, { ...options, afterwards: beginReplay(manifest.id, plan.label) })
     : null;
-  const replayed = await replayInto(deps, plan, begun?.position ?? null, options);
+  const replayed = await replayInto(deps, plan, options);
   const outcome = restored ?? nothingRestored(plan);
   return {
     ...outcome,
@@ -239,34 +238,39 @@ interface BegunReplay {
   readonly reachedAt: string | null;
 }
 
-async function readReplay(deps: RestoreDeps): Promise<BegunReplay | null> {
+async function readReplay(connection: Connection): Promise<BegunReplay | null> {
+  if (!(await isReplaying(connection))) return null;
+  const [row] = await connection.query(`select backup_id, point, position, reached_at from ${replayTable}`);
+  if (row === undefined) return null;
+  return {
+    backup: row["backup_id"] ?? "",
+    point: row["point"] ?? "",
+    position: row["position"] ?? null,
+    reachedAt: row["reached_at"] ?? null,
+  };
+}
+
+async function replayOf(deps: RestoreDeps): Promise<BegunReplay | null> {
   const connection = await deps.target.connect("holdfast:restore");
   try {
-    const [there] = await connection.query("select pg_catalog.to_regclass($1) is not null as yes", [replayTable]);
-    if (there?.["yes"] !== "t") return null;
-    const [row] = await connection.query(`select backup_id, point, position, reached_at from ${replayTable}`);
-    if (row === undefined) return null;
-    return {
-      backup: row["backup_id"] ?? "",
-      point: row["point"] ?? "",
-      position: row["position"] ?? null,
-      reachedAt: row["reached_at"] ?? null,
-    };
+    return await readReplay(connection);
   } finally {
     await connection.close();
   }
 }
 
-async function replayInto(
-  deps: RestoreDeps,
-  plan: PointPlan,
-  position: string | null,
-  options: PointOptions,
-): Promise<Replayed> {
+async function replayInto(deps: RestoreDeps, plan: PointPlan, options: PointOptions): Promise<Replayed> {
   const snapshot: SnapshotView = snapshotView(plan.full.manifest.snapshot.text);
   const reader = { store: deps.store, compressor: deps.compressor, epochOf: plan.full.epochOf };
   const connection = await openSession(deps.target, "holdfast:replay");
   try {
+    // Two replays of one target would both apply what comes after the same place: it is read under the lock.
+    await takeRestoreLock(connection);
+    const begun = await readReplay(connection);
+    if (begun === null || begun.backup !== plan.full.manifest.id || begun.point !== plan.label) {
+      throw new HoldfastError("run_state", "another call has gone on with this restore meanwhile");
+    }
+    const { position } = begun;
     await connection.execute("set session_replication_role = replica; set check_function_bodies = off");
     const left = new Set([...plan.choices.withoutTables, ...plan.choices.atFull]);
     const replayed = await replay(connection, readChain(reader, plan.segments), deps.log, {
@@ -281,6 +285,7 @@ async function replayInto(
     await finish(connection, plan);
     return replayed;
   } finally {
+    await releaseRestoreLock(connection);
     await connection.close();
   }
 }

@@ -3,7 +3,15 @@ import { asHoldfastError, HoldfastError } from "../errors.ts";
 import type { Connection, Database } from "../postgres/connection.ts";
 import { applySettings } from "../schema/apply_settings.ts";
 import { quoteLiteral } from "../schema/quote.ts";
-import { type HeldObject, readHeld, readRestoreRecord, takeRestoreLock, transaction } from "./state.ts";
+import {
+  type HeldObject,
+  isReplaying,
+  readHeld,
+  readRestoreRecord,
+  releaseRestoreLock,
+  takeRestoreLock,
+  transaction,
+} from "./state.ts";
 import { stateSchema } from "./target.ts";
 
 export interface ReleaseResult {
@@ -42,6 +50,11 @@ export async function releaseHeld(target: Database, wanted: readonly string[]): 
         },
       );
     }
+    if (await isReplaying(connection)) {
+      throw new HoldfastError("run_state", "the restore of this database to a moment is unfinished", {
+        hint: "Run `holdfast restore-point` with the same moment again first; it goes on where it ended.",
+      });
+    }
     const held = await readHeld(connection);
     const unknown = wanted.find((name) => name !== "all" && !held.some((one) => isWanted(one, name)));
     if (unknown !== undefined) throw new HoldfastError("not_found", `nothing of the name ${unknown} is held`);
@@ -60,6 +73,7 @@ export async function releaseHeld(target: Database, wanted: readonly string[]): 
     if (record !== null && left.length === 0) await connection.execute(`drop schema ${stateSchema} cascade`);
     return { released, left };
   } finally {
+    await releaseRestoreLock(connection);
     await connection.close();
   }
 }

@@ -22,6 +22,7 @@ import {
   type HeldObject,
   readDoneSteps,
   readRestoreRecord,
+  releaseRestoreLock,
   takeRestoreLock,
 } from "./state.ts";
 import type { TargetFacts, TargetKind } from "./target.ts";
@@ -90,6 +91,7 @@ export async function prepareRestore(deps: RestoreDeps, wanted: string): Promise
     await takeRestoreLock(connection);
     return await prepare(connection, contents);
   } finally {
+    await releaseRestoreLock(connection);
     await connection.close();
   }
 }
@@ -145,6 +147,7 @@ export async function restoreBackup(
       durationMs: Math.round(deps.clock.monotonicMs() - startMs),
     };
   } finally {
+    await releaseRestoreLock(holder);
     await closeSoon(deps.clock, [holder]);
   }
 }

@@ -55,6 +55,11 @@ export async function takeRestoreLock(connection: Connection): Promise<void> {
   }
 }
 
+/** Gives it back before the session ends, since whoever comes next does not wait for the end of a session. Never throws. */
+export async function releaseRestoreLock(connection: Connection): Promise<void> {
+  await connection.query(`select pg_catalog.pg_advisory_unlock(${lockKey})`).catch(() => {});
+}
+
 /** Null where no restore ever began. */
 export async function readRestoreRecord(connection: Connection): Promise<RestoreRecord | null> {
   const [exists] = await connection.query("select pg_catalog.to_regclass($1) is not null as yes", [
@@ -75,6 +80,14 @@ export async function readRestoreRecord(connection: Connection): Promise<Restore
     facts,
     finishedAt: row["finished_at"] ?? null,
   };
+}
+
+/** Where a restore to a moment keeps its place, from the end of its full backup on until it is done. */
+export const replayTable = `${stateSchema}.replay`;
+
+export async function isReplaying(connection: Connection): Promise<boolean> {
+  const [row] = await connection.query("select pg_catalog.to_regclass($1) is not null as yes", [replayTable]);
+  return row?.["yes"] === "t";
 }
 
 /** Writes the record of a restore that begins, in place of one that had ended. */
