@@ -21,8 +21,9 @@ import { fullBackup, type Table } from "./full_backup.ts";
 import { functions } from "./functions.ts";
 import { Report } from "./report.ts";
 import { restore } from "./restore.ts";
+import { stream } from "./stream.ts";
 
-const questions = ["full", "restore", "functions", "again"] as const;
+const questions = ["full", "restore", "functions", "again", "stream"] as const;
 
 const { values } = parseArgs({
   options: {
@@ -36,7 +37,7 @@ const { values } = parseArgs({
 });
 if (values.help) {
   console.log(
-    "npm run bench -- [--target-mb 1100] [--rounds 3] [--only full,restore,functions,again] [--json FILE] [--readme]",
+    "npm run bench -- [--target-mb 1100] [--rounds 3] [--only full,restore,functions,again,stream] [--json FILE] [--readme]",
   );
   process.exit(0);
 }
@@ -107,6 +108,7 @@ try {
   }
   if (asked.has("functions")) await functions(stack, rounds, report, psql);
   if (asked.has("again")) await again(setting, rounds, report, execute);
+  if (asked.has("stream")) await stream(stack, target, report, say);
 } finally {
   await target.destroy();
   await stack.destroy();

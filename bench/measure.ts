@@ -53,6 +53,73 @@ function run(command: Command, pids: number[]): Promise<string> {
   });
 }
 
+/** A program that runs beside what is measured. */
+export interface Running {
+  readonly pid: number;
+  /** Asks it to end and waits, at most 20 s; then it is killed. Fails when it had ended by itself with an error before. */
+  stop(): Promise<void>;
+}
+
+export function start({ program, args, env }: Command): Running {
+  const child = spawn(program, [...args], { stdio: ["ignore", "ignore", "pipe"], env: { ...process.env, ...env } });
+  let stderr = "";
+  let isAsked = false;
+  let failure: Error | null = null;
+  child.stderr.setEncoding("utf8").on("data", (text: string) => (stderr = (stderr + text).slice(-4000)));
+  const ended = new Promise<void>((resolve) => {
+    child.once("error", (error) => {
+      failure = error;
+      resolve();
+    });
+    child.once("close", (code) => {
+      if (!isAsked && code !== 0) failure = new Error(`${program} ${args[0] ?? ""} ended with ${code}: ${stderr}`);
+      resolve();
+    });
+  });
+  return {
+    pid: child.pid ?? 0,
+    async stop() {
+      isAsked = true;
+      child.kill("SIGTERM");
+      const patience = setTimeout(() => child.kill("SIGKILL"), 20_000);
+      await ended;
+      clearTimeout(patience);
+      if (failure !== null) throw failure;
+    },
+  };
+}
+
+/** Of the kernel's clock in /proc: 100 a second on every Linux of today. */
+const ticksPerSecond = 100;
+
+/** Seconds of CPU that a process, its descendants, and those of them that have ended and were waited for, have used. */
+export function cpuSeconds(root: number): number {
+  const parents = new Map<number, number>();
+  const ticks = new Map<number, number>();
+  for (const name of readdirSync("/proc")) {
+    if (!/^\d+$/.test(name)) continue;
+    try {
+      const stat = readFileSync(`/proc/${name}/stat`, "utf8");
+      // Behind the name, which may hold spaces: state, parent, …; user, system, and both of ended children from the 12th on.
+      const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ").map(Number);
+      parents.set(Number(name), fields[1] ?? 0);
+      ticks.set(Number(name), fields.slice(11, 15).reduce((sum, one) => sum + one, 0));
+    } catch {
+      // The process ended between the listing and the look.
+    }
+  }
+  let sum = 0;
+  for (const [pid, used] of ticks) if (descendsFrom([root], pid, parents)) sum += used;
+  return sum / ticksPerSecond;
+}
+
+function descendsFrom(roots: readonly number[], pid: number, parents: ReadonlyMap<number, number>): boolean {
+  for (let at: number | undefined = pid; at !== undefined && at > 1; at = parents.get(at)) {
+    if (roots.includes(at)) return true;
+  }
+  return false;
+}
+
 /** Resident memory of the processes and all their descendants, in bytes. */
 function residentBytes(roots: readonly number[]): number {
   const parents = new Map<number, number>();
@@ -67,14 +134,8 @@ function residentBytes(roots: readonly number[]): number {
       // The process ended between the listing and the look.
     }
   }
-  const belongs = (pid: number): boolean => {
-    for (let at: number | undefined = pid; at !== undefined && at > 1; at = parents.get(at)) {
-      if (roots.includes(at)) return true;
-    }
-    return false;
-  };
   let sum = 0;
-  for (const [pid, size] of sizes) if (belongs(pid)) sum += size;
+  for (const [pid, size] of sizes) if (descendsFrom(roots, pid, parents)) sum += size;
   return sum;
 }
 

@@ -56,6 +56,11 @@ export function pgRestore(cluster: Cluster, database: string, file: string): Com
   };
 }
 
+/** PostgreSQL's own load, in the tables that `fill` made; its default transaction, without the vacuum before. */
+export function pgbench(cluster: Cluster, args: readonly string[], role = "postgres", database = "postgres"): Command {
+  return { program: join(cluster.bin, "pgbench"), args: ["-n", ...args], env: cluster.environment(role, database) };
+}
+
 /** Two sessions that copy the same rows to nowhere: what no backup through COPY can beat. Each takes half of every table. */
 export function plainCopy(
   setting: Setting,

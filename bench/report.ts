@@ -4,9 +4,11 @@ import { median } from "./measure.ts";
 export interface Finding {
   readonly question: string;
   readonly value: number;
-  readonly unit: "s" | "MB" | "ratio" | "ms" | "%";
+  readonly unit: "s" | "MB" | "ratio" | "ms" | "%" | "a second";
   /** The figure is reached when it is at most this. */
   readonly atMost?: number;
+  /** The figure is reached when it is at least this. */
+  readonly atLeast?: number;
 }
 
 export class Report {
@@ -35,22 +37,42 @@ export class Report {
     this.findings.push({ question, value, unit, ...(atMost === undefined ? {} : { atMost }) });
   }
 
+  /** The same where more is better. */
+  findAtLeast(question: string, value: number, unit: Finding["unit"], atLeast: number): void {
+    this.findings.push({ question, value, unit, atLeast });
+  }
+
+  /** One line for who looks on. */
+  note(line: string): void {
+    this.#write(`  ${line}`);
+  }
+
   get missed(): Finding[] {
-    return this.findings.filter((finding) => finding.atMost !== undefined && !(finding.value <= finding.atMost));
+    return this.findings.filter((finding) => !isReached(finding));
   }
 
   /** The table for people, in Markdown, so that it can stand in the README as it is. */
   table(): string {
     const rows = this.findings.map((finding) => {
-      const goal = finding.atMost === undefined ? "" : `≤ ${finding.atMost}`;
-      const reached = finding.atMost === undefined ? "" : finding.value <= finding.atMost ? "yes" : "**no**";
+      const goal = goalOf(finding);
+      const reached = goal === "" ? "" : isReached(finding) ? "yes" : "**no**";
       return `| ${finding.question} | ${shown(finding)} | ${goal} | ${reached} |`;
     });
     return ["| measured | figure | goal | reached |", "|---|---|---|---|", ...rows].join("\n");
   }
 }
 
+function goalOf({ atMost, atLeast }: Finding): string {
+  if (atMost !== undefined) return `≤ ${atMost}`;
+  return atLeast === undefined ? "" : `≥ ${atLeast}`;
+}
+
+/** A figure that is not a number reaches nothing. */
+function isReached({ value, atMost, atLeast }: Finding): boolean {
+  return (atMost === undefined || value <= atMost) && (atLeast === undefined || value >= atLeast);
+}
+
 function shown({ value, unit }: Finding): string {
-  const digits = unit === "ratio" ? 2 : unit === "s" ? 2 : unit === "%" ? 2 : 0;
+  const digits = unit === "ratio" || unit === "s" || unit === "%" || (unit === "MB" && value < 10) ? 2 : 0;
   return `${value.toFixed(digits)}${unit === "ratio" ? "" : ` ${unit}`}`;
 }
