@@ -393,6 +393,20 @@ describe("changes of definitions", () => {
     }, 60_000);
   }
 
+  it("that nobody logged, since the event triggers were switched off, are refused and not passed over", async () => {
+    const from = await source();
+    const admin = new URL(from.url);
+    admin.username = cluster().superuser;
+    admin.password = cluster().password(cluster().superuser);
+    await query(admin.href, "alter event trigger holdfast_after_ddl disable");
+    await query(from.url, "alter table app.notes drop column t; insert into app.notes values (100)");
+    await drainNow(from.deps);
+    expect(await refused(from, { by: "end" })).toMatchObject({
+      code: "ddl_not_replayable",
+      message: expect.stringMatching(/event triggers that log definitions are missing or switched off/),
+    });
+  });
+
   it("of every other kind come out as pg_dump shows them at the source", async () => {
     const from = await source(
       cluster(),

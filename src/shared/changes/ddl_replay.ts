@@ -91,8 +91,8 @@ export class DdlTransaction {
     // A drop's objects come beside its command's row only where the command has one; DROP itself has none.
     if (row.what === "drop" && !/^DROP /.test(row.tag)) return { do: "nothing" };
     if (row.objects.every((one) => one.extension === true)) return { do: "nothing" };
-    // All of them are refreshed in the end, whoever asked for it here.
-    if (row.tag === "REFRESH MATERIALIZED VIEW") return { do: "nothing" };
+    // Views are refreshed in the end, whoever asked for it here; an index that is built anew is the same one.
+    if (row.tag === "REFRESH MATERIALIZED VIEW" || row.tag === "REINDEX") return { do: "nothing" };
     const left = this.#leftOf(row.query);
     // Those that did nothing (IF EXISTS), or nothing that lasts (temporary tables), have no row.
     const position = left.findIndex((one) => isCommand(one, row.tag) && isNamedIn(one, row));
@@ -180,11 +180,15 @@ function isCommand(statement: string, tag: string): boolean {
   return true;
 }
 
-/** In a transaction an index is built without CONCURRENTLY; nobody else is there to wait for it. */
+/**
+ * In a transaction an index is built without CONCURRENTLY; nobody else is there to wait for it. One whose building failed is
+ * there on the source, to be dropped, and is not in the log.
+ */
 function inTransaction(statement: string): string {
-  return /^(create|drop)\s+(unique\s+)?index\s+concurrently\b/i.test(statement)
+  const alone = /^(create|drop)\s+(unique\s+)?index\s+concurrently\b/i.test(statement)
     ? statement.replace(/\bconcurrently\b/i, "")
     : statement;
+  return alone.replace(/^(drop\s+index)\s+(?!if\s+exists\b)/i, "$1 if exists ");
 }
 
 /**

@@ -30,6 +30,7 @@ import {
   isFlushed,
   type LastSegment,
   publishTables,
+  readDefinitions,
   readHorizon,
   readSequenceValues,
   recordSegment,
@@ -443,6 +444,7 @@ class Drainer {
       nextXid: horizon.nextXid,
       server: await serverOf(this.#connection),
       sequences: await readSequenceValues(this.#connection),
+      definitions: await readDefinitions(this.#connection),
       uncovered: this.#uncovered,
     };
   }

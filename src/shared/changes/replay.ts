@@ -18,7 +18,7 @@ import { type SnapshotView, widenXid } from "./visibility.ts";
 export type Point =
   /** Microseconds since 1970, UTC: the last commit before the first one that is later. */
   | { readonly by: "time"; readonly at: bigint }
-  /** The last commit whose record ends at or before it. */
+  /** The last commit whose record begins before it. */
   | { readonly by: "lsn"; readonly lsn: bigint }
   /** The last commit before that of this transaction, 64 bits. */
   | { readonly by: "before_xid"; readonly xid: bigint }

@@ -54,6 +54,11 @@ export const segmentHeaderSchema = z.object({
       isCalled: z.boolean(),
     }),
   ),
+  /**
+   * A hash of the columns of all tables when the server was asked, and whether changes of definitions were logged then. One
+   * that differs from the segment before without a row of the log in between: definitions changed unseen.
+   */
+  definitions: z.object({ hash: z.string().regex(/^[0-9a-f]{32}$/), logged: z.boolean() }).optional(),
   /** Tables whose changes are not all in the stream, with the server's counters of what happened to them. */
   uncovered: z.array(
     z.object({

@@ -212,6 +212,27 @@ export async function readSequenceValues(connection: Connection): Promise<Segmen
   }));
 }
 
+/** Names and types of the columns of every table that is streamed, and whether the event triggers that log DDL are on. */
+export async function readDefinitions(connection: Connection): Promise<NonNullable<SegmentHeader["definitions"]>> {
+  const [row] = await connection.query(
+    `select pg_catalog.md5(coalesce(pg_catalog.string_agg(
+              pg_catalog.concat_ws(' ', a.attrelid, c.relname, a.attnum, a.attname, a.atttypid, a.atttypmod),
+              e'\\n' order by a.attrelid, a.attnum
+            ), '')) as hash,
+            (
+              select count(*) = 3 from pg_catalog.pg_event_trigger as e
+              where e.evtname in ('holdfast_after_ddl', 'holdfast_after_drop', 'holdfast_after_rewrite')
+                and e.evtenabled = 'A'
+            ) as logged
+       from pg_catalog.pg_attribute as a
+       join pg_catalog.pg_class as c on c.oid = a.attrelid
+       join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+      where c.relkind in ('r', 'p') and c.relpersistence = 'p' and c.oid >= 16384 and a.attnum > 0
+        and not a.attisdropped and backup.is_streamed_schema(n.nspname)`,
+  );
+  return { hash: row?.["hash"] ?? "", logged: row?.["logged"] === "t" };
+}
+
 /** Makes the publications' lists agree with the catalog, in one transaction; what they cannot carry. */
 export async function publishTables(
   connection: Connection,

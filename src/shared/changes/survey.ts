@@ -1,6 +1,7 @@
 /** Reads the segments that a replay would use, before anything is done to a target. */
 import { quoteQualified } from "../schema/quote.ts";
 import { type UncoveredTable, uncoveredTables } from "./coverage.ts";
+import { unloggedDefinitions } from "./unlogged.ts";
 import { DdlTransaction, readDdlRow } from "./ddl_replay.ts";
 import { momentOf } from "./moment.ts";
 import { formatLsn } from "./lsn.ts";
@@ -115,13 +116,14 @@ class Surveyor {
       this.#uncovered.set(quoteQualified(table.schema, table.name), table);
     }
     const last = this.#headers.at(-1);
+    const unlogged = unloggedDefinitions(this.#headers, this.#since);
     return {
       ...this.#counts,
       reachedLsn: this.#reached?.lsn ?? null,
       reachedAt: this.#reached?.at ?? null,
       passedPoint: this.#passed,
       coveredUntil: last?.takenAt ?? null,
-      obstacles: this.#obstacles,
+      obstacles: unlogged === null ? this.#obstacles : [...this.#obstacles, unlogged],
       uncovered: [...this.#uncovered.values()],
       sequences: furthestValues(this.#headers),
     };

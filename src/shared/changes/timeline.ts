@@ -56,6 +56,8 @@ export class ChangeHistory {
     for (const { name } of listed) {
       backups.push({ ...await openManifest(openDeps, name, await deps.store.read(name)), epochOf });
     }
+    // Names tell seconds only; two small backups can have the same one.
+    backups.sort((a, b) => b.manifest.generation - a.manifest.generation);
     const chains = new Map<string, KnownChain>();
     for (const [id, segments] of await listSegments(deps.store)) {
       const ordered = inOrder(segments);

@@ -88,9 +88,16 @@ export async function openBackup(deps: ReadDeps, wanted: string): Promise<Opened
     return { ...opened, epochOf };
   };
   if (wanted !== "latest") return await openOne(chosen);
-  for (const listed of backups) {
-    const opened = await openOne(listed);
-    if (quarantineOf(opened.manifest) === null) return opened;
+  for (let at = 0; at < backups.length;) {
+    // Names tell seconds only; of two small backups in one second the generation tells which is newer.
+    const second = backups[at]?.createdAt.getTime();
+    const same = backups.filter((listed) => listed.createdAt.getTime() === second);
+    const opened: OpenedBackup[] = [];
+    for (const listed of same) opened.push(await openOne(listed));
+    opened.sort((a, b) => b.manifest.generation - a.manifest.generation);
+    const found = opened.find(({ manifest }) => quarantineOf(manifest) === null);
+    if (found !== undefined) return found;
+    at += same.length;
   }
   throw new HoldfastError("backup_quarantined", "every backup in the store was quarantined when it was taken", {
     hint: "Look at them with `holdfast list`, then name one by its id.",
