@@ -26,7 +26,7 @@ export async function* checkDatabase(context: Context): AsyncIterable<Check> {
     return;
   }
   try {
-    for (const check of [checkServer, checkRole, checkSchema, checkStream, checkPlatform, checkClock]) {
+    for (const check of [checkServer, checkRole, checkStream, checkSchema, checkPlatform, checkClock]) {
       yield* check(session);
     }
   } catch (error) {
