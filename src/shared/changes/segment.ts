@@ -55,8 +55,8 @@ export const segmentHeaderSchema = z.object({
     }),
   ),
   /**
-   * A hash of the columns of all tables when the server was asked, and whether changes of definitions were logged then. One
-   * that differs from the segment before without a row of the log in between: definitions changed unseen.
+   * A hash of the columns of all tables when the server was asked, and whether changes of definitions were logged then: one
+   * that differs from the segment before while they were not is a change that no replay knows.
    */
   definitions: z.object({ hash: z.string().regex(/^[0-9a-f]{32}$/), logged: z.boolean() }).optional(),
   /** Tables whose changes are not all in the stream, with the server's counters of what happened to them. */

@@ -1,44 +1,24 @@
-/** Did definitions change without a row of the DDL log? Pure. */
+/** Did definitions change while nobody logged it? Pure. */
 import type { SegmentHeader } from "./segment.ts";
 import type { Obstacle } from "./survey.ts";
 
-/** Segments of one range: the parts of a large transaction share their moment. */
-interface Range {
-  readonly first: SegmentHeader;
-  readonly last: SegmentHeader;
-  readonly ddl: number;
-}
-
 /**
- * The first place behind `since` (the full backup's moment) where the tables' columns are not what they were, although the log
- * says nothing: event triggers that are missing or were switched off. A command can commit between a drain's end and its
- * look at the columns; then the next segment has its row. Null: none. Headers without a hash tell nothing.
+ * The first place behind `since` (the full backup's moment) where the tables' columns are not what they were, and the event
+ * triggers that log such changes were missing or switched off before or after it. While they are on, a hash that differs says
+ * nothing: a drain that is behind looks at columns whose change stands in a later segment. Null: none. Headers without a
+ * hash tell nothing. Triggers that were switched off and on again between two segments are not noticed.
  */
 export function unloggedDefinitions(headers: readonly SegmentHeader[], since: string): Obstacle | null {
-  const ranges = rangesOf(headers);
-  for (const [index, range] of ranges.entries()) {
-    const before = ranges[index - 1];
-    const [was, is] = [before?.last.definitions, range.last.definitions];
-    if (was === undefined || is === undefined || was.hash === is.hash || range.last.takenAt <= since) continue;
-    const next = ranges[index + 1];
-    if (is.logged && (range.ddl > 0 || next === undefined || next.ddl > 0)) continue;
+  for (const [index, header] of headers.entries()) {
+    const [was, is] = [headers[index - 1]?.definitions, header.definitions];
+    if (was === undefined || is === undefined || was.hash === is.hash || header.takenAt <= since) continue;
+    if (was.logged && is.logged) continue;
     return {
       what: "a change of definitions",
-      lsn: range.first.startLsn,
-      at: range.last.takenAt,
-      why: is.logged ? "it was not logged" : "the event triggers that log definitions are missing or switched off",
+      lsn: header.startLsn,
+      at: header.takenAt,
+      why: "the event triggers that log definitions are missing or switched off",
     };
   }
   return null;
-}
-
-function rangesOf(headers: readonly SegmentHeader[]): Range[] {
-  const ranges: Range[] = [];
-  for (const header of headers) {
-    const before = ranges.at(-1);
-    if (before !== undefined && header.part > 0) {
-      ranges[ranges.length - 1] = { first: before.first, last: header, ddl: before.ddl + header.ddl };
-    } else ranges.push({ first: header, last: header, ddl: header.ddl });
-  }
-  return ranges;
 }
