@@ -155,6 +155,21 @@ as $$
 $$;
 revoke all on function backup.log_ddl(text, text, jsonb) from public;
 
+-- What happened could not be logged: a row without objects, at which every restore to a moment behind it is refused. The
+-- user's command goes on, whatever becomes of this.
+create function backup.log_unlogged(tag text) returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  perform backup.log_ddl('uncovered', log_unlogged.tag, '[]');
+exception when others then
+  null;
+end
+$$;
+revoke all on function backup.log_unlogged(text) from public;
+
 -- Adds a new table to the publications before its first row is written, where that needs no wait.
 create function backup.publish_new_tables(objects jsonb) returns void
 language plpgsql
@@ -274,7 +289,7 @@ begin
   perform backup.publish_new_tables(objects);
   perform backup.republish_altered(objects);
 exception when others then
-  null;
+  perform backup.log_unlogged(tg_tag);
 end
 $$;
 revoke all on function backup.after_ddl() from public;
@@ -342,7 +357,7 @@ begin
   end if;
   perform backup.log_ddl('drop', tg_tag, objects);
 exception when others then
-  null;
+  perform backup.log_unlogged(tg_tag);
 end
 $$;
 revoke all on function backup.after_drop() from public;
@@ -372,7 +387,7 @@ begin
     'reason', pg_catalog.pg_event_trigger_table_rewrite_reason()
   )));
 exception when others then
-  null;
+  perform backup.log_unlogged(tg_tag);
 end
 $$;
 revoke all on function backup.after_rewrite() from public;

@@ -407,6 +407,22 @@ describe("changes of definitions", () => {
     });
   });
 
+  it("that the event trigger failed to log are refused with their place, and the user's command has gone on", async () => {
+    const from = await source();
+    await query(
+      from.url,
+      `create or replace function backup.republish_altered(objects jsonb) returns void language plpgsql set search_path = ''
+         as $f$ begin raise exception 'broken for the test'; end $f$`,
+    );
+    await query(from.url, "alter table app.notes add column extra int default 3");
+    expect(await query(from.url, "select extra from app.notes limit 1")).toEqual([{ extra: 3 }]);
+    await drainNow(from.deps);
+    expect(await refused(from, { by: "end" })).toMatchObject({
+      code: "ddl_not_replayable",
+      message: expect.stringMatching(/^ALTER TABLE at .* could not be logged/),
+    });
+  });
+
   it("of every other kind come out as pg_dump shows them at the source", async () => {
     const from = await source(
       cluster(),

@@ -86,6 +86,9 @@ export class DdlTransaction {
   /** What to do at this row. */
   next(row: DdlRow): DdlStep {
     const names = namesOf(row);
+    if (row.what === "uncovered" && row.objects.length === 0) {
+      return { do: "refuse", names: row.tag, why: "it could not be logged" };
+    }
     if (row.what === "uncovered") return { do: "close", tables: tablesOf(row), names };
     if (row.what === "rewrite") return rewriteStep(row, names);
     // A drop's objects come beside its command's row only where the command has one; DROP itself has none.
