@@ -14,6 +14,7 @@ import type { CommandName } from "./command_table.ts";
 import type { Command, Context } from "./context.ts";
 import { localSettings } from "./local_settings.ts";
 import { adviceForNpm, localAdvice, refuseSwallowedFlags } from "./npm_guard.ts";
+import { wordsNpmTook } from "./npm_log.ts";
 import { type Printer, printFailure, printOutcome } from "./output.ts";
 import { Progress } from "./progress.ts";
 import { readSettings } from "./settings.ts";
@@ -65,7 +66,7 @@ async function main(argv: readonly string[]): Promise<number> {
 
 function parseOrAdvise(argv: readonly string[]): ReturnType<typeof parseArguments> {
   const [command = "", ...rest] = argv;
-  if (command in load) refuseSwallowedFlags(command as CommandName, rest, process.env);
+  if (command in load) refuseSwallowedFlags(command as CommandName, rest, process.env, wordsNpmTook);
   try {
     return parseArguments(argv);
   } catch (error) {

@@ -11,12 +11,21 @@ type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
  * Throws `usage` with the line that was meant when npm took an option of the command. Does nothing outside of
- * `npm run backup:…`, where such variables are somebody's settings.
+ * `npm run backup:…`, where such variables are somebody's settings. `wordsTook` gives npm's own words for a script: it
+ * reads `--local` as `--no-global`, which leaves no trace in the environment.
  */
-export function refuseSwallowedFlags(command: CommandName, argv: readonly string[], environment: Environment): void {
+export function refuseSwallowedFlags(
+  command: CommandName,
+  argv: readonly string[],
+  environment: Environment,
+  wordsTook: (script: string) => readonly string[],
+): void {
   const script = environment["npm_lifecycle_event"] ?? "";
   if (!script.startsWith("backup:")) return;
-  const swallowed = optionsOf(command).filter((name) => isSet(environment[variable(name)]));
+  const tookLocal = wordsTook(script).includes("--no-global");
+  const swallowed = optionsOf(command).filter((name) =>
+    isSet(environment[variable(name)]) || (name === "local" && tookLocal)
+  );
   if (swallowed.length === 0) return;
   const words = argv.slice(0, commandFacts(command).words.length);
   const flags = flagsOf(swallowed, argv.slice(words.length), environment);
@@ -32,8 +41,8 @@ export function adviceForNpm(environment: Environment): string {
 }
 
 /**
- * npm reads `--local` as `--no-global`, which leaves no trace in the environment. Where the embedded stack runs, and a
- * command came through npm without any flag, people are told; null: nothing to say.
+ * Where npm's words cannot be seen, a swallowed `--local` can only be guessed: where the embedded stack runs, and a command
+ * came through npm without any flag, people are told; null: nothing to say.
  */
 export function localAdvice(given: Arguments, environment: Environment, stackRuns: boolean): string | null {
   const script = environment["npm_lifecycle_event"] ?? "";

@@ -1,48 +1,28 @@
-import { execFileSync } from "node:child_process";
 import { Buffer } from "node:buffer";
 import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import process from "node:process";
 import { afterEach, beforeAll, describe, expect, it } from "vitest";
 import { HoldfastError } from "../../src/shared/errors.ts";
 import type { Connection } from "../../src/shared/postgres/connection.ts";
 import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
 import { sqlstateOf } from "../../src/shared/postgres/server_error.ts";
-import { freshDatabase, useCluster } from "../support/cluster.ts";
-import { query } from "./backup_fixture.ts";
+import { query, useCluster } from "../support/cluster.ts";
+import { byPsql, copyDatabase, copyTables, reached, type Transport, transports } from "./copy_fixture.ts";
 
 const cluster = useCluster();
 let database = "";
 const opened: Connection[] = [];
 
 beforeAll(async () => {
-  database = await freshDatabase(cluster());
-  await query(
-    cluster().plainUrl("postgres", database),
-    `create table odd (id int, t text, b bytea, n numeric, f float8, a text[], j jsonb, ts timestamptz);
-     insert into odd values
-       (1, e'tab\\t nl\\n cr\\r backslash \\\\ bell\\x07 ü 日本 \\U0001F600', '\\x00ff', 'NaN', '-0', '{"a,b",null,""}', '{"k": null}', 'infinity'),
-       (2, '\\N', '', '1e-200', 'NaN', '{}', 'null', '0044-03-15 BC'),
-       (3, null, null, null, null, null, null, null),
-       (4, '', e'\\\\x', repeat('9', 1000)::numeric, 1e308, '{{1,2},{3,4}}', '"x"', '2026-01-01 00:00:00.000001+00');
-     insert into odd select i, repeat(chr(65 + i % 26), i * 37), decode(md5(i::text), 'hex'), i / 7.0, i / 3.0, array[i::text], to_jsonb(i), now()
-       from generate_series(5, 400) as i;
-     create table narrow (i int); insert into narrow select generate_series(1, 300000);
-     create table nothing (); insert into nothing default values; insert into nothing default values;
-     create table wide (t text); insert into wide select repeat('x', 9000000);`,
-  );
+  database = await copyDatabase(cluster());
 }, 180_000);
 
 afterEach(async () => {
   for (const connection of opened.splice(0)) await connection.close();
 });
 
-async function connect(transport: "plain" | "tls" = "plain"): Promise<Connection> {
-  const url = cluster().plainUrl("postgres", database);
-  const options = transport === "plain"
-    ? { url }
-    : { url: `${url}?sslmode=verify-full`, caPem: readFileSync(cluster().caFile, "utf8") };
-  const connection = await openDatabase(options).connect("holdfast:test");
+async function connect(transport: Transport = "plain"): Promise<Connection> {
+  const connection = await openDatabase(reached(cluster(), database, transport)).connect("holdfast:test");
   opened.push(connection);
   return connection;
 }
@@ -53,17 +33,12 @@ async function copied(connection: Connection, statement: string): Promise<{ byte
   return { bytes: Buffer.concat(parts), rows };
 }
 
-describe.each(["plain", "tls"] as const)("COPY out over %s", (transport) => {
-  it.each(["odd", "narrow", "nothing", "wide"])("gives the bytes that psql writes: %s", async (table) => {
-    const connection = await connect(transport);
-    const psql = execFileSync(
-      join(cluster().bin, "psql"),
-      ["-X", "-q", "-c", `\\copy ${table} to stdout`],
-      { env: { ...process.env, ...cluster().environment("postgres", database) }, maxBuffer: 64 * 1024 * 1024 },
-    );
-    const ours = await copied(connection, `copy ${table} to stdout`);
-    expect(ours.bytes.equals(psql)).toBe(true);
-    expect(ours.rows).toBe(Number((await connection.query(`select count(*) as n from ${table}`))[0]?.["n"]));
+describe.each(transports)("COPY out over %s", (transport) => {
+  it.each(copyTables)("gives the bytes that psql writes: %s", async (table) => {
+    const psql = await byPsql(cluster(), database, table);
+    const ours = await copied(await connect(transport), `copy ${table} to stdout`);
+    expect(ours.bytes.equals(psql.bytes)).toBe(true);
+    expect(ours.rows).toBe(psql.rows);
   });
 
   it("leaves a session that goes on after the reader threw, the server failed, or the source threw", async () => {

@@ -1,39 +1,24 @@
-import { execFileSync, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeAll, describe, expect, it } from "vitest";
 import { makeServerCertificate } from "../../src/local/certificates.ts";
 import { freePort } from "../../src/local/ports.ts";
 import { denoPath } from "../../src/local/setup.mjs";
-import { freshDatabase, query, useCluster } from "../support/cluster.ts";
+import { useCluster } from "../support/cluster.ts";
+import { byPsql, copyDatabase, copyTables, reached, transports } from "./copy_fixture.ts";
 
 const script = fileURLToPath(new URL("./deno_socket_script.ts", import.meta.url));
-const tables = ["odd", "narrow", "nothing", "wide"];
 const cluster = useCluster();
 let database = "";
 const listening: { readonly server: Server; readonly sockets: Set<Socket> }[] = [];
 
 beforeAll(async () => {
-  database = await freshDatabase(cluster());
-  await query(
-    cluster().plainUrl("postgres", database),
-    `create table odd (id int, t text, b bytea, n numeric, f float8, a text[], j jsonb, ts timestamptz);
-     insert into odd values
-       (1, e'tab\\t nl\\n cr\\r backslash \\\\ bell\\x07 ü 日本 \\U0001F600', '\\x00ff', 'NaN', '-0', '{"a,b",null,""}', '{"k": null}', 'infinity'),
-       (2, '\\N', '', '1e-200', 'NaN', '{}', 'null', '0044-03-15 BC'),
-       (3, null, null, null, null, null, null, null),
-       (4, '', e'\\\\x', repeat('9', 1000)::numeric, 1e308, '{{1,2},{3,4}}', '"x"', '2026-01-01 00:00:00.000001+00');
-     insert into odd select i, repeat(chr(65 + i % 26), i * 37), decode(md5(i::text), 'hex'), i / 7.0, i / 3.0, array[i::text], to_jsonb(i), now()
-       from generate_series(5, 400) as i;
-     create table narrow (i int); insert into narrow select generate_series(1, 300000);
-     create table nothing (); insert into nothing default values; insert into nothing default values;
-     create table wide (i int, t text); insert into wide values (1, repeat('x', 9000000)), (2, repeat('yz', 100000));`,
-  );
+  database = await copyDatabase(cluster());
 }, 180_000);
 
 afterEach(() => {
@@ -42,12 +27,6 @@ afterEach(() => {
     server.close();
   }
 });
-
-function reached(transport: "plain" | "tls"): { url: string; caPem?: string } {
-  const url = cluster().plainUrl("postgres", database);
-  if (transport === "plain") return { url };
-  return { url: `${url}?sslmode=verify-full`, caPem: readFileSync(cluster().caFile, "utf8") };
-}
 
 /** What the script saw. That it ends by itself, and soon after its last word, is a part of every test. */
 async function onDeno(input: unknown): Promise<unknown> {
@@ -84,37 +63,32 @@ async function serve(onSocket: (socket: Socket) => void, path?: string): Promise
   return path === undefined ? (server.address() as AddressInfo).port : 0;
 }
 
-/** The bytes that psql writes, with what the server counts. */
-async function byPsql(): Promise<Record<string, unknown>> {
+/** What the script has to see of every table: what psql does, three times. */
+async function expectedCopies(): Promise<Record<string, unknown>> {
   const seen: Record<string, unknown> = {};
-  for (const table of tables) {
-    const bytes = execFileSync(
-      join(cluster().bin, "psql"),
-      ["-X", "-q", "-c", `\\copy ${table} to stdout`],
-      { env: { ...process.env, ...cluster().environment("postgres", database) }, maxBuffer: 64 * 1024 * 1024 },
-    );
-    const counted = await query(cluster().plainUrl("postgres", database), `select count(*)::int as n from ${table}`);
-    const rows = counted[0]?.["n"];
+  for (const table of copyTables) {
+    const { bytes, rows } = await byPsql(cluster(), database, table);
     const out = { rows, length: bytes.length, sha256: createHash("sha256").update(bytes).digest("hex") };
     seen[table] = { out, taken: rows, again: out };
   }
   return seen;
 }
 
-describe.each(["plain", "tls"] as const)("on Deno, over %s", (transport) => {
+describe.each(transports)("on Deno, over %s", (transport) => {
   it("COPY gives the bytes that psql writes, and takes them in again", async () => {
-    expect(await onDeno({ act: "copy", database: reached(transport), tables })).toEqual(await byPsql());
+    expect(await onDeno({ act: "copy", database: reached(cluster(), database, transport), tables: copyTables }))
+      .toEqual(await expectedCopies());
   });
 
   it("a query's result is whole, however the reads cut it", async () => {
-    expect(await onDeno({ act: "query", database: reached(transport) })).toEqual({
+    expect(await onDeno({ act: "query", database: reached(cluster(), database, transport) })).toEqual({
       wide: { rows: 3, whole: 3 },
       narrow: { rows: 50_000, whole: 50_000 },
     });
   });
 
   it("a session goes on after the reader threw, the server failed, or the source threw", async () => {
-    expect(await onDeno({ act: "go on", database: reached(transport) })).toEqual({
+    expect(await onDeno({ act: "go on", database: reached(cluster(), database, transport) })).toEqual({
       reader: "mine",
       serverOut: "22012",
       source: "mine",
@@ -126,7 +100,7 @@ describe.each(["plain", "tls"] as const)("on Deno, over %s", (transport) => {
 
   it("a session that the server ended says so, whatever was under way", async () => {
     const lost = { ended: "database_unreachable", after: "database_unreachable", closedInTime: true, gone: true };
-    expect(await onDeno({ act: "terminated", database: reached(transport) })).toEqual({
+    expect(await onDeno({ act: "terminated", database: reached(cluster(), database, transport) })).toEqual({
       "query": lost,
       "copy in": lost,
       "source left": true,
@@ -137,7 +111,7 @@ describe.each(["plain", "tls"] as const)("on Deno, over %s", (transport) => {
 
   it("closes within a second, and the server's side with it", async () => {
     const closed = { inTime: true, gone: true };
-    expect(await onDeno({ act: "close", database: reached(transport) })).toEqual({
+    expect(await onDeno({ act: "close", database: reached(cluster(), database, transport) })).toEqual({
       "idle": closed,
       "in a query": closed,
       "in a copy that waits": closed,
@@ -148,7 +122,7 @@ describe.each(["plain", "tls"] as const)("on Deno, over %s", (transport) => {
   });
 
   it("forty sessions, one after the other, leave nothing open", async () => {
-    expect(await onDeno({ act: "many", database: reached(transport) })).toEqual({
+    expect(await onDeno({ act: "many", database: reached(cluster(), database, transport) })).toEqual({
       sessionsGone: true,
       filesGone: true,
     });
@@ -167,14 +141,14 @@ it("on Deno, over a Unix socket, COPY gives and takes the same bytes", async () 
     }, join(folder, ".s.PGSQL.5432"));
     const { username, password } = new URL(cluster().plainUrl());
     const url = `postgresql://${username}:${password}@/${database}?host=${encodeURIComponent(folder)}`;
-    expect(await onDeno({ act: "copy", database: { url }, tables })).toEqual(await byPsql());
+    expect(await onDeno({ act: "copy", database: { url }, tables: copyTables })).toEqual(await expectedCopies());
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
 });
 
 it("on Deno, a session that cannot be opened says why and leaves nothing open", async () => {
-  const tls = reached("tls");
+  const tls = reached(cluster(), database, "tls");
   const at = (port: number) => {
     const url = new URL(tls.url);
     url.port = String(port);

@@ -69,18 +69,27 @@ describe("flags that npm kept", () => {
     const command = script.slice("backup:".length);
     const name = commandNames.find((each) => each === command);
     if (name === undefined) throw new Error(`no command ${command}`);
-    const error = failure(() => refuseSwallowedFlags(name, argv, npm(script, variables)));
+    const error = failure(() => refuseSwallowedFlags(name, argv, npm(script, variables), () => []));
     expect(error).toMatchObject({ code: "usage", exit: 2 });
     expect(error.hint.endsWith(`: ${line}`), error.hint).toBe(true);
   });
 
+  it("are seen in npm's own words where they leave nothing in the environment: --local", () => {
+    const environment = npm("backup:verify", { json: "true" });
+    const words = ["run", "backup:verify", "latest", "--no-global", "--json"];
+    const error = failure(() => refuseSwallowedFlags("verify", ["latest"], environment, () => words));
+    expect(error).toMatchObject({ code: "usage", exit: 2, message: "npm kept --json and --local for itself" });
+    expect(error.hint).toMatch(/: npm run -s backup:verify -- latest --json --local$/);
+  });
+
   it("are not looked for outside of npm run, where such variables are somebody's settings", () => {
-    expect(() => refuseSwallowedFlags("list", [], { npm_config_json: "true" })).not.toThrow();
-    expect(() => refuseSwallowedFlags("list", [], npm("deploy", { json: "true" }))).not.toThrow();
+    expect(() => refuseSwallowedFlags("list", [], { npm_config_json: "true" }, () => ["--no-global"])).not.toThrow();
+    expect(() => refuseSwallowedFlags("list", [], npm("deploy", { json: "true" }), () => ["--no-global"])).not
+      .toThrow();
   });
 
   it("are those of the command only: npm sets many variables of its own", () => {
     const environment = npm("backup:keygen", { user_agent: "npm/11", cache: "/c", yes: "true", noproxy: "" });
-    expect(() => refuseSwallowedFlags("keygen", [], environment)).not.toThrow();
+    expect(() => refuseSwallowedFlags("keygen", [], environment, () => ["run", "--loglevel", "silent"])).not.toThrow();
   });
 });
