@@ -102,7 +102,7 @@ export const commands = {
       help:
         "2024-01-09T12:00:00Z (with a zone), a position in the log such as 16/B374D848, or `latest`: all that is stored",
     }],
-    options: ["yes", "jobs", "before-xid", "without-table", "at-full", ...target, ...database, ...store],
+    options: ["yes", "jobs", "before-xid", "without-table", "at-full", "accepted", ...target, ...database, ...store],
     examples: [
       { line: "restore-point 2024-01-09T12:00:00Z", does: "plans a restore into a new database beside the source" },
       { line: "restore-point latest -- --target-db-url postgresql://postgres@host/postgres --yes", does: "restores" },

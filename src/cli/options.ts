@@ -113,6 +113,12 @@ export const options = {
     help:
       "leave this table empty, for one whose changes are not all in the stream; several with commas or repeated; exit 3",
   },
+  "accepted": {
+    type: "string",
+    multiple: true,
+    value: "id",
+    help: "start from this full backup although it was quarantined; several with commas or repeated",
+  },
   "at-full": {
     type: "string",
     value: "schema.table",

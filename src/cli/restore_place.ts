@@ -3,6 +3,7 @@ import { HoldfastError } from "../shared/errors.ts";
 import type { Manifest } from "../shared/format/manifest.ts";
 import type { Database } from "../shared/postgres/connection.ts";
 import { openDatabase } from "../shared/postgres/pg_connection.ts";
+import { restoreFailure } from "../shared/restore/sessions.ts";
 import type { Context } from "./context.ts";
 import { createDatabase, databaseExists, inDatabase, newDatabaseName } from "./new_database.ts";
 import { sourceDatabase, sourceOptions, targetDatabase } from "./open.ts";
@@ -46,7 +47,9 @@ export async function placeOf(
     async make() {
       const maker = await source.connect("holdfast:restore");
       try {
-        await createDatabase(maker, name, server);
+        await createDatabase(maker, name, server).catch((error: unknown) => {
+          throw restoreFailure(error, `database ${name}`, context.signal);
+        });
         context.note(`database ${name} was made`);
       } finally {
         await maker.close();

@@ -1,4 +1,5 @@
 /** A database as it was at a point of the change stream, planned, confirmed and restored. */
+import { unsettledWarnings } from "../shared/changes/coverage.ts";
 import { momentOf } from "../shared/changes/moment.ts";
 import type { Point } from "../shared/changes/replay.ts";
 import { planPoint, type PointPlan, restorePoint } from "../shared/changes/restore_point.ts";
@@ -22,6 +23,8 @@ import { afterLines, notConfirmed, restoreState, type ShownPlan, shownPlan } fro
 export interface TableChoices {
   readonly withoutTables: readonly string[];
   readonly atFull: readonly string[];
+  /** Ids of quarantined full backups, or their beginnings. */
+  readonly accepted: readonly string[];
 }
 
 /**
@@ -127,6 +130,7 @@ async function showPlan(deps: RestoreDeps, plan: PointPlan, choices: TableChoice
   const warnings = [
     ...choices.withoutTables.map((table) => `${table} is left out`),
     ...choices.atFull.map((table) => `${table} stays as of ${manifest.consistentAt}`),
+    ...unsettledWarnings(survey.unsettled, [...choices.withoutTables, ...choices.atFull]),
   ];
   if (place.isNew || goesOn === "replay") {
     const missing = manifest.notCaptured.map((one) => `${one.identity} is not in the backup: ${one.reason}`);

@@ -28,9 +28,15 @@ const needs: readonly Need[] = [
   { file: "/usr/bin/zstd", debian: "zstd" },
 ];
 
+/** The wrapper's package depends on the library that is meant; its path has the machine's architecture in it. */
+const movedClock: readonly Need[] = [{ file: "/usr/bin/faketime", debian: "faketime" }];
+
 /** Debian packages that are not there yet; `exists` answers for a path. */
-export function missingPackages(exists: (path: string) => boolean = existsSync): string[] {
-  return needs.filter((need) => !exists(need.file)).map((need) => need.debian);
+export function missingPackages(
+  exists: (path: string) => boolean = existsSync,
+  of: readonly Need[] = needs,
+): string[] {
+  return of.filter((need) => !exists(need.file)).map((need) => need.debian);
 }
 
 /**
@@ -39,11 +45,24 @@ export function missingPackages(exists: (path: string) => boolean = existsSync):
  * Errors: `packages_missing` without root or apt-get, or when apt-get fails.
  */
 export function ensurePostgres15(log: (line: string) => void = () => {}): PostgresBinaries {
-  const missing = missingPackages();
-  if (missing.length > 0) install(missing, log);
-  const still = missingPackages();
-  if (still.length > 0) throw new HoldfastError("packages_missing", `not there after installing: ${still.join(", ")}`);
+  ensure(needs, log);
   return { version: 15, bin: "/usr/lib/postgresql/15/bin" };
+}
+
+/**
+ * For tests: what a server has in `LD_PRELOAD` to read a clock that can be moved, from Debian's package faketime. Installs
+ * it as `ensurePostgres15` does. `$LIB` is for the loader to fill in. Errors: `packages_missing`.
+ */
+export function ensureFaketime(log: (line: string) => void = () => {}): string {
+  ensure(movedClock, log);
+  return "/usr/$LIB/faketime/libfaketime.so.1";
+}
+
+function ensure(wanted: readonly Need[], log: (line: string) => void): void {
+  const missing = missingPackages(existsSync, wanted);
+  if (missing.length > 0) install(missing, log);
+  const still = missingPackages(existsSync, wanted);
+  if (still.length > 0) throw new HoldfastError("packages_missing", `not there after installing: ${still.join(", ")}`);
 }
 
 function install(packages: readonly string[], log: (line: string) => void): void {

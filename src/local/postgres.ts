@@ -39,6 +39,8 @@ export interface ClusterOptions {
   readonly durable?: boolean;
   /** Server settings by name, on top of the stack's own. */
   readonly settings?: Readonly<Record<string, string>>;
+  /** Environment variables of the server's processes, on top of what they always have. */
+  readonly environment?: Readonly<Record<string, string>>;
   /** One line for each step that takes long, such as installing packages. */
   readonly log?: (line: string) => void;
 }
@@ -57,7 +59,12 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
   const debian = ensurePostgres15(options.log);
   const binaries = options.version === 15 ? debian : postgres17();
   const directory = options.directory ?? newDirectory();
-  const postmaster = new Postmaster(binaries, join(directory, "data"), join(directory, "server.log"));
+  const postmaster = new Postmaster(
+    binaries,
+    join(directory, "data"),
+    join(directory, "server.log"),
+    options.environment,
+  );
   if (existsSync(join(directory, "cluster.json"))) {
     const known = readClusterFile(directory);
     if (known.version !== options.version || known.platform !== options.platform) {

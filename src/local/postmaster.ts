@@ -22,9 +22,17 @@ export class Postmaster {
   readonly binaries: PostgresBinaries;
   readonly dataDirectory: string;
   readonly logFile: string;
+  readonly #environment: Readonly<Record<string, string>>;
   #child: ChildProcess | undefined;
 
-  constructor(binaries: PostgresBinaries, dataDirectory: string, logFile: string) {
+  /** `environment`: of the server's processes, on top of what they always have. */
+  constructor(
+    binaries: PostgresBinaries,
+    dataDirectory: string,
+    logFile: string,
+    environment: Readonly<Record<string, string>> = {},
+  ) {
+    this.#environment = environment;
     this.binaries = binaries;
     this.dataDirectory = dataDirectory;
     this.logFile = logFile;
@@ -58,7 +66,10 @@ export class Postmaster {
 
   #spawn(port: number): ChildProcess {
     const log = openSync(this.logFile, "a", 0o640);
+    // Not of the program that changes the user: what it preloads would be the first user's.
+    const more = Object.entries(this.#environment).map(([name, value]) => `${name}=${value}`);
     const [command, ...rest] = asServerUser([
+      ...(more.length > 0 ? ["env", ...more] : []),
       join(this.binaries.bin, "postgres"),
       ...["-D", this.dataDirectory, "-p", String(port)],
     ]);

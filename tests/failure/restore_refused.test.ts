@@ -100,29 +100,6 @@ describe("a restore that cannot go on", () => {
       .toEqual([]);
   });
 
-  it("says target_full when the disk is full, and goes on once there is room", async () => {
-    const target = await freshDatabase(cluster);
-    let copies = 0;
-    const full = wrapped(databaseOf(cluster, "postgres", target), (connection) => ({
-      ...connection,
-      copyIn: async (text, rows) => {
-        // The server's own error, in the very transaction of the chunk.
-        if (++copies === 4) {
-          await connection.execute(
-            "do $$ begin raise exception 'could not extend file: No space left on device' using errcode = '53100'; end $$",
-          );
-        }
-        return await connection.copyIn(text, rows);
-      },
-    }));
-    await expect(restoreBackup(await depsFor(target, { target: full }), backup.id)).rejects.toMatchObject({
-      code: "target_full",
-      hint: expect.stringContaining("goes on"),
-    });
-    expect(copies).toBeGreaterThanOrEqual(4);
-    await endsWell(target);
-  });
-
   it("goes on after the store was away", async () => {
     const target = await freshDatabase(cluster);
     let reads = 0;

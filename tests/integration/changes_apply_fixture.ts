@@ -117,7 +117,7 @@ export async function makePair(cluster: Cluster, sql: string = ""): Promise<Pair
       return rows.map((row) => decodeMessage(fromHex(row["data"] ?? "")));
     },
     rows: async (table) => {
-      const text = `select t::text as row from only ${table} as t order by 1`;
+      const text = `select whole_row::text as row from only ${table} as whole_row order by 1`;
       const read = async (connection: Connection) => (await connection.query(text)).map((row) => row["row"] ?? "");
       return { source: await read(source), target: await read(target) };
     },

@@ -142,8 +142,8 @@ export async function tableHashes(url: string, schemas: readonly string[] = ["ap
   for (const { name } of tables) {
     const [row] = await query(
       url,
-      `select count(*) || ':' || md5(coalesce(string_agg(t::text, e'\\n' order by t::text collate "C"), '')) as hash
-         from only ${String(name)} as t`,
+      `select count(*) || ':' || md5(coalesce(string_agg(whole_row::text, e'\\n' order by whole_row::text collate "C"), '')) as hash
+         from only ${String(name)} as whole_row`,
     );
     found[String(name)] = String(row?.["hash"]);
   }

@@ -82,8 +82,8 @@ async function hashes(client: pg.Client): Promise<Map<string, string>> {
   const found = new Map<string, string>();
   for (const { name } of tables) {
     const { rows } = await client.query<{ hash: string }>(
-      `select concat_ws(' ', count(*), sum(hashtextextended(t::text, 1)::numeric), sum(hashtextextended(t::text, 2)::numeric)) as hash
-       from only ${name} as t`,
+      `select concat_ws(' ', count(*), sum(hashtextextended(whole_row::text, 1)::numeric), sum(hashtextextended(whole_row::text, 2)::numeric)) as hash
+       from only ${name} as whole_row`,
     );
     found.set(name, rows[0]?.hash ?? "");
   }

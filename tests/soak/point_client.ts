@@ -4,6 +4,8 @@ import pg from "pg";
 export type Rows = readonly Readonly<Record<string, unknown>>[];
 
 export class Session {
+  /** The statement that was sent last. */
+  latest = "";
   readonly #client: pg.Client;
 
   private constructor(client: pg.Client) {
@@ -20,6 +22,7 @@ export class Session {
 
   /** Rows of the last statement. */
   async query(sql: string): Promise<Rows> {
+    this.latest = sql;
     const result: unknown = await this.#client.query(sql);
     const last = Array.isArray(result) ? result.at(-1) : result;
     return (last as pg.QueryResult<Record<string, unknown>>).rows;

@@ -99,6 +99,7 @@ export class History {
     }
   }
 
+  /** A step that throws leaves its transaction and its locks to the end of the session: no statement follows that would fail as well. */
   #start(step: (session: Session, random: Random) => Promise<void>, seed: number): void {
     const random = seeded(seed);
     const work = async () => {
@@ -106,6 +107,11 @@ export class History {
       try {
         await session.query("set lock_timeout = '700ms'");
         while (!this.#stopped) await step(session, random);
+      } catch (error) {
+        const what = error instanceof Error ? error.message : String(error);
+        throw new Error(`a session of the history: ${what} (${stateOf(error)}), at: ${session.latest}`, {
+          cause: error,
+        });
       } finally {
         await session.end();
       }
@@ -141,9 +147,8 @@ export class History {
       if (!expectedErrors.has(stateOf(error) ?? "")) throw error;
       await session.query("rollback");
       this.#count(`rolled back by ${stateOf(error)}`);
-    } finally {
-      await session.query("select pg_advisory_unlock_all()");
     }
+    await session.query("select pg_advisory_unlock_all()");
     if (prepared !== null) await this.#endPrepared(session, random, prepared, what);
     await session.query(`select pg_sleep(${random.below(30) / 1000})`);
   }
@@ -160,12 +165,9 @@ export class History {
       this.#count("prepared and rolled back");
       return;
     }
-    try {
-      await this.#commit(session, `commit prepared '${name}'`, xid, ["prepared:", ...what], false);
-      this.#count("prepared");
-    } finally {
-      await session.query("select pg_advisory_unlock_all()");
-    }
+    await this.#commit(session, `commit prepared '${name}'`, xid, ["prepared:", ...what], false);
+    await session.query("select pg_advisory_unlock_all()");
+    this.#count("prepared");
   }
 
   async #work(session: Session, random: Random, what: string[]): Promise<void> {

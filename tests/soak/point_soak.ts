@@ -49,6 +49,9 @@ export async function soakPoint(options: SoakOptions): Promise<SoakResult> {
       } else options.say(`${label}: equal`);
     }
     return { problems, restored: options.targets, commits: past.order.length, counts: past.history.counts };
+  } catch (error) {
+    const why = error instanceof Error ? `${error.message} ${causeOf(error)}` : String(error);
+    throw new Error(`${options.variant}, seed ${options.seed}: ${why}; ${serverErrors(source)}`, { cause: error });
   } finally {
     await source.cluster.destroy();
   }
@@ -71,20 +74,14 @@ async function live(source: Source, options: SoakOptions, random: Random): Promi
   await history.begin();
   let draining = true;
   let coveredUntil = "";
-  let failed = 0;
   const drains = (async () => {
     const own = seeded(options.seed + 1);
     const session = await Session.open(url);
     try {
       while (draining) {
-        const result = await drainOnce(source, own).catch((error: unknown) => {
-          // The next drain goes on where this one failed.
-          options.say(`a drain failed: ${error instanceof Error ? error.message : String(error)}`);
-          if (++failed > 20) throw error;
-          return null;
-        });
-        if (result !== null && result.gap !== null) throw new Error(`the chain ended: ${result.gap}`);
-        coveredUntil = result?.coveredUntil ?? coveredUntil;
+        const { gap, coveredUntil: until } = await drainOnce(source, own);
+        if (gap !== null) throw new Error(`the chain ended: ${gap}`);
+        coveredUntil = until ?? coveredUntil;
         await session.query(`select pg_sleep(${own.below(800) / 1000})`);
       }
     } finally {
@@ -125,7 +122,7 @@ async function readWindow(url: string, coveredUntil: string): Promise<Window> {
   const fulls = await ask(
     url,
     `select wal_lsn::text as lsn, ${micros("consistent_at")} as at from backup.runs
-      where kind = 'full' and status = 'succeeded' order by consistent_at`,
+      where kind = 'full' and status in ('succeeded', 'quarantined') order by consistent_at`,
   );
   const [last] = await ask(
     url,
@@ -154,7 +151,7 @@ async function check(source: Source, past: Past, point: Point, name: string): Pr
       await restorePoint(restoreDeps, await planPoint(restoreDeps, point));
     } catch (error) {
       const why = error instanceof Error ? `${error.message} ${causeOf(error)}` : String(error);
-      return [`refused: ${why}; the server's log ends: ${readFileSync(cluster.logFile, "utf8").slice(-1500)}`];
+      return [`refused: ${why}; ${serverErrors(source)}`];
     }
     return await compare(url, past, heldAt(past.order, point));
   } finally {
@@ -192,7 +189,8 @@ async function compare(url: string, { order, history }: Past, held: number): Pro
     for (const row of await session.query("select id, last::int as last, turns from app.accounts")) {
       const account = expected.get(Number(row["id"]));
       if ((account?.last ?? null) !== row["last"] || (account?.turns ?? 0) !== row["turns"]) {
-        problems.push(`account ${row["id"]} was last changed by ${row["last"]} instead of ${account?.last}`);
+        const due = account === undefined ? "nobody" : `${account.last} in ${account.turns} turns`;
+        problems.push(`account ${row["id"]}: last ${row["last"]} in ${row["turns"]} turns instead of ${due}`);
       }
     }
     return problems;
@@ -212,6 +210,13 @@ function around({ order, history }: Past, point: Point): string {
         (known.get(commit.xid) ?? ["transfer"]).map((sql) => sql.replace(/\s+/g, " ").slice(0, 120)).join(" / ")
       }`;
   return `last ${line(order.slice(0, held).findLast(({ xid }) => known.has(xid)))} | then ${line(order[held])}`;
+}
+
+/** The last errors of the server, those among them that a history expects. */
+function serverErrors({ cluster }: Source): string {
+  const lines = readFileSync(cluster.logFile, "utf8").split("\n");
+  const errors = lines.flatMap((line, at) => /(ERROR|FATAL|PANIC): /.test(line) ? lines.slice(at, at + 3) : []);
+  return `the server's last errors: ${errors.slice(-24).join("\n")}`;
 }
 
 function causeOf(error: Error): string {

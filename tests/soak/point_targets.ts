@@ -19,7 +19,8 @@ export function heldAt(order: readonly Ordered[], point: Point): number {
   const first = order.findIndex((commit) => {
     switch (point.by) {
       case "lsn":
-        return commit.endLsn > point.lsn;
+        // Of a place in the midst of a record: the commit that begins before it belongs to it.
+        return commit.startLsn >= point.lsn;
       case "time":
         return commit.at > point.at;
       case "before_xid":

@@ -105,7 +105,8 @@ const works: readonly Work[] = [
     `insert into app.parts select i, 1 + i % 2, 'v' || i from generate_series(${r.below(500)}, ${r.below(500)}) as i
             on conflict do nothing`,
   (r) =>
-    `update app.parts set k = 3 - k where id % 11 = ${r.below(11)}
+    // Not those of the third partition, which is there at times: there is no other for them to go to.
+    `update app.parts set k = 3 - k where k < 3 and id % 11 = ${r.below(11)}
             and not exists (select from app.parts as p where p.id = parts.id and p.k = 3 - parts.k)`,
   (r) => `delete from app.parts where id % 19 = ${r.below(19)}`,
   (r) => `insert into app.parents select i, 'p' from generate_series(1, ${r.below(80)}) as i on conflict do nothing`,

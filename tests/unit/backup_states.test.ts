@@ -1,19 +1,20 @@
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { runStates, taskStates } from "../../src/shared/jobs/states.ts";
 import { holdfastVersion } from "../../src/shared/backup/deps.ts";
 
 const root = new URL("../../", import.meta.url);
-const sql = readFileSync(new URL("supabase/migrations/20261121000400_holdfast_runs.sql", root), "utf8");
+const migrations = new URL("supabase/migrations/", root);
+const sql = readdirSync(migrations).sort().map((file) => readFileSync(new URL(file, migrations), "utf8")).join("\n");
 
-/** The names in the check `status_is_known` of a table of the migration. */
+/** The names in the check `status_is_known` of a table. */
 function statesOf(table: string): string[] {
   const body = sql.slice(sql.indexOf(`create table backup.${table} (`));
   const list = /constraint status_is_known check \(status in \(([^)]*)\)/.exec(body)?.[1] ?? "";
   return [...list.matchAll(/'([a-z]+)'/g)].map((found) => found[1] ?? "");
 }
 
-/** The text of one SQL function of the migration. */
+/** The text of one SQL function. */
 function functionText(name: string): string {
   const start = sql.indexOf(`create function backup.${name}(`);
   return start < 0 ? "" : sql.slice(start, sql.indexOf("\n$$;", start));

@@ -1,7 +1,7 @@
 /** Segments as bytes, and the order in which a listing's segments follow each other. */
 import { describe, expect, it } from "vitest";
 import { inOrder, type ListedSegment } from "../../src/shared/changes/chain_reader.ts";
-import { uncoveredTables } from "../../src/shared/changes/coverage.ts";
+import { uncoveredTables, unsettledTables, unsettledWarnings } from "../../src/shared/changes/coverage.ts";
 import {
   decodeSegment,
   encodeSegment,
@@ -165,5 +165,25 @@ describe("tables that the stream does not carry", () => {
     expect(seen([at(null), at(1), at(1)])).toHaveLength(1);
     expect(seen([at(5), at(null), at(6)])).toHaveLength(1);
     expect(seen([at(5), at(0)]), "counters that were reset cannot clear a table").toHaveLength(1);
+  });
+
+  it("are named once the server has begun to count anew, whatever it counted before and after", () => {
+    const counting = (countedSince: string, updated: number | null) => ({ ...at(updated), countedSince });
+    expect(seen([counting("1", 0), counting("1", 0)])).toEqual([]);
+    expect(seen([counting("1", 0), counting("2", 0)])).toHaveLength(1);
+    expect(seen([counting("1", null), counting("2", 0)]), "it was covered before").toEqual([]);
+  });
+
+  it("are in doubt until the server must have counted what was done before the point", () => {
+    const last = at(0);
+    const before = (seconds: number) => new Date(Date.parse(last.takenAt) - seconds * 1000).toISOString();
+    expect(unsettledTables(last, before(59))).toEqual([{ schema: "app", name: "t", reason: "why" }]);
+    expect(unsettledTables(last, before(60))).toEqual([]);
+    expect(unsettledTables(last, null)).toHaveLength(1);
+    expect(unsettledTables(at(null), before(0))).toEqual([]);
+    expect(unsettledWarnings([{ schema: "app", name: "T", reason: "" }], [])).toEqual([
+      expect.stringContaining('missing in app."T"'),
+    ]);
+    expect(unsettledWarnings([{ schema: "app", name: "T", reason: "" }], ['app."T"'])).toEqual([]);
   });
 });

@@ -69,9 +69,41 @@ describe("a row of the DDL log", () => {
     expect(ran(transaction, { tag: "CREATE TABLE", objects: [table("public.b")], query })).toBe(
       "create table b (y int)",
     );
-    expect(ran(transaction, { what: "drop", tag: "DROP TABLE", objects: [table("public.a")], query })).toBe(
-      "drop table a",
+  });
+
+  it("of a drop names what was dropped, whatever its text says and under which path", () => {
+    const dropped = (objects: readonly unknown[], tag = "DROP TABLE") => {
+      const step = new DdlTransaction().next(rowOf({ what: "drop", tag, objects, query: "select tidy_up()" } as Given));
+      return step.do === "run" ? step.statements : step.do;
+    };
+    expect(dropped([table("app.a"), { ...table("app.v"), type: "view", original: false }])).toEqual([
+      "drop table if exists app.a cascade",
+    ]);
+    expect(dropped([{ type: "policy", identity: "p on app.a", schema: null, oid: 1 }], "DROP POLICY")).toEqual([
+      "drop policy if exists p on app.a cascade",
+    ]);
+    expect(dropped([{ type: "cast", identity: "(text AS app.mood)", schema: null, oid: 1 }], "DROP CAST")).toBe(
+      "refuse",
     );
+  });
+
+  it("takes what the object has become, where the log says it, and the text of a table only where it says more", () => {
+    const view = (query: string) =>
+      new DdlTransaction().next(
+        rowOf({
+          tag: "CREATE VIEW",
+          query,
+          objects: [{
+            type: "view",
+            identity: "app.v",
+            schema: "app",
+            oid: 1,
+            made: { sql: "create view app.v as select 1" },
+          }],
+        } as Given),
+      ).do;
+    expect(view("create view v as select 1")).toBe("define");
+    expect(view("select make_view()")).toBe("define");
   });
 
   it("passes over statements of the string that did nothing, or made something temporary", () => {

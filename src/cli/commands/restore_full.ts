@@ -65,7 +65,7 @@ export async function run(context: Context): Promise<Outcome> {
   return { exit: 0, document: { ...result, database: place.database.label }, lines };
 }
 
-const noChoices = { withoutTables: [], atFull: [] };
+const noChoices = { withoutTables: [], atFull: [], accepted: [] };
 
 /** Where the incremental that `wanted` names ends; only the database knows its id. Throws `error` when it names none. */
 async function endOfIncremental(context: Context, wanted: string, error: unknown): Promise<Point> {

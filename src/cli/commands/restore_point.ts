@@ -13,6 +13,7 @@ export async function run(context: Context): Promise<Outcome> {
   return await restoreToPoint(context, pointOf(words, settings), {
     withoutTables: parseTableNames(settings.get("without-table"), "without-table"),
     atFull: parseTableNames(settings.get("at-full"), "at-full"),
+    accepted: (settings.get("accepted") ?? "").split(",").map((id) => id.trim()).filter((id) => id !== ""),
   });
 }
 

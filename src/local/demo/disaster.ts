@@ -32,7 +32,7 @@ export async function rowHashes(client: pg.Client): Promise<Map<string, string>>
   for (const { name } of tables) {
     const { rows } = await client.query<{ hash: string }>(
       `select md5(coalesce(string_agg(r.hash, '' order by r.hash), '')) as hash
-       from (select md5(t::text) as hash from only ${name} as t) as r`,
+       from (select md5(whole_row::text) as hash from only ${name} as whole_row) as r`,
     );
     hashes.set(name, rows[0]?.hash ?? "");
   }

@@ -23,6 +23,16 @@ export interface Counts {
 
 export type TruncateOptions = Pick<Truncate, "cascade" | "restartIdentity">;
 
+/** What a target takes otherwise than the stream has it, by `sqlNameOf` its tables. */
+export interface TargetRules {
+  /** Columns whose values are left out. Never all of those by which rows are found again. */
+  readonly columnsLost: ReadonlyMap<string, ReadonlySet<string>>;
+  /** Emptied by DELETE: tables that the stream does not know may refer to them. */
+  readonly notTruncated: ReadonlySet<string>;
+}
+
+const asStreamed: TargetRules = { columnsLost: new Map(), notTruncated: new Set() };
+
 /** What a change and a value cost beside their characters, in bytes, measured roughly on V8. */
 const changeBytes = 100;
 const valueBytes = 24;
@@ -37,6 +47,10 @@ type Gathered =
 
 interface GatheredTable {
   readonly relation: Relation;
+  /** With the columns that the target takes. */
+  readonly taken: Relation;
+  /** Places of these columns in a streamed row; null: all of them. */
+  readonly places: readonly number[] | null;
   gathered: Gathered;
 }
 
@@ -47,11 +61,16 @@ interface GatheredTable {
  * else writes to the tables.
  */
 export class RowGroup {
+  readonly #rules: TargetRules;
   readonly #tables = new Map<number, GatheredTable>();
   readonly #truncates: { readonly relations: readonly Relation[]; readonly options: TruncateOptions }[] = [];
   #counts = { inserted: 0, updated: 0, deleted: 0 };
   #changes = 0;
   #bytes = 0;
+
+  constructor(rules: TargetRules = asStreamed) {
+    this.#rules = rules;
+  }
 
   /** Row changes and truncates since `clear`. */
   get changes(): number {
@@ -64,12 +83,13 @@ export class RowGroup {
   }
 
   /**
-   * `relation` is the one that `change` names. The change's values are kept, not copied.
+   * `relation` is the one that the change names. The change's values are kept, not copied.
    * Errors: `counts_differ` when the change contradicts an earlier one; `internal` when the relation has other columns
    * than before, or the message lacks what it should have. The group is of no use after an error.
    */
-  add(relation: Relation, change: RowChange): void {
-    const gathered = this.#table(relation).gathered;
+  add(relation: Relation, streamed: RowChange): void {
+    const { gathered, places } = this.#table(relation);
+    const change = places === null ? streamed : atPlaces(streamed, places);
     if (gathered.by === "key") gathered.fold.add(change);
     else if (gathered.by === "row") gathered.changes.push(change);
     else if (change.kind === "insert") gathered.rows.push(change.row);
@@ -85,7 +105,10 @@ export class RowGroup {
 
   /** Empties the tables at this place in the stream; what was gathered of them does not matter any more. */
   truncate(relations: readonly Relation[], options: TruncateOptions): void {
-    for (const relation of relations) this.#table(relation).gathered = nothingYet(relation);
+    for (const relation of relations) {
+      const table = this.#table(relation);
+      table.gathered = nothingYet(table.taken);
+    }
     this.#truncates.push({ relations, options });
     this.#changes++;
     this.#bytes += changeBytes;
@@ -95,20 +118,30 @@ export class RowGroup {
    * Writes everything, in the caller's transaction, which must be rolled back after an error. The group stays as it is.
    * Errors: `counts_differ` when the target does not have exactly the rows that change (named: table and numbers);
    * `target_differs` for a table, a column or an index that the target lacks; those of the connection.
+   * `onTable` is called after each table.
    */
-  async apply(connection: Connection): Promise<Counts> {
+  async apply(connection: Connection, onTable: (name: string) => void = () => {}): Promise<Counts> {
     const tables = [...this.#tables.values()];
     if (tables.length > 0) {
-      const targets = await readTargetTables(connection, tables.map(({ relation }) => relation));
+      const targets = await readTargetTables(connection, tables.map(({ taken }) => taken));
       const targetOf = (relation: Relation): TargetTable => {
         const target = targets.get(sqlNameOf(relation));
         if (target === undefined) throw new HoldfastError("internal", "a table of the group was not looked up");
         return target;
       };
       for (const { relations, options } of this.#truncates) {
-        if (relations.length > 0) await connection.execute(truncateStatement(relations.map(targetOf), options));
+        const emptied = relations.map(targetOf);
+        const truncated = emptied.filter(({ sqlName }) => !this.#rules.notTruncated.has(sqlName));
+        if (truncated.length > 0) await connection.execute(truncateStatement(truncated, options));
+        for (const target of emptied) {
+          if (!truncated.includes(target)) await connection.execute(`delete from only ${target.sqlName}`);
+        }
       }
-      for (const table of tables) await applyTable(connection, table, targetOf(table.relation));
+      for (const table of tables) {
+        const target = targetOf(table.relation);
+        await applyTable(connection, table, target);
+        onTable(target.sqlName);
+      }
     }
     return { ...this.#counts };
   }
@@ -124,7 +157,9 @@ export class RowGroup {
   #table(relation: Relation): GatheredTable {
     const table = this.#tables.get(relation.oid);
     if (table === undefined) {
-      const added = { relation, gathered: nothingYet(relation) };
+      const taken = takenOf(relation, this.#rules);
+      const places = taken === relation ? null : taken.columns.map((column) => relation.columns.indexOf(column));
+      const added = { relation, taken, places, gathered: nothingYet(taken) };
       this.#tables.set(relation.oid, added);
       return added;
     }
@@ -132,6 +167,29 @@ export class RowGroup {
       throw new HoldfastError("internal", `${sqlNameOf(relation)} changed its columns within a group`);
     }
     return table;
+  }
+}
+
+/** The relation as a target takes it; the same object where it takes all of it. */
+export function takenOf(relation: Relation, { columnsLost }: TargetRules): Relation {
+  const lost = columnsLost.get(sqlNameOf(relation));
+  if (lost === undefined || !relation.columns.some(({ name }) => lost.has(name))) return relation;
+  return { ...relation, columns: relation.columns.filter(({ name }) => !lost.has(name)) };
+}
+
+function atPlaces(change: RowChange, places: readonly number[]): RowChange {
+  const pick = (values: readonly Value[]) => places.map((at) => values[at] ?? null);
+  const pickOld = <Old extends { readonly values: readonly Value[] }>(old: Old) => ({
+    ...old,
+    values: pick(old.values),
+  });
+  switch (change.kind) {
+    case "insert":
+      return { ...change, row: pick(change.row) };
+    case "update":
+      return { ...change, row: pick(change.row), old: change.old === null ? null : pickOld(change.old) };
+    case "delete":
+      return { ...change, old: pickOld(change.old) };
   }
 }
 
@@ -143,13 +201,13 @@ function nothingYet(relation: Relation): Gathered {
 }
 
 async function applyTable(connection: Connection, table: GatheredTable, target: TargetTable): Promise<void> {
-  const { relation: { columns }, gathered } = table;
+  const { taken: { columns }, gathered } = table;
   if (gathered.by === "nothing") return await insertRows(connection, target, columns, gathered.rows);
   if (gathered.by === "key") {
     const keys = columns.filter(({ isKey }) => isKey).map(({ name }) => name);
     return await applyKeyed(connection, target, columns, keys, gathered.fold);
   }
-  const index = totalIndex(target, table.relation);
+  const index = totalIndex(target, table.taken);
   if (index !== undefined) {
     const isKey = columns.map(({ name }) => index.columns.some((column) => column.name === name));
     const fold = new KeyedFold(target.sqlName, isKey.flatMap((is, at) => is ? [at] : []));

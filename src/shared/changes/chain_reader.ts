@@ -3,6 +3,7 @@ import type { EpochSource } from "../crypto/epoch.ts";
 import { HoldfastError } from "../errors.ts";
 import type { Compressor } from "../format/compressor.ts";
 import { parseSegmentName, prefixes, type SegmentName } from "../format/layout.ts";
+import { readAhead } from "../store/read_ahead.ts";
 import type { Store } from "../store/store.ts";
 import { formatLsn } from "./lsn.ts";
 import { type OpenedSegment, openSegment } from "./segment.ts";
@@ -75,8 +76,8 @@ export async function* readChain(
   segments: readonly ListedSegment[],
 ): AsyncGenerator<OpenedSegment> {
   let before: OpenedSegment | null = null;
-  for (const listed of segments) {
-    const opened: OpenedSegment = await openSegment(deps, listed.name, await deps.store.read(listed.name));
+  for await (const { object, bytes } of readAhead(deps.store, segments)) {
+    const opened: OpenedSegment = await openSegment(deps, object.name, bytes);
     if (before !== null) checkLink(before, opened);
     yield opened;
     before = opened;

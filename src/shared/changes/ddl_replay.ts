@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { HoldfastError } from "../errors.ts";
 import { quoteIdent, quoteLiteral } from "../schema/quote.ts";
+import { description, missingValues } from "./definition_format.ts";
 import { leadingWords, splitStatements } from "./statements.ts";
 
 const object = z.object({
@@ -14,6 +15,9 @@ const object = z.object({
   original: z.boolean().optional(),
   /** Of a rewrite: bits of `pg_event_trigger_table_rewrite_reason()`. */
   reason: z.int().optional(),
+  /** What it is now, where the text does not say it; null also where it is of a kind that this version does not know. */
+  made: description.nullish().catch(null),
+  missing: missingValues.optional(),
 });
 export type DdlObject = z.infer<typeof object>;
 
@@ -55,9 +59,23 @@ export function readDdlRow(values: ReadonlyMap<string, string | null>): DdlRow {
   };
 }
 
+/** The objects become what the row says. `dropped`: columns that went in this transaction. */
+export interface Define {
+  readonly do: "define";
+  readonly dropped: ReadonlySet<string>;
+  readonly names: string;
+}
+
 /** What the target has to do at one row of the log. */
 export type DdlStep =
-  | { readonly do: "run"; readonly statements: readonly string[]; readonly names: string }
+  /** `otherwise`: what to do where the statements fail, or make another table than the row says. */
+  | {
+    readonly do: "run";
+    readonly statements: readonly string[];
+    readonly otherwise: Define | null;
+    readonly names: string;
+  }
+  | Define
   /** Another row of the same statement does it, or nothing is left to do. */
   | { readonly do: "nothing" }
   /** Rows of these tables were computed anew: what follows cannot be known until the next full backup. */
@@ -77,11 +95,13 @@ const longestQuery = 1_000_000;
 
 /**
  * Walks the rows of one transaction in order. A statement's text is used only where it stands alone for what happened:
- * the string that the client sent holds as many commands as the log has rows of it, in the same order.
+ * the string that the client sent holds as many commands as the log has rows of it, in the same order. Elsewhere the
+ * objects are made what the log says they became.
  */
 export class DdlTransaction {
   /** Statements of each string that are left to be told of. */
   readonly #left = new Map<string, string[]>();
+  readonly #dropped = new Set<string>();
 
   /** What to do at this row. */
   next(row: DdlRow): DdlStep {
@@ -91,24 +111,31 @@ export class DdlTransaction {
     }
     if (row.what === "uncovered") return { do: "close", tables: tablesOf(row), names };
     if (row.what === "rewrite") return rewriteStep(row, names);
-    // A drop's objects come beside its command's row only where the command has one; DROP itself has none.
-    if (row.what === "drop" && !/^DROP /.test(row.tag)) return { do: "nothing" };
-    if (row.objects.every((one) => one.extension === true)) return { do: "nothing" };
-    // Views are refreshed in the end, whoever asked for it here; an index that is built anew is the same one.
-    if (row.tag === "REFRESH MATERIALIZED VIEW" || row.tag === "REINDEX") return { do: "nothing" };
-    const left = this.#leftOf(row.query);
-    // Those that did nothing (IF EXISTS), or nothing that lasts (temporary tables), have no row.
-    const position = left.findIndex((one) => isCommand(one, row.tag) && isNamedIn(one, row));
-    const [statement] = position < 0 ? [] : left.splice(0, position + 1).slice(-1);
-    if (statement === undefined) {
-      return { do: "refuse", names, why: "it was made inside a function, a DO block or a script" };
+    if (row.what === "drop") {
+      for (const { type, identity } of row.objects) if (type === "table column") this.#dropped.add(identity ?? "");
+      // A drop's objects come beside its command's row only where the command has one; DROP itself has none.
+      if (!/^DROP /.test(row.tag)) return { do: "nothing" };
     }
-    if (row.tag === "CREATE TABLE AS" || row.tag === "SELECT INTO" || row.tag === "CREATE MATERIALIZED VIEW") {
-      return { do: "refuse", names, why: "its rows came from a query" };
+    if (row.objects.every((one) => one.extension === true)) return { do: "nothing" };
+    // Views have their rows in the end, whoever asked for it here; `made` says whether they have any.
+    if (row.tag === "REFRESH MATERIALIZED VIEW" && row.objects.every((one) => one.made == null)) {
+      return { do: "nothing" };
+    }
+    // An index that is built anew is the same one.
+    if (row.tag === "REINDEX") return { do: "nothing" };
+    const statement = this.#statementOf(row);
+    const defined = this.#define(row, names);
+    if (row.what === "drop") {
+      const statements = dropStatements(row);
+      if (statements !== null) return { do: "run", names, statements, otherwise: null };
+    } else if (defined !== null && (statement === null || !isSaidByText(row, statement))) return defined;
+    if (statement === null || isComputed(row, statement)) {
+      return { do: "refuse", names, why: "it was done inside a function, a DO block, a script or by a query" };
     }
     return {
       do: "run",
       names,
+      otherwise: defined,
       statements: [
         `set local search_path = ${searchPathOf(row)}`,
         `set local role ${quoteIdent(row.role)}`,
@@ -120,6 +147,19 @@ export class DdlTransaction {
     };
   }
 
+  #statementOf(row: DdlRow): string | null {
+    const left = this.#leftOf(row.query);
+    // Those that did nothing (IF EXISTS), or nothing that lasts (temporary tables), have no row.
+    const position = left.findIndex((one) => isCommand(one, row.tag) && isNamedIn(one, row));
+    return position < 0 ? null : left.splice(0, position + 1).at(-1) ?? null;
+  }
+
+  #define(row: DdlRow, names: string): Define | null {
+    const isDescribed = row.what === "command" &&
+      row.objects.every((one) => one.extension === true || one.made != null);
+    return isDescribed ? { do: "define", names, dropped: new Set(this.#dropped) } : null;
+  }
+
   #leftOf(query: string): string[] {
     let left = this.#left.get(query);
     if (left === undefined) {
@@ -128,6 +168,63 @@ export class DdlTransaction {
     }
     return left;
   }
+}
+
+const fromQueries = new Set([
+  "CREATE TABLE AS",
+  "SELECT INTO",
+  "CREATE MATERIALIZED VIEW",
+  "REFRESH MATERIALIZED VIEW",
+]);
+
+/**
+ * A table's text says more than its description (statistics targets, options of its indexes), and what it made can be
+ * compared. Descriptions of all else are whole, and hang on nobody's search path.
+ */
+function isSaidByText(row: DdlRow, statement: string): boolean {
+  return !isComputed(row, statement) && row.objects.some((one) => one.made != null && "table" in one.made);
+}
+
+/** Did the command compute what its text does not say: rows or columns of a query, bounds, the time? */
+function isComputed(row: DdlRow, statement: string): boolean {
+  return fromQueries.has(row.tag) || /\bfor\s+values\b|'(?:now|today|tomorrow|yesterday)'/i.test(statement);
+}
+
+/** Its rows are in the stream before the row of the log, which is written when the command is over. */
+export function isTableFromQuery(row: DdlRow): boolean {
+  return row.tag === "CREATE TABLE AS" || row.tag === "SELECT INTO";
+}
+
+/** Types whose identity is what DROP wants, or needs a word of its own; null: no DROP of its own. */
+const dropWords: Readonly<Record<string, string>> = {
+  "statistics object": "statistics",
+  "text search configuration": "text search configuration",
+};
+const droppable = new Set([
+  "table",
+  "view",
+  "materialized view",
+  "foreign table",
+  "sequence",
+  "index",
+  "function",
+  "procedure",
+  "aggregate",
+  "trigger",
+  "policy",
+  "rule",
+  "type",
+  "domain",
+  "schema",
+  "extension",
+  ...Object.keys(dropWords),
+]);
+
+/** What hung on the objects went with them on the source as well. */
+function dropStatements(row: DdlRow): string[] | null {
+  const dropped = row.objects.filter((one) => one.original !== false);
+  if (!dropped.every((one) => droppable.has(one.type) && one.identity !== null)) return null;
+  return dropped.map((one) => `drop ${dropWords[one.type] ?? one.type} if exists ${one.identity} cascade`);
 }
 
 function rewriteStep(row: DdlRow, names: string): DdlStep {
@@ -209,7 +306,7 @@ function searchPathOf(row: DdlRow): string {
 }
 
 /** A policy, a trigger or a rule has the one of its table. */
-function schemaOf(one: DdlObject): string | null {
+export function schemaOf(one: DdlObject): string | null {
   if (one.schema != null) return one.schema;
   const found = / on ("(?:[^"]|"")*"|[^\s."]+)\.(?:"(?:[^"]|"")*"|[^\s."]+)$/.exec(one.identity ?? "")?.[1];
   return found === undefined ? null : bareName(found);

@@ -3,13 +3,14 @@ import { HoldfastError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import type { Connection } from "../postgres/connection.ts";
 import { sqlstateOf } from "../postgres/server_error.ts";
-import { quoteLiteral, quoteQualified } from "../schema/quote.ts";
-import { RowGroup } from "./apply_rows.ts";
-import { DdlTransaction, readDdlRow } from "./ddl_replay.ts";
+import { quoteQualified } from "../schema/quote.ts";
+import { type Counts, RowGroup, type TargetRules } from "./apply_rows.ts";
+import { type DdlRow, type DdlStep, DdlTransaction, readDdlRow } from "./ddl_replay.ts";
 import { momentOf } from "./moment.ts";
 import { formatLsn } from "./lsn.ts";
 import type { Begin, Insert, Relation } from "./messages.ts";
 import { decodeMessage } from "./pgoutput.ts";
+import { type DefinitionOptions, DefinitionReplayer, type DefinitionRules } from "./replay_definitions.ts";
 import { type OpenedSegment, readRecords } from "./segment.ts";
 import { ddlLog } from "./streamed.ts";
 import { type SnapshotView, widenXid } from "./visibility.ts";
@@ -25,19 +26,27 @@ export type Point =
   /** All that the segments hold. */
   | { readonly by: "end" };
 
-export interface ReplayOptions {
+export interface ReplayOptions extends DefinitionOptions {
   readonly point: Point;
   readonly snapshot: SnapshotView;
   /** End of the last transaction that an earlier call has committed to the target. */
   readonly from: bigint | null;
   /** Tables (`schema.name`, quoted where needed) of which no change is applied. */
   readonly leaveOut: ReadonlySet<string>;
+  /** Default: the target takes everything as the stream has it. */
+  readonly rules?: ReplayRules;
   readonly signal?: AbortSignal;
   /** Called after each transaction of the target. */
   readonly onGroup?: (done: { readonly transactions: number; readonly changes: number }) => void;
-  /** The statement that notes, in the same transaction of the target, how far it is. */
-  readonly markPosition: (endLsn: bigint, committedAt: string) => string;
+  /** The statement that notes, in the same transaction of the target, how far it is and what came with it. */
+  readonly markPosition: (endLsn: bigint, committedAt: string, done: ReplayedGroup) => string;
 }
+
+export interface ReplayedGroup extends Counts {
+  readonly transactions: number;
+}
+
+export interface ReplayRules extends TargetRules, DefinitionRules {}
 
 export interface Replayed {
   readonly reachedLsn: string | null;
@@ -83,23 +92,27 @@ class Replayer {
   readonly #log: Log;
   readonly #options: ReplayOptions;
   readonly #relations = new Map<number, Relation>();
-  readonly #group = new RowGroup();
+  readonly #group: RowGroup;
   readonly #closed = new Map<string, string>();
   #inTransaction = false;
   #begin: Begin | null = null;
   #skips = false;
   #ddl: DdlTransaction | null = null;
+  readonly #definitions: DefinitionReplayer;
   #pending: { readonly endLsn: bigint; readonly committedAt: bigint } | null = null;
   #reached: { readonly endLsn: bigint; readonly committedAt: bigint } | null = null;
   #pendingTransactions = 0;
   #transactions = 0;
-  #counts = { inserted: 0, updated: 0, deleted: 0 };
+  #counts = noCounts;
+  #pendingCounts = noCounts;
   #passed = false;
 
   constructor(connection: Connection, log: Log, options: ReplayOptions) {
     this.#connection = connection;
     this.#log = log;
     this.#options = options;
+    this.#group = new RowGroup(options.rules);
+    this.#definitions = new DefinitionReplayer(connection, log, options);
   }
 
   /** False once the point is passed. */
@@ -115,6 +128,7 @@ class Replayer {
             this.#passed = true;
             return false;
           }
+          this.#definitions.begin(message.commitLsn);
           break;
         case "relation":
           if (this.#columnsChange(message.relation)) await this.#apply();
@@ -128,6 +142,7 @@ class Replayer {
           if (relation.schema === ddlLog.schema && relation.name === ddlLog.name) {
             if (message.kind === "insert") await this.#applyDdl(relation, message);
           } else if (!this.#isLeftOut(relation)) {
+            await this.#makeEarly(relation.oid);
             this.#group.add(relation, message);
             // A transaction may be larger than memory; it is committed as one all the same.
             if (this.#group.bytes >= groupBytes) await this.#apply();
@@ -227,13 +242,10 @@ class Replayer {
   async #apply(): Promise<void> {
     if (this.#group.changes === 0) return;
     await this.#open();
-    const counts = await this.#guarded(() => this.#group.apply(this.#connection));
+    const onTable = (table: string) => this.#log.step("replay.table", { table });
+    const counts = await this.#guarded(() => this.#group.apply(this.#connection, onTable));
     this.#group.clear();
-    this.#counts = {
-      inserted: this.#counts.inserted + counts.inserted,
-      updated: this.#counts.updated + counts.updated,
-      deleted: this.#counts.deleted + counts.deleted,
-    };
+    this.#pendingCounts = sumOf(this.#pendingCounts, counts);
   }
 
   async #commitGroup(): Promise<void> {
@@ -248,7 +260,10 @@ class Replayer {
     await this.#open();
     await this.#guarded(async () => {
       await this.#connection.execute(
-        this.#options.markPosition(pending.endLsn, momentOf(pending.committedAt) ?? ""),
+        this.#options.markPosition(pending.endLsn, momentOf(pending.committedAt) ?? "", {
+          transactions: this.#pendingTransactions,
+          ...this.#pendingCounts,
+        }),
       );
       await this.#connection.execute("commit");
     });
@@ -256,9 +271,17 @@ class Replayer {
     this.#log.step("replay.group", { transactions: this.#pendingTransactions });
     this.#transactions += this.#pendingTransactions;
     this.#pendingTransactions = 0;
+    this.#counts = sumOf(this.#counts, this.#pendingCounts);
+    this.#pendingCounts = noCounts;
     this.#reached = pending;
     this.#pending = null;
     this.#options.onGroup?.({ transactions: this.#transactions, changes });
+  }
+
+  /** A table whose changes come before the row of the log that makes it. */
+  async #makeEarly(oid: number): Promise<void> {
+    const row = this.#definitions.takeUnborn(oid);
+    if (row !== null) await this.#runDdl(row, { do: "define", dropped: new Set(), names: row.tag });
   }
 
   async #applyDdl(relation: Relation, message: Insert): Promise<void> {
@@ -268,6 +291,7 @@ class Replayer {
     }));
     const row = readDdlRow(values);
     const step = (this.#ddl ??= new DdlTransaction()).next(row);
+    if (!this.#definitions.takes(row)) return;
     switch (step.do) {
       case "nothing":
         return;
@@ -279,24 +303,25 @@ class Replayer {
           "ddl_not_replayable",
           `${step.names} at ${this.#place()} cannot be replayed: ${step.why}`,
         );
+      case "define":
       case "run":
-        await this.#apply();
-        await this.#open();
-        await this.#runDdl(step.statements, step.names);
-        this.#log.step("replay.ddl", { tag: row.tag });
+        await this.#runDdl(row, step);
     }
   }
 
-  async #runDdl(statements: readonly string[], names: string): Promise<void> {
+  async #runDdl(row: DdlRow, step: Extract<DdlStep, { do: "run" | "define" }>): Promise<void> {
+    await this.#apply();
+    await this.#open();
     try {
-      for (const statement of statements) await this.#connection.execute(statement);
+      await this.#definitions.apply(row, step);
     } catch (error) {
       await this.#rollback();
       const sqlstate = sqlstateOf(error);
-      if (sqlstate === null) throw error;
+      // Of class 53 are a full disk, a lack of memory or of sessions: no fault of the definition.
+      if (sqlstate === null || sqlstate.startsWith("53")) throw error;
       throw new HoldfastError(
         "ddl_not_replayable",
-        `${names} at ${this.#place()} was refused by the target (SQLSTATE ${sqlstate})`,
+        `${step.names} at ${this.#place()} was refused by the target (SQLSTATE ${sqlstate})`,
         { cause: error },
       );
     }
@@ -323,8 +348,8 @@ class Replayer {
   }
 }
 
-/** For `markPosition`: the one row of a target's replay. */
-export function positionStatement(table: string): ReplayOptions["markPosition"] {
-  return (endLsn, committedAt) =>
-    `update ${table} set position = ${quoteLiteral(formatLsn(endLsn))}, reached_at = ${quoteLiteral(committedAt)}`;
+const noCounts: Counts = { inserted: 0, updated: 0, deleted: 0 };
+
+function sumOf(a: Counts, b: Counts): Counts {
+  return { inserted: a.inserted + b.inserted, updated: a.updated + b.updated, deleted: a.deleted + b.deleted };
 }

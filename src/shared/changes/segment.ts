@@ -59,6 +59,8 @@ export const segmentHeaderSchema = z.object({
    * that differs from the segment before while they were not is a change that no replay knows.
    */
   definitions: z.object({ hash: z.string().regex(/^[0-9a-f]{32}$/), logged: z.boolean() }).optional(),
+  /** Since when the server has counted: another text than in the segment before, and what was counted until then is lost. */
+  countedSince: z.string().optional(),
   /** Tables whose changes are not all in the stream, with the server's counters of what happened to them. */
   uncovered: z.array(
     z.object({

@@ -189,8 +189,24 @@ export async function isFlushed(connection: Connection, lsn: bigint): Promise<bo
   return row?.["yes"] === "t";
 }
 
-/** Values of all sequences that are not the platform's own. */
+/** Each reading lasts milliseconds, and fails only where a sequence is dropped within it. */
+const sequenceReadings = 20;
+
+/**
+ * Values of all sequences that are not the platform's own. A sequence that is dropped after the query has begun fails it
+ * (XX000, the server cannot open it any more): it is asked again, up to 20 times. In no transaction.
+ */
 export async function readSequenceValues(connection: Connection): Promise<SegmentHeader["sequences"]> {
+  for (let reading = 1;; reading++) {
+    try {
+      return await readSequencesOnce(connection);
+    } catch (error) {
+      if (sqlstateOf(error) !== "XX000" || reading === sequenceReadings) throw error;
+    }
+  }
+}
+
+async function readSequencesOnce(connection: Connection): Promise<SegmentHeader["sequences"]> {
   const rows = await connection.query(
     `select n.nspname as schema, c.relname as name, coalesce(s.last_value, p.seqstart)::text as value,
             (s.last_value is not null)::text as called
@@ -231,6 +247,16 @@ export async function readDefinitions(connection: Connection): Promise<NonNullab
         and not a.attisdropped and backup.is_streamed_schema(n.nspname)`,
   );
   return { hash: row?.["hash"] ?? "", logged: row?.["logged"] === "t" };
+}
+
+/** Since when the counters of tables count: changes with a reset, and with a crash, after which the server starts anew. */
+export async function readCountedSince(connection: Connection): Promise<string> {
+  const [row] = await connection.query(
+    `select pg_catalog.concat_ws(' ', extract(epoch from b.stats_reset), extract(epoch from d.stats_reset)) as since
+       from pg_catalog.pg_stat_bgwriter as b, pg_catalog.pg_stat_database as d
+      where d.datname = pg_catalog.current_database()`,
+  );
+  return row?.["since"] ?? "";
 }
 
 /** Makes the publications' lists agree with the catalog, in one transaction; what they cannot carry. */

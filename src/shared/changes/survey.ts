@@ -1,13 +1,15 @@
 /** Reads the segments that a replay would use, before anything is done to a target. */
 import { quoteQualified } from "../schema/quote.ts";
-import { type UncoveredTable, uncoveredTables } from "./coverage.ts";
+import { sinceFull, type UncoveredTable, uncoveredTables, unsettledTables } from "./coverage.ts";
 import { unloggedDefinitions } from "./unlogged.ts";
-import { DdlTransaction, readDdlRow } from "./ddl_replay.ts";
+import { type DdlRow, DdlTransaction, isTableFromQuery, readDdlRow } from "./ddl_replay.ts";
 import { momentOf } from "./moment.ts";
 import { formatLsn } from "./lsn.ts";
 import type { Relation } from "./messages.ts";
 import { decodeMessage, messageKind, relationOf } from "./pgoutput.ts";
+import type { Manifest } from "../format/manifest.ts";
 import type { Point } from "./replay.ts";
+import { type SeenDefinitions, type SeenTable, SeenTables } from "./seen_tables.ts";
 import { type OpenedSegment, readRecords, type SegmentHeader } from "./segment.ts";
 import { ddlLog } from "./streamed.ts";
 import { type SnapshotView, widenXid } from "./visibility.ts";
@@ -33,8 +35,17 @@ export interface Survey {
   /** When the last segment was taken: every commit before it is in them. */
   readonly coveredUntil: string | null;
   readonly obstacles: readonly Obstacle[];
+  /** Rows of the DDL log whose tables have changes before them in their transaction, by the position of its commit. */
+  readonly bornLate: ReadonlyMap<bigint, readonly DdlRow[]>;
+  /** Former names of tables, by the ids of the rows of the DDL log that renamed them. */
+  readonly renames: ReadonlyMap<string, string>;
+  /** Tables of a project's services that change. */
+  readonly serviceTables: readonly SeenTable[];
+  readonly definitions: SeenDefinitions;
   /** Tables of which a change may be missing. */
   readonly uncovered: readonly UncoveredTable[];
+  /** Tables of which a change in the last minute before the point may not have been counted. None of `uncovered`. */
+  readonly unsettled: readonly UncoveredTable[];
   /**
    * Where the sequences stood whenever a segment up to the point's was taken, several values of one where it moved: one
    * that was restarted or dropped right behind the point is known by an earlier value only.
@@ -42,14 +53,14 @@ export interface Survey {
   readonly sequences: SegmentHeader["sequences"];
 }
 
-/** `since`: the moment of the full backup that `snapshot` is of. Errors: those of reading the segments. */
+/** `full`: the backup that `snapshot` is of. Errors: those of reading the segments. */
 export async function survey(
   segments: AsyncIterable<OpenedSegment>,
   point: Point,
   snapshot: SnapshotView,
-  since: string,
+  full: Pick<Manifest, "consistentAt" | "snapshot" | "tables">,
 ): Promise<Survey> {
-  const surveyor = new Surveyor(point, snapshot, since);
+  const surveyor = new Surveyor(point, snapshot, full);
   for await (const segment of segments) {
     surveyor.take(segment);
     if (surveyor.done) break;
@@ -60,10 +71,15 @@ export async function survey(
 class Surveyor {
   readonly #point: Point;
   readonly #snapshot: SnapshotView;
-  readonly #since: string;
+  readonly #full: Pick<Manifest, "consistentAt" | "snapshot">;
   readonly #headers: SegmentHeader[] = [];
   readonly #obstacles: Obstacle[] = [];
   readonly #closed = new Map<string, string>();
+  readonly #bornLate = new Map<bigint, DdlRow[]>();
+  readonly #renames = new Map<string, string>();
+  /** Names of the tables at the place that is read, by oid. */
+  readonly #tables = new Map<number, string>();
+  #commitLsn = 0n;
   #logRelation: Relation | null = null;
   readonly #names = new Map<number, string>();
   #skips = false;
@@ -73,9 +89,11 @@ class Surveyor {
   #reached: { lsn: string; at: string } | null = null;
   #passed = false;
   readonly #uncovered = new Map<string, UncoveredTable>();
+  readonly #seen = new SeenTables();
 
-  constructor(point: Point, snapshot: SnapshotView, since: string) {
-    this.#since = since;
+  constructor(point: Point, snapshot: SnapshotView, full: Pick<Manifest, "consistentAt" | "snapshot" | "tables">) {
+    this.#full = full;
+    for (const { oid, schema, name } of full.tables) this.#tables.set(oid, quoteQualified(schema, name));
     this.#point = point;
     this.#snapshot = snapshot;
   }
@@ -112,21 +130,33 @@ class Surveyor {
   }
 
   result(): Survey {
-    for (const table of uncoveredTables(this.#headers, this.#since)) {
+    const { headers, since } = sinceFull(this.#headers, this.#full);
+    for (const table of uncoveredTables(headers, since)) {
       this.#uncovered.set(quoteQualified(table.schema, table.name), table);
     }
     const last = this.#headers.at(-1);
-    const unlogged = unloggedDefinitions(this.#headers, this.#since);
+    const unlogged = unloggedDefinitions(headers, "");
     return {
       ...this.#counts,
       reachedLsn: this.#reached?.lsn ?? null,
       reachedAt: this.#reached?.at ?? null,
       passedPoint: this.#passed,
       coveredUntil: last?.takenAt ?? null,
+      bornLate: this.#bornLate,
+      renames: this.#renames,
       obstacles: unlogged === null ? this.#obstacles : [...this.#obstacles, unlogged],
+      serviceTables: this.#seen.tables,
+      definitions: this.#seen.definitions,
       uncovered: [...this.#uncovered.values()],
+      unsettled: unsettledTables(last, this.#momentOfPoint()).filter(({ schema, name }) =>
+        !this.#uncovered.has(quoteQualified(schema, name))
+      ),
       sequences: furthestValues(this.#headers),
     };
+  }
+
+  #momentOfPoint(): string | null {
+    return this.#point.by === "time" ? momentOf(this.#point.at) : this.#reached?.at ?? null;
   }
 
   #begin(data: Uint8Array, nextXid: bigint): void {
@@ -134,6 +164,7 @@ class Surveyor {
     if (message.kind !== "begin") return;
     const xid = widenXid(message.xid, nextXid);
     this.#skips = this.#snapshot.sees(xid);
+    this.#commitLsn = message.commitLsn;
     this.#place = { lsn: formatLsn(message.commitLsn), at: momentOf(message.committedAt) ?? "" };
     if (this.#skips) return;
     const point = this.#point;
@@ -146,6 +177,7 @@ class Surveyor {
     if (message.kind !== "relation") return;
     const { relation } = message;
     this.#names.set(relation.oid, quoteQualified(relation.schema, relation.name));
+    this.#seen.relation(relation);
     if (relation.schema === ddlLog.schema && relation.name === ddlLog.name) this.#logRelation = relation;
   }
 
@@ -153,6 +185,7 @@ class Surveyor {
     const oid = relationOf(data);
     if (oid === null || oid !== this.#logRelation?.oid) {
       this.#counts.changes++;
+      this.#seen.change(oid, data);
       const name = oid === null ? undefined : this.#names.get(oid);
       const reason = name === undefined ? undefined : this.#closed.get(name);
       if (name !== undefined && reason !== undefined && !this.#uncovered.has(name)) {
@@ -170,6 +203,17 @@ class Surveyor {
     );
     this.#counts.ddl++;
     const step = (this.#ddl ??= new DdlTransaction()).next(row);
+    for (const { type, oid, identity } of row.objects) {
+      if (type !== "table" || oid == null || identity === null) continue;
+      const former = this.#tables.get(oid);
+      if (former !== undefined && former !== identity) this.#renames.set(row.id, former);
+      if (row.what === "drop") this.#tables.delete(oid);
+      else this.#tables.set(oid, identity);
+    }
+    if (step.do === "define" && isTableFromQuery(row)) {
+      this.#bornLate.set(this.#commitLsn, [...this.#bornLate.get(this.#commitLsn) ?? [], row]);
+    }
+    if (step.do === "run" || step.do === "define") this.#seen.definition(row);
     if (step.do === "refuse") this.#obstacles.push({ what: step.names, ...this.#place, why: step.why });
     if (step.do === "close") {
       for (const table of step.tables) {

@@ -1,8 +1,10 @@
 /** What can be restored, found from the store and the keys alone. */
 import { epochSource } from "../crypto/epochs.ts";
 import { HoldfastError } from "../errors.ts";
+import { quarantineOf } from "../format/manifest.ts";
 import { openManifest } from "../format/manifest_codec.ts";
 import { readRepository } from "../format/repository.ts";
+import { readAhead } from "../store/read_ahead.ts";
 import { listBackups, type OpenedBackup, type ReadDeps } from "../verify/find_backup.ts";
 import { inOrder, type ListedSegment, listSegments, withoutOpenEnd } from "./chain_reader.ts";
 import { openSegment, type SegmentHeader } from "./segment.ts";
@@ -53,8 +55,8 @@ export class ChangeHistory {
     const epochOf = epochSource(deps.store, deps.ring, repository.id);
     const openDeps = { compressor: deps.compressor, epochOf };
     const backups: OpenedBackup[] = [];
-    for (const { name } of listed) {
-      backups.push({ ...await openManifest(openDeps, name, await deps.store.read(name)), epochOf });
+    for await (const { object, bytes } of readAhead(deps.store, listed)) {
+      backups.push({ ...await openManifest(openDeps, object.name, bytes), epochOf });
     }
     // Names tell seconds only; two small backups can have the same one.
     backups.sort((a, b) => b.manifest.generation - a.manifest.generation);
@@ -87,9 +89,13 @@ export class ChangeHistory {
       consistentAt: manifest.consistentAt,
       chain: manifest.chain ?? null,
     }));
+    // What was quarantined is not restored from unasked.
+    const suspicious = new Set(
+      this.backups.filter((one) => quarantineOf(one.manifest) !== null).map((one) => one.manifest.id),
+    );
     const windows: TimelineWindow[] = [];
     for (const chain of this.chains.values()) {
-      const first = fulls.find((full) => full.chain === chain.id);
+      const first = fulls.find((full) => full.chain === chain.id && !suspicious.has(full.id));
       if (first === undefined || chain.last === null || chain.last.takenAt <= first.consistentAt) continue;
       windows.push({ from: first.consistentAt, to: chain.last.takenAt, chain: chain.id });
     }

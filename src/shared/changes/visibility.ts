@@ -5,6 +5,8 @@ export interface SnapshotView {
   /** Did the transaction commit before the snapshot was taken, given that it committed at all? Full 64 bits. */
   sees(xid: bigint): boolean;
   readonly xmin: bigint;
+  /** The next transaction id when it was taken. */
+  readonly xmax: bigint;
 }
 
 export function snapshotView(text: string): SnapshotView {
@@ -13,7 +15,7 @@ export function snapshotView(text: string): SnapshotView {
   const xmin = BigInt(found[1] ?? "");
   const xmax = BigInt(found[2] ?? "");
   const running = new Set((found[3] ?? "").split(",").filter((one) => one !== "").map(BigInt));
-  return { xmin, sees: (xid) => xid < xmax && !running.has(xid) };
+  return { xmin, xmax, sees: (xid) => xid < xmax && !running.has(xid) };
 }
 
 /**

@@ -66,20 +66,28 @@ export async function joinRoles(context: ApplyContext, roles: readonly string[])
     const key = `${joinedMark}${role}`;
     if (context.done.has(key)) continue;
     const title = `membership in ${role}`;
-    await applyGroup(context, connection, key, [{ title, statements: [`grant ${quoteIdent(role)} to current_user`] }]);
+    await applyGroup(context, connection, key, [{ title, statements: [joinRole(role)] }]);
   }
 }
 
 /** Statements that end the memberships that `joinRoles` began. */
 export function leaveRoles(done: ReadonlySet<string>): string[] {
   return [...done].filter((key) => key.startsWith(joinedMark))
-    .map((key) => `revoke ${quoteIdent(key.slice(joinedMark.length))} from current_user`);
+    .map((key) => leaveRole(key.slice(joinedMark.length)));
+}
+
+export function joinRole(role: string): string {
+  return `grant ${quoteIdent(role)} to current_user`;
+}
+
+export function leaveRole(role: string): string {
+  return `revoke ${quoteIdent(role)} from current_user`;
 }
 
 const joinedMark = "joined ";
 
 /** Those of the roles that the session may not act as yet; from 16 on membership alone does not say so. */
-async function rolesToJoin(connection: Connection, roles: readonly string[]): Promise<string[]> {
+export async function rolesToJoin(connection: Connection, roles: readonly string[]): Promise<string[]> {
   const acts = connection.serverVersion >= 160000
     ? "pg_catalog.pg_has_role(current_user, oid, 'SET') and pg_catalog.pg_has_role(current_user, oid, 'USAGE')"
     : "pg_catalog.pg_has_role(current_user, oid, 'MEMBER')";

@@ -5,6 +5,7 @@ import { quoteIdent, quoteQualified } from "../schema/quote.ts";
 import { projectCopyFields } from "../verify/copy_rows.ts";
 import { type ApplyContext, wasDone } from "./apply.ts";
 import type { ContentChunk } from "./contents.ts";
+import { freeDeadRows } from "./dead_rows.ts";
 import { checkSignal, restoreFailure } from "./sessions.ts";
 import { markStep } from "./state.ts";
 
@@ -50,6 +51,10 @@ export async function loadTables(
   read: ChunkReader,
   onChunk: (chunk: ContentChunk) => void,
 ): Promise<void> {
+  await freeDeadRows(
+    context,
+    loads.filter((load) => load.chunks.some((_, at) => !context.done.has(chunkKey(load, at)))),
+  );
   const queue = new ChunkQueue(loads, context.done);
   let failed = false;
   const take = (lane: number): Prefetch | null => {

@@ -8,6 +8,7 @@ import { historyColumn, historyTable, isOwnMigration } from "./migration_history
 import { chooseData } from "./plan_data.ts";
 import { type AppliedDefinition, chooseDefinitions, type SkippedObject } from "./plan_definitions.ts";
 import { laneSteps } from "./plan_lanes.ts";
+import { filesWarning } from "./project_rows.ts";
 import type { HeldObject, RestoreRecord } from "./state.ts";
 import type { TargetFacts, TargetKind } from "./target.ts";
 
@@ -113,9 +114,7 @@ export function planRestore(contents: BackupContents, facts: TargetFacts): Resto
       ...definitions.warnings,
       ...data.warnings,
       ...definitions.rolesCreated.map((role) => `role ${role} was created without password or login`),
-      ...(data.filesNotRestored > 0
-        ? [`${data.filesNotRestored} files of storage.objects are not restored: their bytes are not in this backup`]
-        : []),
+      ...filesWarning(data.filesNotRestored),
       ...contents.capture.notCaptured.map((one) => `${one.identity} is not in the backup: ${one.reason}`),
     ],
   };

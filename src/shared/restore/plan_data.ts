@@ -5,7 +5,8 @@ import type { SqlStep } from "./apply.ts";
 import type { BackupContents, ContentTable } from "./contents.ts";
 import type { TableLoad } from "./load.ts";
 import type { SkippedObject } from "./plan_definitions.ts";
-import { ownSchema, stateSchema, type TargetFacts, type TargetTable } from "./target.ts";
+import { isFiles, isOfPlatform, lostColumnsWarning, rowsIntoProject } from "./project_rows.ts";
+import { ownSchema, stateSchema, type TargetFacts } from "./target.ts";
 
 export interface DataChoice {
   /** Largest first. */
@@ -24,9 +25,6 @@ export interface AbsentObjects {
 
 /** Jobs come back as definitions, switched off; their rows would run. */
 const jobsOwner = "extension pg_cron";
-
-/** Uploads that were under way; their parts are in no backup. */
-const unfinishedUploads = new Set(["s3_multipart_uploads", "s3_multipart_uploads_parts"]);
 
 export function chooseData(
   contents: BackupContents,
@@ -47,8 +45,8 @@ export function chooseData(
     }
     if (isLeftOut(shape, facts)) continue;
     const reason = absent.has(shape) ? "the target does not have the table" : null;
-    if (facts.kind === "project" && isPlatform(shape)) {
-      if (shape.schema === "storage" && shape.name === "objects") {
+    if (facts.kind === "project" && isOfPlatform(shape.dataOwner)) {
+      if (isFiles(shape)) {
         filesNotRestored = table.rows;
         continue;
       }
@@ -80,9 +78,6 @@ function isLeftOut(shape: TableShape | SequenceShape, facts: TargetFacts): boole
     (!shape.restoreData && facts.kind === "project");
 }
 
-const isPlatform = (shape: { readonly dataOwner: string }): boolean =>
-  shape.dataOwner !== "user" && !shape.dataOwner.startsWith("extension ");
-
 const rowsOf = (table: ContentTable): string => `${table.rows} rows of ${table.identity}`;
 
 function asCaptured(table: ContentTable, shape: TableShape): TableLoad {
@@ -105,29 +100,13 @@ function intoPlatform(
   shape: TableShape,
   facts: TargetFacts,
 ): { readonly load: TableLoad; readonly warnings: readonly string[] } | string {
-  if (shape.schema === "storage" && unfinishedUploads.has(shape.name)) return "they belong to uploads that never ended";
-  const target = facts.tables.find((one) => one.schema === shape.schema && one.name === shape.name);
-  if (target === undefined) return "the project does not have the table";
-  if (!target.writable) return `${facts.user} may not write to the table`;
-  const { keep, lost } = matchColumns(table.columns, target);
+  const verdict = rowsIntoProject(shape, table.columns, facts);
+  if ("reason" in verdict) return verdict.reason;
+  const { keep, lost } = verdict;
   return {
     load: { ...asCaptured(table, shape), keep },
-    warnings: lost.length === 0
-      ? []
-      : [`${table.identity}: the project has no column ${lost.join(", ")}; its values are not restored`],
+    warnings: lost.length === 0 ? [] : [lostColumnsWarning(table.identity, lost)],
   };
-}
-
-function matchColumns(columns: readonly string[], target: TargetTable): { keep: number[]; lost: string[] } {
-  const there = new Map(target.columns.map((column) => [column.name, column]));
-  const keep: number[] = [];
-  const lost: string[] = [];
-  for (const [index, name] of columns.entries()) {
-    const column = there.get(name);
-    if (column === undefined) lost.push(name);
-    else if (!column.generated) keep.push(index);
-  }
-  return { keep, lost };
 }
 
 /** A sequence of the platform's own goes forward only; all others get the captured value. */
@@ -137,7 +116,7 @@ function sequenceStep(
   absent: AbsentObjects,
 ): SqlStep | string {
   if (absent.has(sequence)) return "the target does not have the sequence";
-  if (facts.kind !== "project" || !isPlatform(sequence)) {
+  if (facts.kind !== "project" || !isOfPlatform(sequence.dataOwner)) {
     return { title: `value of ${sequence.identity}`, statements: [sequence.setValueSql] };
   }
   const target = facts.sequences.find((one) => one.schema === sequence.schema && one.name === sequence.name);

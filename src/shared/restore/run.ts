@@ -15,7 +15,7 @@ import { checkTarget, planRestore, type RestorePlan } from "./plan.ts";
 import type { SkippedObject } from "./plan_definitions.ts";
 import { progressOf, type RestoreProgress } from "./progress.ts";
 import { readContents } from "./read_contents.ts";
-import { closeSoon, RestoreSessions } from "./sessions.ts";
+import { closeSoon, connectTarget, restoreFailure, RestoreSessions } from "./sessions.ts";
 import {
   beginRestore,
   finishRestore,
@@ -23,6 +23,7 @@ import {
   readDoneSteps,
   readRestoreRecord,
   releaseRestoreLock,
+  type RestoreRecord,
   takeRestoreLock,
 } from "./state.ts";
 import type { TargetFacts, TargetKind } from "./target.ts";
@@ -42,8 +43,13 @@ export interface RestoreOptions {
   readonly parallel?: number;
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: RestoreProgress) => void;
-  /** Statements of the transaction that ends the restore; where there are some, schema `holdfast` stays for what follows. */
-  readonly afterwards?: readonly string[];
+  /** Called with the plan before anything is done to the target; what it throws ends the restore. */
+  readonly beforehand?: (prepared: PreparedRestore, session: Connection) => Promise<void>;
+  /**
+   * Says that something follows: schema `holdfast` stays, and the memberships that the restore began. Gives the
+   * statements of the transaction that ends the restore; `leaving` end the memberships.
+   */
+  readonly afterwards?: (leaving: readonly string[]) => readonly string[];
 }
 
 export interface RestoreResult {
@@ -86,7 +92,7 @@ const defaultParallel = 2;
 export async function prepareRestore(deps: RestoreDeps, wanted: string): Promise<PreparedRestore> {
   const backup = await openBackup(deps, wanted);
   const contents = await readContents(deps, backup);
-  const connection = await deps.target.connect("holdfast:restore");
+  const connection = await connectTarget(deps.target);
   try {
     await takeRestoreLock(connection);
     return await prepare(connection, contents);
@@ -110,12 +116,13 @@ export async function restoreBackup(
   const startMs = deps.clock.monotonicMs();
   const backup = await openBackup(deps, wanted);
   const contents = await readContents(deps, backup);
-  const holder = await deps.target.connect("holdfast:restore");
+  const holder = await connectTarget(deps.target);
   try {
     await takeRestoreLock(holder);
     const prepared = await prepare(holder, contents);
     const { plan, facts, resumes } = prepared;
-    if (!resumes) await begin(holder, prepared);
+    await options.beforehand?.(prepared, holder);
+    if (!resumes) await begin(holder, prepared, options.signal);
     const done = await readDoneSteps(holder);
     const sessions = await RestoreSessions.open(deps.target, {
       lanes: options.parallel ?? defaultParallel,
@@ -123,33 +130,48 @@ export async function restoreBackup(
     });
     try {
       await execute(deps, backup, plan, facts, sessions, done, options);
-      const { afterwards = [] } = options;
-      const keepState = plan.held.length + afterwards.length > 0;
-      await finishRestore(sessions.main, [...plan.ending, ...leaveRoles(done), ...afterwards], keepState);
+      await finish(sessions, plan, done, options);
     } finally {
       await sessions.close(deps.clock);
     }
-    return {
-      id: contents.backupId,
-      ok: true,
-      inserted: plan.rows,
-      updated: 0,
-      deleted: 0,
-      warnings: plan.warnings,
-      target: plan.kind,
-      skipped: plan.skipped,
-      held: plan.held.map(({ identity, kind }) => ({ identity, kind })),
-      rolesCreated: plan.rolesCreated,
-      ownersKept: plan.ownersKept,
-      settingsLost: plan.settingsLost,
-      filesNotRestored: plan.filesNotRestored,
-      resumed: resumes,
-      durationMs: Math.round(deps.clock.monotonicMs() - startMs),
-    };
+    return resultOf(prepared, Math.round(deps.clock.monotonicMs() - startMs));
   } finally {
     await releaseRestoreLock(holder);
     await closeSoon(deps.clock, [holder]);
   }
+}
+
+/**
+ * What the restore of a full backup did that has ended in the target, where something follows it.
+ * Errors: those of `openBackup` and `readContents`; `target_not_empty` where it was another backup's or another version's.
+ */
+export async function prepareFinished(deps: RestoreDeps, connection: Connection, id: string): Promise<PreparedRestore> {
+  const contents = await readContents(deps, await openBackup(deps, id));
+  const record = await readRestoreRecord(connection);
+  if (record === null || record.finishedAt === null) {
+    throw new HoldfastError("run_state", "the target does not remember the end of a restore");
+  }
+  return { contents, facts: record.facts, plan: await planAgain(contents, record), resumes: true };
+}
+
+export function resultOf({ contents, plan, resumes }: PreparedRestore, durationMs: number): RestoreResult {
+  return {
+    id: contents.backupId,
+    ok: true,
+    inserted: plan.rows,
+    updated: 0,
+    deleted: 0,
+    warnings: plan.warnings,
+    target: plan.kind,
+    skipped: plan.skipped,
+    held: plan.held.map(({ identity, kind }) => ({ identity, kind })),
+    rolesCreated: plan.rolesCreated,
+    ownersKept: plan.ownersKept,
+    settingsLost: plan.settingsLost,
+    filesNotRestored: plan.filesNotRestored,
+    resumed: resumes,
+    durationMs,
+  };
 }
 
 async function prepare(connection: Connection, contents: BackupContents): Promise<PreparedRestore> {
@@ -159,6 +181,11 @@ async function prepare(connection: Connection, contents: BackupContents): Promis
     checkTarget(contents, facts, record);
     return { contents, facts, plan: planRestore(contents, facts), resumes: false };
   }
+  return { contents, facts: record.facts, plan: await planAgain(contents, record), resumes: true };
+}
+
+/** Errors: `target_not_empty` for a record of another backup, or of a version that plans otherwise. */
+async function planAgain(contents: BackupContents, record: RestoreRecord): Promise<RestorePlan> {
   if (record.backupId !== contents.backupId || record.manifestHash !== contents.manifestHash) {
     throw new HoldfastError("target_not_empty", `the target holds an unfinished restore of backup ${record.backupId}`, {
       hint: "Go on with that backup, or restore into another database.",
@@ -170,12 +197,36 @@ async function prepare(connection: Connection, contents: BackupContents): Promis
       hint: "Go on with the version that began it, or restore into another database.",
     });
   }
-  return { contents, facts: record.facts, plan, resumes: true };
+  return plan;
 }
 
-async function begin(connection: Connection, { contents, facts, plan }: PreparedRestore): Promise<void> {
+async function begin(
+  connection: Connection,
+  { contents, facts, plan }: PreparedRestore,
+  signal: AbortSignal | undefined,
+): Promise<void> {
   const { backupId, manifestHash } = contents;
-  await beginRestore(connection, { backupId, manifestHash, planHash: await hashOf(plan), facts }, plan.held);
+  const record = { backupId, manifestHash, planHash: await hashOf(plan), facts };
+  try {
+    await beginRestore(connection, record, plan.held);
+  } catch (error) {
+    throw restoreFailure(error, "the restore's own record", signal);
+  }
+}
+
+async function finish(
+  sessions: RestoreSessions,
+  plan: RestorePlan,
+  done: ReadonlySet<string>,
+  { afterwards, signal }: RestoreOptions,
+): Promise<void> {
+  const leaving = leaveRoles(done);
+  const keepState = plan.held.length > 0 || afterwards !== undefined;
+  try {
+    await finishRestore(sessions.main, [...plan.ending, ...(afterwards?.(leaving) ?? leaving)], keepState);
+  } catch (error) {
+    throw restoreFailure(error, "the end of the restore", signal);
+  }
 }
 
 async function execute(

@@ -26,6 +26,18 @@ export async function closeSoon(clock: Clock, connections: readonly Connection[]
   await Promise.race([Promise.all(connections.map((connection) => connection.close())), clock.sleep(50)]);
 }
 
+/**
+ * A session to the target. Errors: those of the connection, and `target_full`: a session writes a file of its own where
+ * the catalogs have changed, and the server ends it when it cannot.
+ */
+export async function connectTarget(database: Database): Promise<Connection> {
+  try {
+    return await database.connect("holdfast:restore");
+  } catch (error) {
+    throw isDiskFull(error) ? targetFull(error, "no session can begin") : error;
+  }
+}
+
 /** The sessions of one restore: lane 0 also does what is done one after the other. */
 export class RestoreSessions {
   readonly lanes: readonly Connection[];
@@ -49,7 +61,7 @@ export class RestoreSessions {
     const lanes: Connection[] = [];
     try {
       for (let lane = 0; lane < options.lanes; lane++) {
-        const connection = await database.connect("holdfast:restore");
+        const connection = await connectTarget(database);
         lanes.push(connection);
         await connection.execute(restoreSettings.join(";\n"));
       }
@@ -104,14 +116,21 @@ export function restoreFailure(error: unknown, place: string, signal: AbortSigna
     return new HoldfastError("cancelled", "the restore was cancelled; run it again to go on", { cause: error });
   }
   if (!(error instanceof HoldfastError)) return error;
-  const sqlstate = sqlstateOf(error);
-  if (sqlstate === "53100") {
-    return new HoldfastError("target_full", `the target's disk is full (${place})`, { cause: error });
-  }
-  if (sqlstate === null) return error;
+  if (isDiskFull(error)) return targetFull(error, place);
+  if (sqlstateOf(error) === null) return error;
   return new HoldfastError(error.code, `${place}: ${error.message}`, {
     hint: error.hint,
     retry: error.retry,
     cause: error,
   });
+}
+
+/** A session that cannot write what it has read of the catalogs ends with an internal error, up to 15 without a reason. */
+export function isDiskFull(error: unknown): boolean {
+  const sqlstate = sqlstateOf(error);
+  return sqlstate === "53100" || (sqlstate === "XX000" && /could not write init file/.test(String(error)));
+}
+
+function targetFull(error: unknown, place: string): HoldfastError {
+  return new HoldfastError("target_full", `the target's disk is full (${place})`, { cause: error });
 }

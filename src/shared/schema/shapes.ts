@@ -1,6 +1,8 @@
 /** What a data backup needs to know of each table and sequence. */
 import { z } from "zod";
-import type { Connection } from "../postgres/connection.ts";
+import { HoldfastError } from "../errors.ts";
+import type { Connection, Row } from "../postgres/connection.ts";
+import { sqlstateOf } from "../postgres/server_error.ts";
 import type {
   CaptureOptions,
   ColumnShape,
@@ -181,11 +183,7 @@ async function readSequenceValues(
   const shapes: SequenceShape[] = [];
   for (let from = 0; from < wanted.length; from += sequencesPerQuery) {
     const batch = wanted.slice(from, from + sequencesPerQuery);
-    const values = await connection.query(
-      batch.map((row, index) =>
-        `select ${index} as i, last_value::text as v, is_called as c from ${quoteQualified(row.schema, row.name)}`
-      ).join(" union all "),
-    );
+    const values = await readValues(connection, batch);
     for (const value of values) {
       const row = batch[Number(value["i"])];
       if (row === undefined) continue;
@@ -210,6 +208,27 @@ async function readSequenceValues(
   }
   return shapes;
 }
+
+/** `i`: place in the batch. Errors: `catalog_changed` when one of them was dropped or renamed since it was listed. */
+async function readValues(
+  connection: Connection,
+  batch: readonly { readonly schema: string; readonly name: string }[],
+): Promise<Row[]> {
+  const selects = batch.map((row, index) =>
+    `select ${index} as i, last_value::text as v, is_called as c from ${quoteQualified(row.schema, row.name)}`
+  );
+  try {
+    return await connection.query(selects.join(" union all "));
+  } catch (error) {
+    if (!namesNothing.has(sqlstateOf(error) ?? "")) throw error;
+    throw new HoldfastError("catalog_changed", "a sequence was dropped or renamed while the values were read", {
+      cause: error,
+    });
+  }
+}
+
+/** No relation or no schema of the name. */
+const namesNothing = new Set(["42P01", "3F000"]);
 
 async function readExtensions(connection: Connection): Promise<ExtensionShape[]> {
   return await readRows(

@@ -1,0 +1,116 @@
+/** Questions about definitions that a replay asks its target: the bodies of two functions of the migrations, which a test compares. */
+
+/** One row and column, of the table with the oid `described`; none where it is no table. */
+export const describeTableSql = `
+  select pg_catalog.jsonb_build_object(
+    'name', c.oid::regclass::text,
+    'schema', pg_catalog.quote_ident(n.nspname),
+    'bareName', pg_catalog.quote_ident(c.relname),
+    'kind', c.relkind,
+    'persistence', c.relpersistence,
+    'owner', pg_catalog.pg_get_userbyid(c.relowner),
+    'partitionKey', case when c.relkind = 'p' then pg_catalog.pg_get_partkeydef(c.oid) end,
+    'bound', case when c.relispartition then pg_catalog.pg_get_expr(c.relpartbound, c.oid) end,
+    'parents', coalesce((
+      select pg_catalog.jsonb_agg(h.inhparent::regclass::text order by h.inhseqno)
+      from pg_catalog.pg_inherits as h where h.inhrelid = c.oid
+    ), '[]'),
+    'partitions', case when c.relkind = 'p' then coalesce((
+      select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+        'name', p.oid::regclass::text, 'bound', pg_catalog.pg_get_expr(p.relpartbound, p.oid)
+      ) order by h.inhrelid)
+      from pg_catalog.pg_inherits as h join pg_catalog.pg_class as p on p.oid = h.inhrelid
+      where h.inhparent = c.oid and p.relkind in ('r', 'p')
+    ), '[]') end,
+    'options', coalesce(pg_catalog.to_jsonb(c.reloptions), '[]'),
+    'rowSecurity', c.relrowsecurity,
+    'forceRowSecurity', c.relforcerowsecurity,
+    'replicaIdentity', c.relreplident,
+    'replicaIndex', (
+      select pg_catalog.quote_ident(x.relname) from pg_catalog.pg_index as i
+      join pg_catalog.pg_class as x on x.oid = i.indexrelid where i.indrelid = c.oid and i.indisreplident
+    ),
+    'columns', coalesce((
+      select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+        'name', a.attname,
+        'type', pg_catalog.format_type(a.atttypid, a.atttypmod),
+        'collation', case when a.attcollation <> t.typcollation and a.attcollation <> 0
+          then a.attcollation::regcollation::text end,
+        'notNull', a.attnotnull,
+        'generated', a.attgenerated,
+        'default', pg_catalog.pg_get_expr(d.adbin, d.adrelid),
+        'isLocal', a.attislocal,
+        'storage', case when a.attstorage <> t.typstorage then a.attstorage end,
+        'compression', nullif(a.attcompression, ''),
+        'identity', case when a.attidentity <> '' then (
+          select pg_catalog.jsonb_build_object(
+            'always', a.attidentity = 'a', 'sequence', q.seqrelid::regclass::text, 'start', q.seqstart::text,
+            'increment', q.seqincrement::text, 'min', q.seqmin::text, 'max', q.seqmax::text, 'cache', q.seqcache::text,
+            'cycle', q.seqcycle
+          )
+          from pg_catalog.pg_depend as o join pg_catalog.pg_sequence as q on q.seqrelid = o.objid
+          where o.classid = 'pg_catalog.pg_class'::regclass and o.refclassid = 'pg_catalog.pg_class'::regclass
+            and o.refobjid = c.oid and o.refobjsubid = a.attnum and o.deptype = 'i'
+        ) end
+      ) order by a.attnum)
+      from pg_catalog.pg_attribute as a
+      join pg_catalog.pg_type as t on t.oid = a.atttypid
+      left join pg_catalog.pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
+      where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+    ), '[]'),
+    'constraints', coalesce((
+      select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+        'name', k.conname, 'text', pg_catalog.pg_get_constraintdef(k.oid),
+        'inherited', k.conparentid <> 0 or (k.coninhcount > 0 and not k.conislocal)
+      ) order by k.contype = 'f', k.conname)
+      from pg_catalog.pg_constraint as k
+      where k.conrelid = c.oid and k.contype in ('p', 'u', 'x', 'c', 'f')
+    ), '[]')
+  )
+  from pg_catalog.pg_class as c join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+  where c.oid = described and c.relkind in ('r', 'p')
+`;
+
+/** `subject`, `column_name`, `owner`, `acl`; of all objects where `max_age` is null. */
+export const accessListsSql = `
+  select s.subject, l.column_name, pg_catalog.pg_get_userbyid(s.owner)::text, coalesce((
+      select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+        'grantor', pg_catalog.pg_get_userbyid(x.grantor),
+        'grantee', case when x.grantee <> 0 then pg_catalog.pg_get_userbyid(x.grantee) end,
+        'privilege', x.privilege_type, 'grantable', x.is_grantable
+      ))
+      from pg_catalog.aclexplode(l.acl) as x
+    ), '[]')
+  from (
+    select case when c.relkind = 'S' then 'sequence ' else 'table ' end || c.oid::regclass::text as subject,
+      c.relowner as owner, c.oid as relation, coalesce(
+        c.relacl, pg_catalog.acldefault(case when c.relkind = 'S' then 's'::"char" else 'r'::"char" end, c.relowner)
+      ) as acl
+    from pg_catalog.pg_class as c
+    where c.oid >= 16384 and c.relkind in ('r', 'p', 'v', 'm', 'f', 'S') and c.relpersistence <> 't'
+      and (
+        max_age is null or pg_catalog.age(c.xmin) <= max_age
+        or exists (
+          select from pg_catalog.pg_attribute as a where a.attrelid = c.oid and a.attnum > 0 and pg_catalog.age(a.xmin) <= max_age
+        )
+      )
+    union all
+    select 'routine ' || p.oid::regprocedure::text, p.proowner, null, coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))
+    from pg_catalog.pg_proc as p
+    where p.oid >= 16384 and (max_age is null or pg_catalog.age(p.xmin) <= max_age)
+    union all
+    select 'schema ' || n.oid::regnamespace::text, n.nspowner, null, coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))
+    from pg_catalog.pg_namespace as n
+    where n.oid >= 16384 and n.nspname !~ '^pg_' and (max_age is null or pg_catalog.age(n.xmin) <= max_age)
+    union all
+    select 'type ' || t.oid::regtype::text, t.typowner, null, coalesce(t.typacl, pg_catalog.acldefault('T', t.typowner))
+    from pg_catalog.pg_type as t
+    where t.oid >= 16384 and t.typtype in ('e', 'd', 'r') and (max_age is null or pg_catalog.age(t.xmin) <= max_age)
+  ) as s
+  cross join lateral (
+    select null::text as column_name, s.acl
+    union all
+    select a.attname::text, a.attacl from pg_catalog.pg_attribute as a
+    where a.attrelid = s.relation and a.attnum > 0 and not a.attisdropped and a.attacl is not null
+  ) as l
+`;

@@ -1,0 +1,150 @@
+-- The DDL log: event triggers write what a command did in its own transaction, and so into the stream. What an object is
+-- after a command is said by the functions of 0950.
+
+-- Writes one row of the log. Called by the triggers, which may run for any role that makes or drops something.
+create function backup.log_ddl(what text, tag text, objects jsonb) returns void
+language sql
+volatile
+set search_path = ''
+as $$
+  insert into backup.ddl_log (what, tag, objects, query, role_name, search_path)
+  select log_ddl.what, log_ddl.tag, log_ddl.objects, backup.logged_query(log_ddl.objects),
+    case pg_catalog.current_setting('role') when 'none' then session_user else pg_catalog.current_setting('role')::name end,
+    (select s.reset_val from pg_catalog.pg_settings as s where s.name = 'search_path')
+$$;
+revoke all on function backup.log_ddl(text, text, jsonb) from public;
+
+-- What happened could not be logged: a row without objects, at which every restore to a moment behind it is refused. The
+-- user's command goes on, whatever becomes of this.
+create function backup.log_unlogged(tag text) returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  perform backup.log_ddl('uncovered', log_unlogged.tag, '[]');
+exception when others then
+  null;
+end
+$$;
+revoke all on function backup.log_unlogged(text) from public;
+
+-- After every command. Never raises: what goes wrong here is found by the drain, which compares the catalog.
+create function backup.after_ddl() returns event_trigger
+language plpgsql
+volatile
+-- definer because DDL by any role is logged, and nobody else may write the log
+security definer
+set search_path = ''
+as $$
+declare
+  objects jsonb;
+begin
+  -- what happens before a chain begins is in the full backup that it waits for
+  if not (select d.logs_ddl from backup.drain as d) then
+    return;
+  end if;
+  select pg_catalog.jsonb_agg(pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
+      'extension', c.in_extension,
+      'missing', case when tg_tag = 'ALTER TABLE' then backup.missing_values(c.objid) end
+    )) || pg_catalog.jsonb_build_object(
+      'type', c.object_type, 'identity', c.object_identity, 'schema', c.schema_name, 'oid', c.objid::bigint,
+      'made', case when not c.in_extension then
+        backup.describe_object(c.classid, c.objid, c.objsubid, c.object_type, c.object_identity, tg_tag)
+      end
+    ) order by c.ordinality)
+  into objects
+  from pg_catalog.pg_event_trigger_ddl_commands() with ordinality as c
+  where backup.is_streamed_schema(c.schema_name)
+    and not (c.object_type = 'schema' and not backup.is_streamed_schema(c.object_identity))
+    and not (c.object_type in ('publication', 'publication relation', 'publication namespace'));
+  if objects is null then
+    return;
+  end if;
+  perform backup.log_ddl('command', tg_tag, objects);
+  if tg_tag in ('CREATE TABLE AS', 'SELECT INTO') and not backup.publishes_everything() then
+    -- its rows came before it could be listed
+    perform backup.log_ddl('uncovered', tg_tag, objects);
+  end if;
+  perform backup.publish_touched(objects, tg_tag);
+exception when others then
+  perform backup.log_unlogged(tg_tag);
+end
+$$;
+revoke all on function backup.after_ddl() from public;
+
+create function backup.after_drop() returns event_trigger
+language plpgsql
+volatile
+-- definer because DDL by any role is logged, and nobody else may write the log
+security definer
+set search_path = ''
+as $$
+declare
+  objects jsonb;
+begin
+  if not (select d.logs_ddl from backup.drain as d) then
+    return;
+  end if;
+  select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+      'type', d.object_type, 'identity', d.object_identity, 'schema', d.schema_name, 'oid', d.objid::bigint,
+      'original', d.original
+    ) order by d.ordinality)
+  into objects
+  from pg_catalog.pg_event_trigger_dropped_objects() with ordinality as d
+  where backup.is_streamed_schema(d.schema_name) and not d.is_temporary
+    and not (d.object_type = 'schema' and not backup.is_streamed_schema(d.object_identity))
+    and d.object_type not in ('publication', 'publication relation', 'publication namespace');
+  if objects is null then
+    return;
+  end if;
+  perform backup.log_ddl('drop', tg_tag, objects);
+exception when others then
+  perform backup.log_unlogged(tg_tag);
+end
+$$;
+revoke all on function backup.after_drop() from public;
+
+create function backup.after_rewrite() returns event_trigger
+language plpgsql
+volatile
+-- definer because DDL by any role is logged, and nobody else may write the log
+security definer
+set search_path = ''
+as $$
+declare
+  rewritten oid := pg_catalog.pg_event_trigger_table_rewrite_oid();
+  schema_name name;
+begin
+  if not (select d.logs_ddl from backup.drain as d) then
+    return;
+  end if;
+  select n.nspname into schema_name
+  from pg_catalog.pg_class as c join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+  where c.oid = rewritten and c.relpersistence <> 't';
+  if schema_name is null or not backup.is_streamed_schema(schema_name) then
+    return;
+  end if;
+  perform backup.log_ddl('rewrite', tg_tag, pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_object(
+    'type', 'table', 'identity', rewritten::regclass::text, 'oid', rewritten::bigint,
+    'reason', pg_catalog.pg_event_trigger_table_rewrite_reason()
+  )));
+exception when others then
+  perform backup.log_unlogged(tg_tag);
+end
+$$;
+revoke all on function backup.after_rewrite() from public;
+
+-- Where only a superuser may make event triggers and we are none, DDL is not logged; the drain says so.
+do $$
+begin
+  create event trigger holdfast_after_ddl on ddl_command_end execute function backup.after_ddl();
+  create event trigger holdfast_after_drop on sql_drop execute function backup.after_drop();
+  create event trigger holdfast_after_rewrite on table_rewrite execute function backup.after_rewrite();
+  alter event trigger holdfast_after_ddl enable always;
+  alter event trigger holdfast_after_drop enable always;
+  alter event trigger holdfast_after_rewrite enable always;
+exception when insufficient_privilege then
+  raise notice 'event triggers cannot be made by %: point-in-time recovery will not cross changes of definitions', current_user;
+end
+$$;

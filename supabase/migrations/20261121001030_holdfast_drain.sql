@@ -1,0 +1,252 @@
+-- Draining: the one drainer's lease, the life of a chain, and the segments that were put. Lock order: as in 1000.
+
+-- The lease ----------------------------------------------------------------------------------------------------------
+
+-- The lease of the one drainer; null while another has it. Its token has to come with every later call.
+create function backup.claim_drain(worker text, lease interval) returns bigint
+language sql
+volatile
+set search_path = ''
+as $$
+  update backup.drain as d
+  set token = d.token + 1, worker = claim_drain.worker, lease_until = backup.clock_now() + claim_drain.lease
+  where d.singleton = (
+    -- whoever has the row locked is at work, perhaps for as long as a large transaction takes to spool
+    -- nobody takes a lease for an hour: one that ends later is of a clock that was moved back since
+    select s.singleton from backup.drain as s
+    where s.lease_until is null or s.lease_until < backup.clock_now()
+      or s.lease_until > backup.clock_now() + greatest(claim_drain.lease, interval '1 hour')
+    for update skip locked
+  )
+  returning d.token
+$$;
+revoke all on function backup.claim_drain(text, interval) from public;
+
+-- Locks the drain's row for this transaction and renews the lease. HF413 (lease_lost) when it is somebody else's.
+create function backup.hold_drain(token bigint, lease interval) returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  update backup.drain as d set lease_until = backup.clock_now() + hold_drain.lease
+  where d.token = hold_drain.token and d.lease_until is not null;
+  if not found then
+    raise exception 'another drainer has taken over' using errcode = 'HF413';
+  end if;
+end
+$$;
+revoke all on function backup.hold_drain(bigint, interval) from public;
+
+-- Gives the lease back. `covered_until`: every commit before that moment is stored; null when the end of the stream was not
+-- reached. `failure`: what kept it from its end.
+create function backup.release_drain(token bigint, covered_until timestamptz, failure text) returns void
+language sql
+volatile
+set search_path = ''
+as $$
+  update backup.drain as d
+  set lease_until = null, worker = null,
+    drained_at = coalesce(release_drain.covered_until, d.drained_at),
+    failed_at = case when release_drain.failure is not null then backup.clock_now() end,
+    failure = release_drain.failure
+  where d.token = release_drain.token
+$$;
+revoke all on function backup.release_drain(bigint, timestamptz, text) from public;
+
+-- The slot -----------------------------------------------------------------------------------------------------------
+
+-- Before the slot is moved over changes that are stored, or that nobody needs: a slot found further on was moved by others.
+create function backup.intend_advance(token bigint, lsn pg_lsn) returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  perform backup.hold_drain(token, interval '90 seconds');
+  update backup.drain as d set advanced_lsn = intend_advance.lsn where d.token = intend_advance.token;
+end
+$$;
+revoke all on function backup.intend_advance(bigint, pg_lsn) from public;
+
+-- The first transactions behind the slot, up to a commit, whole and in order, into backup.spool. Runs as long as it takes,
+-- also when whoever asked is gone by then.
+create function backup.spool_transaction(token bigint, slot name, publications name[]) returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  spooled bigint;
+begin
+  perform backup.hold_drain(token, interval '90 seconds');
+  truncate backup.spool;
+  insert into backup.spool (position, lsn, xid, data)
+  select row_number() over (), c.lsn, c.xid, c.data
+  from pg_catalog.pg_logical_slot_peek_binary_changes(
+    slot, null, 1, 'proto_version', '1', 'publication_names',
+    (select pg_catalog.string_agg('"' || p || '"', ',') from pg_catalog.unnest(publications) as p)
+  ) as c;
+  get diagnostics spooled = row_count;
+  -- the row was locked all the while; whoever asked may be gone, and another goes on once this has run out
+  perform backup.hold_drain(token, interval '90 seconds');
+  return spooled;
+end
+$$;
+revoke all on function backup.spool_transaction(bigint, name, name[]) from public;
+
+-- Chains -------------------------------------------------------------------------------------------------------------
+
+-- The slot is made: a chain begins. An open gap ends here.
+create function backup.begin_chain(token bigint, id text, slot_name name, publications name[], start_lsn pg_lsn) returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  perform backup.hold_drain(token, interval '90 seconds');
+  insert into backup.chains (id, slot_name, publications, start_lsn, system_identifier, database_name)
+  select begin_chain.id, begin_chain.slot_name, begin_chain.publications, begin_chain.start_lsn,
+    c.system_identifier::text, pg_catalog.current_database()
+  from pg_catalog.pg_control_system() as c;
+  update backup.drain as d set advanced_lsn = begin_chain.start_lsn;
+  update backup.gaps as g set to_lsn = begin_chain.start_lsn, to_at = greatest(g.from_at, backup.clock_now())
+  where g.to_at is null;
+  perform backup.audit('chain.begun', 'chain:' || begin_chain.id, pg_catalog.jsonb_build_object('start', start_lsn::text));
+end
+$$;
+revoke all on function backup.begin_chain(bigint, text, name, name[], pg_lsn) from public;
+
+-- A chain is over: a gap from its last segment on, with an alert. Restores to moments behind the gap need a new full.
+create function backup.end_chain(chain text, reason text) returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  ours backup.chains;
+  last backup.segments;
+begin
+  update backup.chains as c set ended_at = backup.clock_now(), end_reason = end_chain.reason
+  where c.id = end_chain.chain and c.ended_at is null
+  returning c.* into ours;
+  if ours.id is null then
+    return;
+  end if;
+  select s.* into last from backup.segments as s where s.chain_id = ours.id order by s.end_lsn desc limit 1;
+  insert into backup.gaps (chain_id, from_lsn, from_at, reason)
+  values (ours.id, coalesce(last.end_lsn, ours.start_lsn), coalesce(last.taken_at, ours.started_at), end_chain.reason);
+  truncate backup.spool;
+  update backup.drain as d set logs_ddl = false;
+  perform backup.seal_incrementals(true);
+  perform backup.audit('chain.ended', 'chain:' || ours.id, pg_catalog.jsonb_build_object('reason', end_chain.reason));
+  perform backup.raise_alert(
+    'stream_gap', 'chain:' || ours.id,
+    pg_catalog.format(
+      'the change stream ended (%s): moments after %s UTC can be restored again once a new full backup is there',
+      end_chain.reason, pg_catalog.to_char(coalesce(last.taken_at, ours.started_at) at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS')
+    )
+  );
+end
+$$;
+revoke all on function backup.end_chain(text, text) from public;
+
+-- Segments -----------------------------------------------------------------------------------------------------------
+
+-- A segment was put and read back. Its hour's run is made with the first one. HF413 for an old token; HF415 (run_state) for
+-- a segment that does not follow the last one: replay would refuse the chain.
+create function backup.record_segment(token bigint, segment jsonb) returns uuid
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  given backup.segments := pg_catalog.jsonb_populate_record(null::backup.segments, segment);
+  ours backup.chains;
+  last backup.segments;
+  hour timestamptz;
+  run uuid;
+begin
+  perform backup.hold_drain(token, interval '90 seconds');
+  select c.* into ours from backup.chains as c where c.id = given.chain_id and c.ended_at is null for update;
+  if ours.id is null then
+    raise exception 'chain % has ended', given.chain_id using errcode = 'HF415';
+  end if;
+  select s.* into last from backup.segments as s where s.chain_id = ours.id order by s.end_lsn desc, s.part desc limit 1;
+  if (
+    case
+      when last.ends_in_transaction then
+        given.start_lsn = last.start_lsn and given.end_lsn = last.end_lsn and given.part = last.part + 1
+      else given.start_lsn = coalesce(last.end_lsn, ours.start_lsn) and given.part = 0
+    end
+  ) is not true then
+    raise exception 'segment % does not follow %', given.name, coalesce(last.name, ours.start_lsn::text)
+      using errcode = 'HF415';
+  end if;
+  perform backup.seal_incrementals(false);
+  -- a clock that was moved back does not take up an hour that is over: the segments of a run follow each other
+  hour := pg_catalog.date_trunc('hour', greatest(
+    given.taken_at, (select max(r.consistent_at) from backup.runs as r where r.kind = 'incremental' and r.chain_id = ours.id)
+  ), 'UTC');
+  select r.id into run from backup.runs as r
+  where r.request_key = backup.incremental_key(ours.id, hour) and r.status = 'copying';
+  if run is null then
+    insert into backup.runs (kind, tiers, origin, request_key, status, started_at, subject_run)
+    values (
+      'incremental', '{hourly}', 'schedule', backup.incremental_key(ours.id, hour), 'copying', backup.clock_now(),
+      (
+        select r.id from backup.runs as r
+        where r.kind = 'full' and r.status = 'succeeded' and r.chain_id = ours.id
+        order by r.consistent_at desc limit 1
+      )
+    )
+    on conflict (request_key) do update set status = 'copying', finished_at = null
+    returning id into run;
+  end if;
+  insert into backup.segments (
+    chain_id, start_lsn, end_lsn, run_id, name, raw_bytes, stored_bytes, hash, stored_hash, epoch, transactions, changes,
+    ddl, first_commit_at, last_commit_at, taken_at, ends_in_transaction, part, spool_position
+  ) values (
+    given.chain_id, given.start_lsn, given.end_lsn, run, given.name, given.raw_bytes, given.stored_bytes, given.hash,
+    given.stored_hash, given.epoch, given.transactions, given.changes, given.ddl, given.first_commit_at,
+    given.last_commit_at, given.taken_at, given.ends_in_transaction, given.part, given.spool_position
+  );
+  update backup.runs as r
+  set heartbeat_at = backup.clock_now(), rows = r.rows + given.changes, raw_bytes = r.raw_bytes + given.raw_bytes,
+    stored_bytes = r.stored_bytes + given.stored_bytes, new_stored_bytes = r.new_stored_bytes + given.stored_bytes,
+    consistent_at = greatest(r.consistent_at, given.taken_at), wal_lsn = given.end_lsn, epoch = given.epoch, chain_id = given.chain_id,
+    tasks_total = r.tasks_total + 1, tasks_done = r.tasks_done + 1
+  where r.id = run;
+  return run;
+end
+$$;
+revoke all on function backup.record_segment(bigint, jsonb) from public;
+
+create function backup.incremental_key(chain text, hour timestamptz) returns text
+language sql
+immutable
+strict
+set search_path = ''
+as $$
+  select 'incremental:' || chain || ':' || pg_catalog.to_char(hour at time zone 'UTC', 'YYYY-MM-DD"T"HH24')
+$$;
+revoke all on function backup.incremental_key(text, timestamptz) from public;
+
+-- Ends the incremental runs whose hour is over; all of them with `every`. Returns how many.
+create function backup.seal_incrementals("every" boolean) returns integer
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  sealed integer;
+begin
+  update backup.runs as r
+  set status = 'succeeded', finished_at = greatest(backup.clock_now(), r.started_at)
+  where r.kind = 'incremental' and r.status = 'copying'
+    and ("every" or pg_catalog.date_trunc('hour', backup.clock_now(), 'UTC') > pg_catalog.date_trunc('hour', r.consistent_at, 'UTC'));
+  get diagnostics sealed = row_count;
+  return sealed;
+end
+$$;
+revoke all on function backup.seal_incrementals(boolean) from public;

@@ -1,0 +1,207 @@
+-- What happens to the stream each minute: the slot is kept from filling the disk, then a function drains it.
+
+insert into backup.settings (name, kind, value, minimum, maximum, note) values
+  ('slot_limit_mb', 'integer', '0', 0, 16777216,
+    'WAL in MB that the slot may hold back before it is given up; 0: a quarter of max_slot_wal_keep_size, or 1024');
+
+-- The slot -----------------------------------------------------------------------------------------------------------
+
+-- See the setting slot_limit_mb. Free disk is not visible from here.
+create function backup.slot_limit_bytes() returns bigint
+language sql
+stable
+set search_path = ''
+as $$
+  select case
+    when backup.setting_integer('slot_limit_mb') > 0 then backup.setting_integer('slot_limit_mb') * 1048576
+    when kept.megabytes > 0 then kept.megabytes * 1048576 / 4
+    else 1024::bigint * 1048576
+  end
+  from (
+    select s.setting::bigint as megabytes from pg_catalog.pg_settings as s where s.name = 'max_slot_wal_keep_size'
+  ) as kept
+$$;
+revoke all on function backup.slot_limit_bytes() from public;
+
+-- The slot and what it holds back; one row, or none without an open chain. `limit_bytes`: see the setting slot_limit_mb.
+create function backup.slot_state()
+returns table (
+  chain_id text, slot_name name, present boolean, active boolean, wal_status text, restart_lsn pg_lsn,
+  confirmed_flush_lsn pg_lsn, retained_bytes bigint, limit_bytes bigint, recorded_lsn pg_lsn
+)
+language sql
+stable
+set search_path = ''
+as $$
+  select c.id, c.slot_name, s.slot_name is not null, coalesce(s.active, false), s.wal_status, s.restart_lsn,
+    s.confirmed_flush_lsn, pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), s.restart_lsn)::bigint,
+    backup.slot_limit_bytes(),
+    coalesce((select max(g.end_lsn) from backup.segments as g where g.chain_id = c.id), c.start_lsn)
+  from backup.chains as c
+  left join pg_catalog.pg_replication_slots as s
+    on s.slot_name = c.slot_name and s.database = pg_catalog.current_database()
+  where c.ended_at is null
+$$;
+revoke all on function backup.slot_state() from public;
+
+-- Each minute, beside the drain: a slot that is gone or holds back too much ends its chain; the database lives.
+create function backup.guard_slot() returns text
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  slot record;
+begin
+  select s.* into slot from backup.slot_state() as s;
+  if slot.chain_id is null then
+    return null;
+  elsif not slot.present then
+    perform backup.end_chain(slot.chain_id, 'the slot is gone');
+    return 'gone';
+  elsif slot.wal_status = 'lost' then
+    perform backup.drop_slot(slot.slot_name);
+    perform backup.end_chain(slot.chain_id, 'the server gave the slot up');
+    return 'lost';
+  elsif slot.retained_bytes > slot.limit_bytes then
+    perform backup.drop_slot(slot.slot_name);
+    perform backup.end_chain(slot.chain_id, pg_catalog.format(
+      'the slot held back %s MB of WAL, more than %s MB', slot.retained_bytes / 1048576, slot.limit_bytes / 1048576
+    ));
+    return 'over the limit';
+  elsif slot.retained_bytes > slot.limit_bytes / 2 then
+    perform backup.raise_alert(
+      'slot_behind', 'chain:' || slot.chain_id,
+      pg_catalog.format(
+        'the slot holds back %s MB of WAL; at %s MB it is given up%s', slot.retained_bytes / 1048576,
+        slot.limit_bytes / 1048576, coalesce('; ' || backup.oldest_transaction(), '')
+      ),
+      'warning'
+    );
+    return 'behind';
+  end if;
+  perform backup.resolve_alert('slot_behind', 'chain:' || slot.chain_id);
+  return 'well';
+end
+$$;
+revoke all on function backup.guard_slot() from public;
+
+-- Whoever drains holds the slot: it is ended first, since the disk comes before the stream.
+create function backup.drop_slot(slot name) returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  pid integer := (select s.active_pid from pg_catalog.pg_replication_slots as s where s.slot_name = slot);
+begin
+  if pid is not null and pid <> pg_catalog.pg_backend_pid() then
+    perform pg_catalog.pg_terminate_backend(pid, 5000);
+  end if;
+  perform pg_catalog.pg_drop_replication_slot(s.slot_name) from pg_catalog.pg_replication_slots as s where s.slot_name = slot;
+end
+$$;
+revoke all on function backup.drop_slot(name) from public;
+
+-- What keeps the slot from moving although it is drained: the oldest transaction of any database.
+create function backup.oldest_transaction() returns text
+language sql
+stable
+set search_path = ''
+as $$
+  select pg_catalog.format(
+    'the oldest transaction is that of process %s in database %s, since %s UTC', a.pid, a.datname,
+    pg_catalog.to_char(a.xact_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS')
+  )
+  from pg_catalog.pg_stat_activity as a
+  where a.xact_start is not null and a.backend_xid is not null
+  order by a.xact_start
+  limit 1
+$$;
+revoke all on function backup.oldest_transaction() from public;
+
+-- Drains by a function -----------------------------------------------------------------------------------------------
+
+-- What the cron job `holdfast-changes` calls: the guard, then a drain by the function. Where no function can be called the
+-- stream is left to `holdfast follow` and `holdfast incremental`.
+create function backup.call_drain() returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  perform backup.guard_slot();
+  perform backup.seal_incrementals(false);
+  return backup.invoke('backup', '{"action": "drain"}');
+exception when sqlstate 'HF002' then
+  return null;
+end
+$$;
+revoke all on function backup.call_drain() from public;
+
+-- Is there an open chain and no full backup on it, nor one under way that might be? One that began before the chain is
+-- waited for: it would be joined.
+create function backup.chain_lacks_full() returns boolean
+language sql
+stable
+set search_path = ''
+as $$
+  select exists (
+    select from backup.chains as c
+    where c.ended_at is null
+      and not exists (
+        select from backup.runs as r
+        where r.kind = 'full' and r.chain_id = c.id and r.status in ('succeeded', 'quarantined')
+      )
+      and not exists (
+        select from backup.runs as r
+        where r.kind = 'full' and r.status in ('queued', 'snapshotting', 'copying', 'finishing')
+      )
+  )
+$$;
+revoke all on function backup.chain_lacks_full() from public;
+
+-- A drain by a function is over. `drain`: {outcome, begun, chain}; `failure`: {code, message}. What is left is drained at
+-- once by another isolate. A chain without a full backup gets one, asked for once an hour: nothing of it can be restored
+-- without.
+create function backup.end_drain(nonce text, drain jsonb, failure jsonb) returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  run_id uuid;
+begin
+  perform backup.end_call(end_drain.nonce, coalesce(failure ->> 'code', drain ->> 'outcome', 'done'));
+  if failure is not null then
+    perform backup.raise_alert(
+      'drain_failed', 'stream',
+      pg_catalog.format('the change stream was not drained: %s (%s)', failure ->> 'message', failure ->> 'code'), 'warning'
+    );
+    return;
+  end if;
+  perform backup.resolve_alert('drain_failed', 'stream');
+  if backup.chain_lacks_full() then
+    select r.run into run_id
+    from backup.request_run(
+      'full', array['daily'], 'schedule',
+      pg_catalog.format(
+        'chain:%s:%s', drain ->> 'chain', pg_catalog.to_char(backup.clock_now() at time zone 'UTC', 'YYYY-MM-DD"T"HH24')
+      )
+    ) as r;
+    perform backup.launch_run(run_id);
+  else
+    perform backup.resolve_alert(a.kind, a.subject)
+    from backup.alerts as a
+    where a.kind = 'stream_gap' and a.status <> 'resolved'
+      and exists (
+        select from backup.runs as r join backup.chains as c on c.id = r.chain_id and c.ended_at is null
+        where r.kind = 'full' and r.status = 'succeeded'
+      );
+  end if;
+  if drain ->> 'outcome' = 'work_left' then
+    perform backup.invoke('backup', '{"action": "drain"}');
+  end if;
+end
+$$;
+revoke all on function backup.end_drain(text, jsonb, jsonb) from public;
