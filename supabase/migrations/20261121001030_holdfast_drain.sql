@@ -80,7 +80,9 @@ declare
   spooled bigint;
 begin
   perform backup.hold_drain(token, interval '90 seconds');
-  truncate backup.spool;
+  -- never TRUNCATE here: with a new file of the spool in this transaction, decoding an older TRUNCATE of it sends our rows
+  -- to the file that is gone
+  delete from backup.spool;
   insert into backup.spool (position, lsn, xid, data)
   select row_number() over (), c.lsn, c.xid, c.data
   from pg_catalog.pg_logical_slot_peek_binary_changes(

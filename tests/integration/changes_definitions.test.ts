@@ -100,6 +100,8 @@ const cases: Readonly<Record<string, string>> = {
     create function case_17.f() returns kind language sql as 'select null::kind'; grant select on kept to anon;
     comment on table kept is 'aside'; drop table kept cascade; create table kept (n int); grant select on kept to anon;
     create view case_17.w as select n from kept; create index kept_n on kept (n)`,
+  "an extension that a DO block makes, and a table with its type":
+    "do $$ begin create extension citext schema case_18; create table made (t citext); insert into made values ('A'); end $$",
 };
 const schemaOf = (name: string) => `case_${Object.keys(cases).indexOf(name)}`;
 

@@ -185,5 +185,58 @@ export function definitions(round: number): readonly (readonly string[])[] {
     ["drop table app.parts_3", "drop view app.notes_seen"],
     ["alter table app.remade enable row level security", "create policy seen on app.remade for select using (true)"],
     ["drop table app.remade"],
+    [
+      "create table app.taken as select id, t, mood, n from app.notes where id % 3 = 0",
+      "insert into app.taken (id) values (-99999)",
+    ],
+    [
+      "alter table app.taken add primary key (id)",
+      "update app.taken set n = 1 where id % 2 = 0",
+      "delete from app.taken where id < 0",
+    ],
+    [
+      "update app.coded set v = 'seen' where id % 7 = 0",
+      "select a, b, n into app.chosen from app.pairs where a % 2 = 0",
+    ],
+    [
+      `do $$ begin
+         create table app.inside (id int primary key, v text default 'v', at timestamptz default now());
+         insert into app.inside (id) select i from generate_series(1, 40) as i;
+         alter table app.notes add column written timestamptz default now();
+         update app.notes set written = null where id % 5 = 0;
+       end $$`,
+    ],
+    [
+      `create or replace function app.make_room(room text) returns void language plpgsql as $f$ begin
+         execute format('create table app.%I (id bigserial primary key, note int)', room);
+         execute format('create index on app.%I (note)', room);
+         execute format('insert into app.%I (note) select id from app.notes where id < 60', room);
+         execute format('alter table app.%I add column later text not null default %L', room, 'later');
+         execute format('update app.%I set note = -1 where mod(id, 2) = 0', room);
+       end $f$`,
+      `select app.make_room('room_${round}')`,
+    ],
+    [
+      `do $$ begin
+         execute format('create table app.parts_4 partition of app.parts for values in (%s)', 2 + 2);
+         insert into app.parts select i, 4, 'fourth' from generate_series(1, 20) as i;
+         alter table app.inside rename to moved; alter table app.moved rename column v to w;
+         update app.moved set w = w || id; alter table app.moved drop column at;
+       end $$`,
+    ],
+    ["create materialized view app.sums as select mood, count(*) as n from app.notes group by mood"],
+    [
+      `do $$ begin
+         create type app.place as enum ('here', 'there'); alter table app.moved add column place app.place default 'there';
+         insert into app.moved (id) values (1000); refresh materialized view app.sums;
+       end $$`,
+    ],
+    [
+      `do $$ begin
+         drop table app.parts_4; drop materialized view app.sums; drop table app.moved, app.taken; drop type app.place;
+         alter table app.notes drop column written; execute 'drop table app.chosen';
+       end $$`,
+      `drop table app.room_${round}`,
+    ],
   ];
 }

@@ -54,6 +54,12 @@ describe("what happened since a full backup", () => {
     expect(sinceFull([before, further], full).headers).toHaveLength(2);
   });
 
+  it("holds a segment whose counters may have been read behind the full's snapshot", () => {
+    const reading = (countedNextXid: string) => ({ ...header(29, 4), countedNextXid });
+    expect(sinceFull([header(20, 2), reading("449")], full).headers).toHaveLength(1);
+    expect(sinceFull([header(20, 2), reading("450")], full).headers).toHaveLength(2);
+  });
+
   it("holds a segment that was taken later, though its part of the log is older", () => {
     expect(sinceFull([header(29, 2), header(35, 3)], full).headers).toHaveLength(2);
   });

@@ -45,7 +45,8 @@ export function uncoveredTables(headers: readonly SegmentHeader[], since: string
 /**
  * `headers` from the last one on that was taken before the full backup's snapshot: what happened until then is in the full.
  * `since` is that header's own moment, or before all moments where there is none. A clock that was moved back would show a
- * header before the full that was taken after it, so that the log and the transaction ids must say the same.
+ * header before the full that was taken after it, so that the log and the transaction ids must say the same; counters that
+ * were read while the full took its snapshot are of after it.
  */
 export function sinceFull(
   headers: readonly SegmentHeader[],
@@ -54,7 +55,8 @@ export function sinceFull(
   const position = parseLsn(snapshot.walInsertLsn);
   const { xmax } = snapshotView(snapshot.text);
   const later = headers.findIndex((header) =>
-    header.takenAt > consistentAt || parseLsn(header.endLsn) > position || BigInt(header.nextXid) > xmax
+    header.takenAt > consistentAt || parseLsn(header.endLsn) > position ||
+    BigInt(header.countedNextXid ?? header.nextXid) >= xmax
   );
   const last = (later < 0 ? headers.length : later) - 1;
   return { headers: headers.slice(Math.max(0, last)), since: headers[last]?.takenAt ?? "" };

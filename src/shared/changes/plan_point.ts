@@ -47,10 +47,6 @@ export async function planPoint(deps: RestoreDeps, point: Point, choices: PointC
     atFull: (choices.atFull ?? []).map(asTable),
   };
   const history = await ChangeHistory.read(deps);
-  const now = deps.clock.now().getTime();
-  if (point.by === "time" && point.at > BigInt(now) * 1000n) {
-    throw uncovered(history, `${labelOf(point)} is in the future`);
-  }
   const isAccepted = (id: string) => (choices.accepted ?? []).some((accepted) => id.startsWith(accepted));
   const newest = chooseFull(history.backups, history, point);
   const usable = history.backups.filter(({ manifest }) => quarantineOf(manifest) === null || isAccepted(manifest.id));
@@ -122,7 +118,9 @@ async function planFrom(
   }
   const seen = await survey(readChain(reader, segments), point, snapshot, full.manifest);
   if (!seen.passedPoint && !covers(seen, known.last.endLsn, point)) {
-    throw uncovered(history, `${label} is behind what is stored of its chain`);
+    // Asked last: the server's clock may be ahead of this one's.
+    const isFuture = point.by === "time" && point.at > BigInt(deps.clock.now().getTime()) * 1000n;
+    throw uncovered(history, `${label} is ${isFuture ? "in the future" : "behind what is stored of its chain"}`);
   }
   checkObstacles(seen, choices);
   return { point, label, full, segments, survey: seen, choices };

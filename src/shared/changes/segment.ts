@@ -61,6 +61,8 @@ export const segmentHeaderSchema = z.object({
   definitions: z.object({ hash: z.string().regex(/^[0-9a-f]{32}$/), logged: z.boolean() }).optional(),
   /** Since when the server has counted: another text than in the segment before, and what was counted until then is lost. */
   countedSince: z.string().optional(),
+  /** The next transaction id right after the counters were read. */
+  countedNextXid: xid.optional(),
   /** Tables whose changes are not all in the stream, with the server's counters of what happened to them. */
   uncovered: z.array(
     z.object({

@@ -15,7 +15,7 @@ import {
   type Horizon,
   type LastSegment,
   publishTables,
-  readCountedSince,
+  readCounting,
   readDefinitions,
   readSequenceValues,
   recordSegment,
@@ -151,7 +151,7 @@ export class SegmentWriter {
       server: await serverOf(this.#connection),
       sequences: await readSequenceValues(this.#connection),
       definitions: await readDefinitions(this.#connection),
-      countedSince: await readCountedSince(this.#connection),
+      ...await readCounting(this.#connection),
       uncovered,
     };
   }

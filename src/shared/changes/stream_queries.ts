@@ -249,14 +249,20 @@ export async function readDefinitions(connection: Connection): Promise<NonNullab
   return { hash: row?.["hash"] ?? "", logged: row?.["logged"] === "t" };
 }
 
-/** Since when the counters of tables count: changes with a reset, and with a crash, after which the server starts anew. */
-export async function readCountedSince(connection: Connection): Promise<string> {
+/**
+ * Since when the counters of tables count: changes with a reset, and with a crash, after which the server starts anew. Asked
+ * after them, so that none is of a transaction from `nextXid` on.
+ */
+export async function readCounting(
+  connection: Connection,
+): Promise<Required<Pick<SegmentHeader, "countedSince" | "countedNextXid">>> {
   const [row] = await connection.query(
-    `select pg_catalog.concat_ws(' ', extract(epoch from b.stats_reset), extract(epoch from d.stats_reset)) as since
+    `select pg_catalog.concat_ws(' ', extract(epoch from b.stats_reset), extract(epoch from d.stats_reset)) as since,
+            pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()) as next_xid
        from pg_catalog.pg_stat_bgwriter as b, pg_catalog.pg_stat_database as d
       where d.datname = pg_catalog.current_database()`,
   );
-  return row?.["since"] ?? "";
+  return { countedSince: row?.["since"] ?? "", countedNextXid: text(row ?? {}, "next_xid") };
 }
 
 /** Makes the publications' lists agree with the catalog, in one transaction; what they cannot carry. */
