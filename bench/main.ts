@@ -57,6 +57,8 @@ if (!(Number.isInteger(rounds) && rounds >= 1 && targetMb >= 10)) {
 
 const say = (line: string) => console.error(line);
 const report = new Report(say);
+/** Of the change stream: asked by itself, and with a place of its own in the README. */
+const streamReport = new Report(say);
 const stack = await startStack({
   durable: false,
   stream: false,
@@ -108,26 +110,25 @@ try {
   }
   if (asked.has("functions")) await functions(stack, rounds, report, psql);
   if (asked.has("again")) await again(setting, rounds, report, execute);
-  if (asked.has("stream")) await stream(stack, target, report, say);
+  if (asked.has("stream")) await stream(stack, target, streamReport, say);
 } finally {
   await target.destroy();
   await stack.destroy();
 }
 
 const machine = `${cpus().length} cores (${cpus()[0]?.model ?? "unknown"}), ${(totalmem() / 2 ** 30).toFixed(0)} GiB`;
-const missed = report.missed.length === 0
-  ? "Every goal was reached."
-  : `Not reached: ${report.missed.map((finding) => finding.question).join("; ")}.`;
 const day = new Date().toISOString().slice(0, 10);
-const text =
-  `${machine}; ${day}; medians of ${rounds}; a database of about ${targetMb} MB.\n\n${report.table()}\n\n${missed}`;
-console.log(`\n${text}\n`);
-if (values.readme) {
-  const file = new URL("../README.md", import.meta.url);
-  const readme = readFileSync(file, "utf8");
-  const block = /(<!-- bench:begin -->\n)[\s\S]*(\n<!-- bench:end -->)/;
-  if (!block.test(readme)) throw new Error("README.md has no place for the figures");
-  writeFileSync(file, readme.replace(block, (_, begin: string, end: string) => `${begin}\n${text}\n${end}`));
+const sections = [
+  { marker: "bench", report, how: `medians of ${rounds}; a database of about ${targetMb} MB` },
+  { marker: "bench-stream", report: streamReport, how: `incrementals of a database of about ${targetMb} MB` },
+].filter((section) => section.report.findings.length > 0);
+for (const { marker, report: own, how } of sections) {
+  const missed = own.missed.length === 0
+    ? "Every goal was reached."
+    : `Not reached: ${own.missed.map((finding) => finding.question).join("; ")}.`;
+  const text = `${machine}; ${day}; ${how}.\n\n${own.table()}\n\n${missed}`;
+  console.log(`\n${text}\n`);
+  if (values.readme) writeFigures(marker, text);
 }
 if (values.json !== undefined) {
   const document = {
@@ -135,8 +136,17 @@ if (values.json !== undefined) {
     rounds,
     targetMb,
     at: new Date().toISOString(),
-    findings: report.findings,
-    runs: report.runs,
+    findings: [...report.findings, ...streamReport.findings],
+    runs: { ...report.runs, ...streamReport.runs },
   };
   writeFileSync(values.json, `${JSON.stringify(document, null, 2)}\n`);
+}
+
+/** Between `<!-- marker:begin -->` and `<!-- marker:end -->` of the README. */
+function writeFigures(marker: string, text: string): void {
+  const file = new URL("../README.md", import.meta.url);
+  const readme = readFileSync(file, "utf8");
+  const block = new RegExp(`(<!-- ${marker}:begin -->\\n)[\\s\\S]*(\\n<!-- ${marker}:end -->)`);
+  if (!block.test(readme)) throw new Error(`README.md has no place for the figures of ${marker}`);
+  writeFileSync(file, readme.replace(block, (_, begin: string, end: string) => `${begin}\n${text}\n${end}`));
 }

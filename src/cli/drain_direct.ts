@@ -1,7 +1,7 @@
 /** Drains of the change stream by this process, from --db-url to --store. */
 import { unlimited } from "../shared/backup/budget.ts";
 import type { BackupDeps } from "../shared/backup/deps.ts";
-import { drain, type DrainedSegment, type DrainResult, processDrainLimits } from "../shared/changes/drain.ts";
+import { drain, type DrainedSegment, type DrainResult, processDrainLimits } from "../shared/changes/drain/drain.ts";
 import { toHex } from "../shared/crypto/digest.ts";
 import { HoldfastError } from "../shared/errors.ts";
 import { loadZstd } from "../shared/format/zstd.ts";

@@ -1,5 +1,5 @@
 /** What the database says of its change stream. */
-import { slotState } from "../shared/changes/stream_queries.ts";
+import { slotState } from "../shared/changes/drain/stream_queries.ts";
 import type { Connection } from "../shared/postgres/connection.ts";
 
 export interface StreamFacts {

@@ -1,7 +1,7 @@
 /** A replay asks its target what the source was asked: with the text of the functions that the migrations make. */
 import { readdirSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { accessListsSql, describeTableSql } from "../../src/shared/changes/describe_sql.ts";
+import { accessListsSql, describeTableSql } from "../../src/shared/changes/definitions/describe_sql.ts";
 
 const folder = new URL("../../supabase/migrations/", import.meta.url);
 const migrations = readdirSync(folder).map((name) => readFileSync(new URL(name, folder), "utf8")).join("\n");

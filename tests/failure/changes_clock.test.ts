@@ -5,10 +5,10 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ensureFaketime } from "../../src/local/packages.ts";
 import { systemClock } from "../../src/shared/clock.ts";
-import { parseLsn } from "../../src/shared/changes/lsn.ts";
-import type { Point } from "../../src/shared/changes/replay.ts";
-import { ChangeHistory, type Timeline } from "../../src/shared/changes/timeline.ts";
-import { segmentsOf, verifyIncremental } from "../../src/shared/changes/verify_incremental.ts";
+import { parseLsn } from "../../src/shared/changes/decode/lsn.ts";
+import type { Point } from "../../src/shared/changes/replay/replay.ts";
+import { ChangeHistory, type Timeline } from "../../src/shared/changes/segments/timeline.ts";
+import { segmentsOf, verifyIncremental } from "../../src/shared/changes/segments/verify_incremental.ts";
 import { backup } from "../integration/backup_fixture.ts";
 import {
   drainNow,

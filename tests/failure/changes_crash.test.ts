@@ -1,8 +1,8 @@
 /** A server that loses its counters in a crash, and a replay that dies inside of a group. */
 import { beforeAll, describe, expect, it } from "vitest";
-import { parseLsn } from "../../src/shared/changes/lsn.ts";
-import { planPoint, type PointChoices, restorePoint } from "../../src/shared/changes/restore_point.ts";
-import type { Point } from "../../src/shared/changes/replay.ts";
+import { parseLsn } from "../../src/shared/changes/decode/lsn.ts";
+import { planPoint, type PointChoices, restorePoint } from "../../src/shared/changes/replay/restore_point.ts";
+import type { Point } from "../../src/shared/changes/replay/replay.ts";
 import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
 import { backup } from "../integration/backup_fixture.ts";
 import {

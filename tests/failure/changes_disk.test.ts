@@ -3,7 +3,7 @@ import { renameSync, rmSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { spawnSync } from "node:child_process";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { ChangeHistory } from "../../src/shared/changes/timeline.ts";
+import { ChangeHistory } from "../../src/shared/changes/segments/timeline.ts";
 import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
 import { createFileStore } from "../../src/shared/store/file.ts";
 import { backup } from "../integration/backup_fixture.ts";

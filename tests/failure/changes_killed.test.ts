@@ -1,7 +1,7 @@
 /** A drainer or a replay that dies anywhere, and what the next one makes of it. */
 import { beforeAll, describe, expect, it } from "vitest";
-import type { DrainOptions } from "../../src/shared/changes/drain.ts";
-import { planPoint, restorePoint } from "../../src/shared/changes/restore_point.ts";
+import type { DrainOptions } from "../../src/shared/changes/drain/drain.ts";
+import { planPoint, restorePoint } from "../../src/shared/changes/replay/restore_point.ts";
 import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
 import { backup } from "../integration/backup_fixture.ts";
 import {

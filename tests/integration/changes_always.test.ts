@@ -1,6 +1,6 @@
 /** Triggers and rules that fire for a replica too: a replay makes them do nothing twice, and leaves them as they were. */
 import { describe, expect, it } from "vitest";
-import { planPoint, restorePoint } from "../../src/shared/changes/restore_point.ts";
+import { planPoint, restorePoint } from "../../src/shared/changes/replay/restore_point.ts";
 import { createLog } from "../../src/shared/log.ts";
 import { useCluster } from "../support/cluster.ts";
 import { backup, query, world } from "./backup_fixture.ts";

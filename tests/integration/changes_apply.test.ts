@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { RowGroup } from "../../src/shared/changes/apply_rows.ts";
-import { type Message, type Relation, unchanged } from "../../src/shared/changes/messages.ts";
+import { RowGroup } from "../../src/shared/changes/replay/apply_rows.ts";
+import { type Message, type Relation, unchanged } from "../../src/shared/changes/decode/messages.ts";
 import type { Connection } from "../../src/shared/postgres/connection.ts";
 import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
 import { useCluster, withClient } from "../support/cluster.ts";

@@ -1,7 +1,7 @@
 /** A source whose change stream is read through a slot, a target of the same definitions, and random work between. */
-import type { RowGroup } from "../../src/shared/changes/apply_rows.ts";
-import type { Message, Relation } from "../../src/shared/changes/messages.ts";
-import { decodeMessage } from "../../src/shared/changes/pgoutput.ts";
+import type { RowGroup } from "../../src/shared/changes/replay/apply_rows.ts";
+import type { Message, Relation } from "../../src/shared/changes/decode/messages.ts";
+import { decodeMessage } from "../../src/shared/changes/decode/pgoutput.ts";
 import { openSession } from "../../src/shared/backup/session.ts";
 import type { Connection } from "../../src/shared/postgres/connection.ts";
 import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";

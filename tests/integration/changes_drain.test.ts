@@ -1,9 +1,9 @@
 import { beforeAll, describe, expect, it } from "vitest";
 import { unlimited } from "../../src/shared/backup/budget.ts";
-import { drain, type DrainOptions, processDrainLimits } from "../../src/shared/changes/drain.ts";
-import { inOrder, listSegments, readChain } from "../../src/shared/changes/chain_reader.ts";
-import { decodeMessage } from "../../src/shared/changes/pgoutput.ts";
-import { readRecords } from "../../src/shared/changes/segment.ts";
+import { drain, type DrainOptions, processDrainLimits } from "../../src/shared/changes/drain/drain.ts";
+import { inOrder, listSegments, readChain } from "../../src/shared/changes/segments/chain_reader.ts";
+import { decodeMessage } from "../../src/shared/changes/decode/pgoutput.ts";
+import { readRecords } from "../../src/shared/changes/segments/segment.ts";
 import { epochSource } from "../../src/shared/crypto/epochs.ts";
 import { readRepository } from "../../src/shared/format/repository.ts";
 import { useCluster } from "../support/cluster.ts";

@@ -1,7 +1,7 @@
 /** What a drain does while users drop what it is just reading. */
 import { expect, it } from "vitest";
 import { unlimited } from "../../src/shared/backup/budget.ts";
-import { drain, processDrainLimits } from "../../src/shared/changes/drain.ts";
+import { drain, processDrainLimits } from "../../src/shared/changes/drain/drain.ts";
 import { useCluster, withClient } from "../support/cluster.ts";
 import { eventually } from "../support/stack.ts";
 import { query, world } from "./backup_fixture.ts";

@@ -1,7 +1,7 @@
 /** The change stream through the function, under the hosted limits: one chain, one full for it, segments by the minute. */
 import { describe, expect, it } from "vitest";
-import { parseLsn } from "../../src/shared/changes/lsn.ts";
-import { planPoint, restorePoint } from "../../src/shared/changes/restore_point.ts";
+import { parseLsn } from "../../src/shared/changes/decode/lsn.ts";
+import { planPoint, restorePoint } from "../../src/shared/changes/replay/restore_point.ts";
 import { systemClock } from "../../src/shared/clock.ts";
 import { silentLog } from "../../src/shared/log.ts";
 import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";

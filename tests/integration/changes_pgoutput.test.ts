@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { parseLsn } from "../../src/shared/changes/lsn.ts";
-import { unchanged } from "../../src/shared/changes/messages.ts";
+import { parseLsn } from "../../src/shared/changes/decode/lsn.ts";
+import { unchanged } from "../../src/shared/changes/decode/messages.ts";
 import { freshDatabase, query, useCluster, withClient } from "../support/cluster.ts";
 import { expectStreamIsJournal, peek, type StreamTransaction, transactionsOf, witnessSql } from "./changes_witness.ts";
 

@@ -2,9 +2,9 @@
 import { randomInt } from "node:crypto";
 import { beforeAll, describe, expect, it } from "vitest";
 import { unlimited } from "../../src/shared/backup/budget.ts";
-import { drain, processDrainLimits } from "../../src/shared/changes/drain.ts";
-import { planPoint, type PointOptions, restorePoint } from "../../src/shared/changes/restore_point.ts";
-import { parseLsn } from "../../src/shared/changes/lsn.ts";
+import { drain, processDrainLimits } from "../../src/shared/changes/drain/drain.ts";
+import { planPoint, type PointOptions, restorePoint } from "../../src/shared/changes/replay/restore_point.ts";
+import { parseLsn } from "../../src/shared/changes/decode/lsn.ts";
 import { createLog } from "../../src/shared/log.ts";
 import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
 import { releaseHeld } from "../../src/shared/restore/release.ts";

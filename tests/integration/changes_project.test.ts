@@ -1,12 +1,12 @@
 /** Restores to moments into fresh projects: their own auth and storage take the rows, column by column by name. */
 import { beforeAll, describe, expect, it } from "vitest";
-import { parseLsn } from "../../src/shared/changes/lsn.ts";
+import { parseLsn } from "../../src/shared/changes/decode/lsn.ts";
 import {
   planPoint,
   type PointChoices,
   type PointResult,
   restorePoint,
-} from "../../src/shared/changes/restore_point.ts";
+} from "../../src/shared/changes/replay/restore_point.ts";
 import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
 import { freshDatabase, useCluster } from "../support/cluster.ts";
 import { backup, query, world } from "./backup_fixture.ts";

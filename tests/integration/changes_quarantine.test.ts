@@ -1,8 +1,8 @@
 /** Restores to moments pass over full backups in quarantine: their snapshots show what nobody has looked at. */
 import { beforeAll, describe, expect, it } from "vitest";
-import type { Point } from "../../src/shared/changes/replay.ts";
-import { planPoint, restorePoint } from "../../src/shared/changes/restore_point.ts";
-import { parseLsn } from "../../src/shared/changes/lsn.ts";
+import type { Point } from "../../src/shared/changes/replay/replay.ts";
+import { planPoint, restorePoint } from "../../src/shared/changes/replay/restore_point.ts";
+import { parseLsn } from "../../src/shared/changes/decode/lsn.ts";
 import { useCluster } from "../support/cluster.ts";
 import { backup, query, until, world } from "./backup_fixture.ts";
 import { drainNow, emptyTarget, tableHashes } from "./changes_stream_fixture.ts";

@@ -1,12 +1,12 @@
 /** A restore to a moment that is broken off and called again says what the whole of it did. */
 import { beforeAll, describe, expect, it } from "vitest";
-import { parseLsn } from "../../src/shared/changes/lsn.ts";
+import { parseLsn } from "../../src/shared/changes/decode/lsn.ts";
 import {
   planPoint,
   type PointChoices,
   type PointResult,
   restorePoint,
-} from "../../src/shared/changes/restore_point.ts";
+} from "../../src/shared/changes/replay/restore_point.ts";
 import { createLog, type LogLine } from "../../src/shared/log.ts";
 import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
 import { listHeld, releaseHeld } from "../../src/shared/restore/release.ts";

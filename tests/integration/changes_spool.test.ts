@@ -1,7 +1,7 @@
 /** The spool of transactions that are larger than a leg. */
 import { expect, it } from "vitest";
 import { unlimited } from "../../src/shared/backup/budget.ts";
-import { drain } from "../../src/shared/changes/drain.ts";
+import { drain } from "../../src/shared/changes/drain/drain.ts";
 import { useCluster } from "../support/cluster.ts";
 import { query, world } from "./backup_fixture.ts";
 

@@ -1,10 +1,10 @@
 /** What the world around a change stream can do to it. */
 import { beforeAll, describe, expect, it } from "vitest";
 import { newestEpoch } from "../../src/shared/backup/repository_epoch.ts";
-import { drain } from "../../src/shared/changes/drain.ts";
-import { planPoint } from "../../src/shared/changes/restore_point.ts";
-import { sealSegment } from "../../src/shared/changes/segment.ts";
-import { ChangeHistory } from "../../src/shared/changes/timeline.ts";
+import { drain } from "../../src/shared/changes/drain/drain.ts";
+import { planPoint } from "../../src/shared/changes/replay/restore_point.ts";
+import { sealSegment } from "../../src/shared/changes/segments/segment.ts";
+import { ChangeHistory } from "../../src/shared/changes/segments/timeline.ts";
 import { HoldfastError } from "../../src/shared/errors.ts";
 import { clusterMs, useCluster, withClient, withCluster } from "../support/cluster.ts";
 import { backup, until, world } from "./backup_fixture.ts";

@@ -1,12 +1,17 @@
 /** A chain's segments as any reader sees them, sources whose drainer dies at a step, and restores compared with the source. */
 import type { BackupDeps } from "../../src/shared/backup/deps.ts";
 import { unlimited } from "../../src/shared/backup/budget.ts";
-import { drain, type DrainOptions, type DrainResult, processDrainLimits } from "../../src/shared/changes/drain.ts";
-import { inOrder, listSegments, readChain } from "../../src/shared/changes/chain_reader.ts";
-import { decodeMessage } from "../../src/shared/changes/pgoutput.ts";
-import type { Point } from "../../src/shared/changes/replay.ts";
-import { planPoint, type PointChoices, restorePoint } from "../../src/shared/changes/restore_point.ts";
-import { type OpenedSegment, readRecords } from "../../src/shared/changes/segment.ts";
+import {
+  drain,
+  type DrainOptions,
+  type DrainResult,
+  processDrainLimits,
+} from "../../src/shared/changes/drain/drain.ts";
+import { inOrder, listSegments, readChain } from "../../src/shared/changes/segments/chain_reader.ts";
+import { decodeMessage } from "../../src/shared/changes/decode/pgoutput.ts";
+import type { Point } from "../../src/shared/changes/replay/replay.ts";
+import { planPoint, type PointChoices, restorePoint } from "../../src/shared/changes/replay/restore_point.ts";
+import { type OpenedSegment, readRecords } from "../../src/shared/changes/segments/segment.ts";
 import { epochSource } from "../../src/shared/crypto/epochs.ts";
 import { readRepository } from "../../src/shared/format/repository.ts";
 import type { LogLine } from "../../src/shared/log.ts";

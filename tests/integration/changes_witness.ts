@@ -1,8 +1,8 @@
 /** What SQL says about each change, kept by triggers in a journal, beside what the stream says about it. */
-import type { Begin, Commit, Message, Relation, RowChange, Value } from "../../src/shared/changes/messages.ts";
-import { unchanged } from "../../src/shared/changes/messages.ts";
-import { decodeMessage, messageKind, relationOf } from "../../src/shared/changes/pgoutput.ts";
-import { PeekReader } from "../../src/shared/changes/peek_reader.ts";
+import type { Begin, Commit, Message, Relation, RowChange, Value } from "../../src/shared/changes/decode/messages.ts";
+import { unchanged } from "../../src/shared/changes/decode/messages.ts";
+import { decodeMessage, messageKind, relationOf } from "../../src/shared/changes/decode/pgoutput.ts";
+import { PeekReader } from "../../src/shared/changes/drain/peek_reader.ts";
 import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
 import { expect } from "vitest";
 import { query } from "../support/cluster.ts";

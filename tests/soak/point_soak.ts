@@ -1,11 +1,11 @@
 /** A random history, and restores of it to random places, compared with the state that each commit left. */
 import { readFileSync } from "node:fs";
 import type { Cluster } from "../../src/local/postgres.ts";
-import { momentOf } from "../../src/shared/changes/moment.ts";
-import { formatLsn, parseLsn } from "../../src/shared/changes/lsn.ts";
-import { describePoint } from "../../src/shared/changes/point.ts";
-import type { Point } from "../../src/shared/changes/replay.ts";
-import { planPoint, restorePoint } from "../../src/shared/changes/restore_point.ts";
+import { momentOf } from "../../src/shared/changes/decode/moment.ts";
+import { formatLsn, parseLsn } from "../../src/shared/changes/decode/lsn.ts";
+import { describePoint } from "../../src/shared/changes/plan/point.ts";
+import type { Point } from "../../src/shared/changes/replay/replay.ts";
+import { planPoint, restorePoint } from "../../src/shared/changes/replay/restore_point.ts";
 import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
 import { ask, Session } from "./point_client.ts";
 import { History } from "./point_history.ts";

@@ -6,7 +6,7 @@ import { unlimited } from "../../src/shared/backup/budget.ts";
 import { runLeg } from "../../src/shared/backup/leg.ts";
 import { functionLimits } from "../../src/shared/backup/limits.ts";
 import { runBackup } from "../../src/shared/backup/run.ts";
-import { drain, type DrainResult, processDrainLimits } from "../../src/shared/changes/drain.ts";
+import { drain, type DrainResult, processDrainLimits } from "../../src/shared/changes/drain/drain.ts";
 import { systemClock } from "../../src/shared/clock.ts";
 import { generateKey, parseKeyRing } from "../../src/shared/crypto/key_ring.ts";
 import { loadZstd } from "../../src/shared/format/zstd.ts";

@@ -1,5 +1,5 @@
 /** Random places of a history to restore to, and which commits each of them holds. */
-import type { Point } from "../../src/shared/changes/replay.ts";
+import type { Point } from "../../src/shared/changes/replay/replay.ts";
 import type { Ordered } from "./point_order.ts";
 import type { Random } from "./point_random.ts";
 

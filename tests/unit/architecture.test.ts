@@ -18,7 +18,12 @@ describe("architecture.md", () => {
     expect(named("Migrations", 1)).toEqual(subjects);
   });
 
-  it("names every file of the change stream once", () => {
-    expect(named("Change stream", 2).sort()).toEqual(readdirSync(join(root, "src/shared/changes")).sort());
+  it("names every folder of the change stream, and where to begin in it", () => {
+    const folder = join(root, "src/shared/changes");
+    const folders = named("Change stream", 1);
+    expect([...folders].sort()).toEqual(readdirSync(folder).sort());
+    for (const [index, file] of named("Change stream", 3).entries()) {
+      expect(readdirSync(join(folder, folders[index] ?? ""))).toContain(file);
+    }
   });
 });

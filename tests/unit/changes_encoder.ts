@@ -1,4 +1,4 @@
-import { type Message, type Relation, unchanged, type Value } from "../../src/shared/changes/messages.ts";
+import { type Message, type Relation, unchanged, type Value } from "../../src/shared/changes/decode/messages.ts";
 
 /** Messages as the server would write them, from the documented format; the other direction of the decoder under test. */
 

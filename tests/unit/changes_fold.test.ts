@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
-import { KeyedFold } from "../../src/shared/changes/fold.ts";
-import { CountedFold } from "../../src/shared/changes/fold_counted.ts";
-import { type RowChange, unchanged, type Update, type Value } from "../../src/shared/changes/messages.ts";
+import { KeyedFold } from "../../src/shared/changes/replay/fold.ts";
+import { CountedFold } from "../../src/shared/changes/replay/fold_counted.ts";
+import { type RowChange, unchanged, type Update, type Value } from "../../src/shared/changes/decode/messages.ts";
 import { numbersFrom } from "./backup_numbers.ts";
 
 type Old = Update["old"];

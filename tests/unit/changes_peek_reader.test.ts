@@ -1,7 +1,7 @@
 import { Buffer } from "node:buffer";
 import process from "node:process";
 import { describe, expect, it } from "vitest";
-import { PeekReader } from "../../src/shared/changes/peek_reader.ts";
+import { PeekReader } from "../../src/shared/changes/drain/peek_reader.ts";
 import { HoldfastError } from "../../src/shared/errors.ts";
 import { numbersFrom } from "./backup_numbers.ts";
 import { bytesOf, int16, int32, int64 } from "./changes_encoder.ts";

@@ -1,8 +1,8 @@
 import { Buffer } from "node:buffer";
 import process from "node:process";
 import { describe, expect, it } from "vitest";
-import { type Message, unchanged } from "../../src/shared/changes/messages.ts";
-import { decodeMessage, messageKind, relationOf } from "../../src/shared/changes/pgoutput.ts";
+import { type Message, unchanged } from "../../src/shared/changes/decode/messages.ts";
+import { decodeMessage, messageKind, relationOf } from "../../src/shared/changes/decode/pgoutput.ts";
 import { type ErrorCode, HoldfastError } from "../../src/shared/errors.ts";
 import { numbersFrom } from "./backup_numbers.ts";
 import { bytesOf, encode, int16, int32, int64, samples, tuple, zeroEnded } from "./changes_encoder.ts";

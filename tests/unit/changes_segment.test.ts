@@ -1,7 +1,7 @@
 /** Segments as bytes, and the order in which a listing's segments follow each other. */
 import { describe, expect, it } from "vitest";
-import { inOrder, type ListedSegment } from "../../src/shared/changes/chain_reader.ts";
-import { uncoveredTables, unsettledTables, unsettledWarnings } from "../../src/shared/changes/coverage.ts";
+import { inOrder, type ListedSegment } from "../../src/shared/changes/segments/chain_reader.ts";
+import { uncoveredTables, unsettledTables, unsettledWarnings } from "../../src/shared/changes/segments/coverage.ts";
 import {
   decodeSegment,
   encodeSegment,
@@ -9,8 +9,8 @@ import {
   RecordBuffer,
   segmentFormat,
   type SegmentHeader,
-} from "../../src/shared/changes/segment.ts";
-import { snapshotView, widenXid } from "../../src/shared/changes/visibility.ts";
+} from "../../src/shared/changes/segments/segment.ts";
+import { snapshotView, widenXid } from "../../src/shared/changes/segments/visibility.ts";
 import { segmentName } from "../../src/shared/format/layout.ts";
 
 const header: SegmentHeader = {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { sinceFull } from "../../src/shared/changes/coverage.ts";
-import type { SegmentHeader } from "../../src/shared/changes/segment.ts";
+import { sinceFull } from "../../src/shared/changes/segments/coverage.ts";
+import type { SegmentHeader } from "../../src/shared/changes/segments/segment.ts";
 
 const moment = (minute: number) => `2026-01-01T00:${String(minute).padStart(2, "0")}:00.000000Z`;
 

@@ -1,7 +1,7 @@
 /** Which statement of a client's string a row of the DDL log is of. */
 import { describe, expect, it } from "vitest";
-import { DdlTransaction, readDdlRow } from "../../src/shared/changes/ddl_replay.ts";
-import { leadingWords, splitStatements } from "../../src/shared/changes/statements.ts";
+import { DdlTransaction, readDdlRow } from "../../src/shared/changes/definitions/ddl_replay.ts";
+import { leadingWords, splitStatements } from "../../src/shared/changes/definitions/statements.ts";
 
 describe("splitStatements", () => {
   it("cuts at semicolons that are code, and nowhere else", () => {

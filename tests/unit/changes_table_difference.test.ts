@@ -1,7 +1,7 @@
 /** What leads from one table to another. That the statements do it is shown against servers; here is what must be refused. */
 import { describe, expect, it } from "vitest";
-import type { DescribedColumn, DescribedTable } from "../../src/shared/changes/definition_format.ts";
-import { isSameTable, tableDifference } from "../../src/shared/changes/table_difference.ts";
+import type { DescribedColumn, DescribedTable } from "../../src/shared/changes/definitions/definition_format.ts";
+import { isSameTable, tableDifference } from "../../src/shared/changes/definitions/table_difference.ts";
 
 function column(name: string, changes: Partial<DescribedColumn> = {}): DescribedColumn {
   return {

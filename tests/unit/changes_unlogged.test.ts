@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import type { SegmentHeader } from "../../src/shared/changes/segment.ts";
-import { unloggedDefinitions } from "../../src/shared/changes/unlogged.ts";
+import type { SegmentHeader } from "../../src/shared/changes/segments/segment.ts";
+import { unloggedDefinitions } from "../../src/shared/changes/segments/unlogged.ts";
 
 const since = "2026-11-21T10:00:00.000000Z";
 

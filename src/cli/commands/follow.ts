@@ -1,4 +1,4 @@
-import type { DrainResult } from "../../shared/changes/drain.ts";
+import type { DrainResult } from "../../shared/changes/drain/drain.ts";
 import { asHoldfastError } from "../../shared/errors.ts";
 import type { Context } from "../context.ts";
 import { DirectDrain, noteOfChain } from "../drain_direct.ts";

@@ -1,4 +1,4 @@
-import type { DrainResult } from "../../shared/changes/drain.ts";
+import type { DrainResult } from "../../shared/changes/drain/drain.ts";
 import { HoldfastError } from "../../shared/errors.ts";
 import type { Connection, Database } from "../../shared/postgres/connection.ts";
 import type { Context } from "../context.ts";

@@ -1,5 +1,5 @@
-import { parseLsn } from "../../shared/changes/lsn.ts";
-import type { Point } from "../../shared/changes/replay.ts";
+import { parseLsn } from "../../shared/changes/decode/lsn.ts";
+import type { Point } from "../../shared/changes/replay/replay.ts";
 import { HoldfastError } from "../../shared/errors.ts";
 import { quarantineOf } from "../../shared/format/manifest.ts";
 import { loadZstd } from "../../shared/format/zstd.ts";

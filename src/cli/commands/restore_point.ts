@@ -1,5 +1,5 @@
-import { parsePoint } from "../../shared/changes/point.ts";
-import type { Point } from "../../shared/changes/replay.ts";
+import { parsePoint } from "../../shared/changes/plan/point.ts";
+import type { Point } from "../../shared/changes/replay/replay.ts";
 import { HoldfastError } from "../../shared/errors.ts";
 import type { Context } from "../context.ts";
 import type { Outcome } from "../output.ts";

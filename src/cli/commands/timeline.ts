@@ -1,4 +1,4 @@
-import { ChangeHistory, type Timeline } from "../../shared/changes/timeline.ts";
+import { ChangeHistory, type Timeline } from "../../shared/changes/segments/timeline.ts";
 import { asHoldfastError } from "../../shared/errors.ts";
 import { loadZstd } from "../../shared/format/zstd.ts";
 import type { Context } from "../context.ts";

@@ -1,4 +1,4 @@
-import { segmentsOf, verifyIncremental } from "../../shared/changes/verify_incremental.ts";
+import { segmentsOf, verifyIncremental } from "../../shared/changes/segments/verify_incremental.ts";
 import { HoldfastError } from "../../shared/errors.ts";
 import { loadZstd } from "../../shared/format/zstd.ts";
 import { recordVerification } from "../../shared/jobs/queries.ts";

@@ -1,5 +1,5 @@
 /** The SQL functions that only the front door calls; those of runs and tasks are in `jobs/queries.ts`. */
-import type { DrainResult } from "../changes/drain.ts";
+import type { DrainResult } from "../changes/drain/drain.ts";
 import { HoldfastError } from "../errors.ts";
 import type { Requested } from "../jobs/queries.ts";
 import { numberOrNull, text } from "../jobs/run_row.ts";

@@ -5,7 +5,7 @@ import type { Log } from "../log.ts";
 import type { Connection, Database } from "../postgres/connection.ts";
 import type { z } from "zod";
 import { answer, errorAnswer } from "./answer.ts";
-import type { DrainResult } from "../changes/drain.ts";
+import type { DrainResult } from "../changes/drain/drain.ts";
 import { acceptCall, type CalledKind, endCall, endDrain, endLeg } from "./call_queries.ts";
 import { checkSignature, refusal } from "./caller.ts";
 import { type Environment, optional, variables } from "./environment.ts";

@@ -1,6 +1,6 @@
 /** From a function's runtime to what its door needs: the one place where the rooms of the product are put together. */
 import type { BackupDeps } from "../backup/deps.ts";
-import { drain, functionDrainLimits } from "../changes/drain.ts";
+import { drain, functionDrainLimits } from "../changes/drain/drain.ts";
 import { systemClock } from "../clock.ts";
 import { parseKeyRing } from "../crypto/key_ring.ts";
 import { loadZstd } from "../format/zstd.ts";

@@ -1,0 +1,355 @@
+/** DDL at its place: rows of the DDL log of one transaction → statements for the target. Pure. */
+import { z } from "zod";
+import { HoldfastError } from "../../errors.ts";
+import { quoteIdent, quoteLiteral } from "../../schema/quote.ts";
+import { description, missingValues } from "./definition_format.ts";
+import { leadingWords, splitStatements } from "./statements.ts";
+
+const object = z.object({
+  type: z.string(),
+  identity: z.string().nullable(),
+  schema: z.string().nullish(),
+  /** Of a GRANT the server tells neither this nor the identity. */
+  oid: z.number().nullish(),
+  extension: z.boolean().optional(),
+  original: z.boolean().optional(),
+  /** Of a rewrite: bits of `pg_event_trigger_table_rewrite_reason()`. */
+  reason: z.int().optional(),
+  /** What it is now, where the text does not say it; null also where it is of a kind that this version does not know. */
+  made: description.nullish().catch(null),
+  missing: missingValues.optional(),
+});
+export type DdlObject = z.infer<typeof object>;
+
+/** A row of `backup.ddl_log`. */
+export interface DdlRow {
+  readonly id: string;
+  readonly what: "command" | "drop" | "rewrite" | "uncovered";
+  readonly tag: string;
+  readonly objects: readonly DdlObject[];
+  readonly query: string;
+  readonly role: string;
+  readonly searchPath: string;
+}
+
+const whats = new Set(["command", "drop", "rewrite", "uncovered"]);
+
+/** From the columns of the row by name. `object_damaged` for what no trigger of ours writes. */
+export function readDdlRow(values: ReadonlyMap<string, string | null>): DdlRow {
+  const value = (name: string) => {
+    const found = values.get(name);
+    if (found === undefined || found === null) {
+      throw new HoldfastError("object_damaged", "a row of the DDL log is short");
+    }
+    return found;
+  };
+  const what = value("what");
+  const objects = z.array(object).safeParse(JSON.parse(value("objects")));
+  if (!whats.has(what) || !objects.success) {
+    throw new HoldfastError("object_damaged", "a row of the DDL log cannot be read");
+  }
+  return {
+    id: value("id"),
+    what: what as DdlRow["what"],
+    tag: value("tag"),
+    objects: objects.data,
+    query: value("query"),
+    role: value("role_name"),
+    searchPath: value("search_path"),
+  };
+}
+
+/** The objects become what the row says. `dropped`: columns that went in this transaction. */
+export interface Define {
+  readonly do: "define";
+  readonly dropped: ReadonlySet<string>;
+  readonly names: string;
+}
+
+/** What the target has to do at one row of the log. */
+export type DdlStep =
+  /** `otherwise`: what to do where the statements fail, or make another table than the row says. */
+  | {
+    readonly do: "run";
+    readonly statements: readonly string[];
+    readonly otherwise: Define | null;
+    readonly names: string;
+  }
+  | Define
+  /** Another row of the same statement does it, or nothing is left to do. */
+  | { readonly do: "nothing" }
+  /** Rows of these tables were computed anew: what follows cannot be known until the next full backup. */
+  | { readonly do: "close"; readonly tables: readonly string[]; readonly names: string }
+  | { readonly do: "refuse"; readonly names: string; readonly why: string };
+
+/** Reasons of a rewrite (event_trigger.h): 1 logged or not, 2 a new column's default, 4 another type, 8 another method. */
+const changesPersistence = 1;
+const computesDefault = 2;
+const changesType = 4;
+
+/** Casts to these are the same in every session; to text, times and the rest they depend on settings that nobody logged. */
+const settled = /^(?:smallint|int[248]?|integer|bigint|numeric|decimal|real|float[48]?|double\s+precision|jsonb?)\b/i;
+
+/** What `current_query()` is cut to in the log. */
+const longestQuery = 1_000_000;
+
+/**
+ * Walks the rows of one transaction in order. A statement's text is used only where it stands alone for what happened:
+ * the string that the client sent holds as many commands as the log has rows of it, in the same order. Elsewhere the
+ * objects are made what the log says they became.
+ */
+export class DdlTransaction {
+  /** Statements of each string that are left to be told of. */
+  readonly #left = new Map<string, string[]>();
+  readonly #dropped = new Set<string>();
+
+  /** What to do at this row. */
+  next(row: DdlRow): DdlStep {
+    const names = namesOf(row);
+    if (row.what === "uncovered" && row.objects.length === 0) {
+      return { do: "refuse", names: row.tag, why: "it could not be logged" };
+    }
+    if (row.what === "uncovered") return { do: "close", tables: tablesOf(row), names };
+    if (row.what === "rewrite") return rewriteStep(row, names);
+    if (row.what === "drop") {
+      for (const { type, identity } of row.objects) if (type === "table column") this.#dropped.add(identity ?? "");
+      // A drop's objects come beside its command's row only where the command has one; DROP itself has none.
+      if (!/^DROP /.test(row.tag)) return { do: "nothing" };
+    }
+    if (row.objects.every((one) => one.extension === true)) return { do: "nothing" };
+    // Views have their rows in the end, whoever asked for it here; `made` says whether they have any.
+    if (row.tag === "REFRESH MATERIALIZED VIEW" && row.objects.every((one) => one.made == null)) {
+      return { do: "nothing" };
+    }
+    // An index that is built anew is the same one.
+    if (row.tag === "REINDEX") return { do: "nothing" };
+    const statement = this.#statementOf(row);
+    const defined = this.#define(row, names);
+    if (row.what === "drop") {
+      const statements = dropStatements(row);
+      if (statements !== null) return { do: "run", names, statements, otherwise: null };
+    } else if (defined !== null && (statement === null || !isSaidByText(row, statement))) return defined;
+    if (statement === null || isComputed(row, statement)) {
+      return { do: "refuse", names, why: "it was done inside a function, a DO block, a script or by a query" };
+    }
+    return {
+      do: "run",
+      names,
+      otherwise: defined,
+      statements: [
+        `set local search_path = ${searchPathOf(row)}`,
+        `set local role ${quoteIdent(row.role)}`,
+        inTransaction(statement),
+        "reset role",
+        "set local search_path = ''",
+        ...lookedFor(row),
+      ],
+    };
+  }
+
+  #statementOf(row: DdlRow): string | null {
+    const left = this.#leftOf(row.query);
+    // Those that did nothing (IF EXISTS), or nothing that lasts (temporary tables), have no row.
+    const position = left.findIndex((one) => isCommand(one, row.tag) && isNamedIn(one, row));
+    return position < 0 ? null : left.splice(0, position + 1).at(-1) ?? null;
+  }
+
+  #define(row: DdlRow, names: string): Define | null {
+    const isDescribed = row.what === "command" &&
+      row.objects.every((one) => one.extension === true || one.made != null);
+    return isDescribed ? { do: "define", names, dropped: new Set(this.#dropped) } : null;
+  }
+
+  #leftOf(query: string): string[] {
+    let left = this.#left.get(query);
+    if (left === undefined) {
+      left = (query.length < longestQuery ? splitStatements(query) : null)?.filter(isDefinition) ?? [];
+      this.#left.set(query, left);
+    }
+    return left;
+  }
+}
+
+const fromQueries = new Set([
+  "CREATE TABLE AS",
+  "SELECT INTO",
+  "CREATE MATERIALIZED VIEW",
+  "REFRESH MATERIALIZED VIEW",
+]);
+
+/**
+ * A table's text says more than its description (statistics targets, options of its indexes), and what it made can be
+ * compared. Descriptions of all else are whole, and hang on nobody's search path.
+ */
+function isSaidByText(row: DdlRow, statement: string): boolean {
+  return !isComputed(row, statement) && row.objects.some((one) => one.made != null && "table" in one.made);
+}
+
+/** Did the command compute what its text does not say: rows or columns of a query, bounds, the time? */
+function isComputed(row: DdlRow, statement: string): boolean {
+  return fromQueries.has(row.tag) || /\bfor\s+values\b|'(?:now|today|tomorrow|yesterday)'/i.test(statement);
+}
+
+/** Its rows are in the stream before the row of the log, which is written when the command is over. */
+export function isTableFromQuery(row: DdlRow): boolean {
+  return row.tag === "CREATE TABLE AS" || row.tag === "SELECT INTO";
+}
+
+/** Types whose identity is what DROP wants, or needs a word of its own; null: no DROP of its own. */
+const dropWords: Readonly<Record<string, string>> = {
+  "statistics object": "statistics",
+  "text search configuration": "text search configuration",
+};
+const droppable = new Set([
+  "table",
+  "view",
+  "materialized view",
+  "foreign table",
+  "sequence",
+  "index",
+  "function",
+  "procedure",
+  "aggregate",
+  "trigger",
+  "policy",
+  "rule",
+  "type",
+  "domain",
+  "schema",
+  "extension",
+  ...Object.keys(dropWords),
+]);
+
+/** What hung on the objects went with them on the source as well. */
+function dropStatements(row: DdlRow): string[] | null {
+  const dropped = row.objects.filter((one) => one.original !== false);
+  if (!dropped.every((one) => droppable.has(one.type) && one.identity !== null)) return null;
+  return dropped.map((one) => `drop ${dropWords[one.type] ?? one.type} if exists ${one.identity} cascade`);
+}
+
+function rewriteStep(row: DdlRow, names: string): DdlStep {
+  const reason = row.objects[0]?.reason ?? 0;
+  const types = [...row.query.matchAll(/\btype\s+(?=(.{1,40}))/gis)].map(([, type = ""]) => type);
+  const isSettled = !/\busing\b/i.test(row.query) && types.length > 0 && types.every((type) => settled.test(type));
+  const computed = (reason & (changesPersistence | computesDefault)) !== 0 ||
+    ((reason & changesType) !== 0 && !isSettled);
+  return computed ? { do: "close", tables: tablesOf(row), names } : { do: "nothing" };
+}
+
+function namesOf(row: DdlRow): string {
+  const names = [...new Set(row.objects.map((one) => one.identity ?? one.type))];
+  const more = names.length > 3 ? ` and ${names.length - 3} more` : "";
+  return `${row.tag} of ${names.slice(0, 3).join(", ")}${more}`;
+}
+
+function tablesOf(row: DdlRow): string[] {
+  return row.objects.flatMap((one) => one.type === "table" && one.identity !== null ? [one.identity] : []);
+}
+
+const definitionWords = new Set([
+  "create",
+  "alter",
+  "drop",
+  "grant",
+  "revoke",
+  "comment",
+  "security",
+  "import",
+  "reassign",
+  "refresh",
+  "select",
+]);
+
+/** Could it be in the log? `select` counts only as SELECT INTO. */
+function isDefinition(statement: string): boolean {
+  const [first = ""] = leadingWords(statement, 1);
+  return definitionWords.has(first) && (first !== "select" || /\binto\b/i.test(statement));
+}
+
+/** Is this the statement that the server gave the tag to? Every word of the tag stands at its start, in order. */
+function isCommand(statement: string, tag: string): boolean {
+  if (tag === "SELECT INTO") return /^select\b/i.test(statement);
+  if (tag === "CREATE TABLE AS") return /^create\b/i.test(statement);
+  const words = leadingWords(statement, 10);
+  let at = 0;
+  for (const word of tag.toLowerCase().split(" ")) {
+    const found = words.indexOf(word, at);
+    if (found < 0 || (at === 0 && found !== 0)) return false;
+    at = found + 1;
+  }
+  return true;
+}
+
+/**
+ * In a transaction an index is built without CONCURRENTLY; nobody else is there to wait for it. One whose building failed is
+ * there on the source, to be dropped, and is not in the log.
+ */
+function inTransaction(statement: string): string {
+  const alone = /^(create|drop)\s+(unique\s+)?index\s+concurrently\b/i.test(statement)
+    ? statement.replace(/\bconcurrently\b/i, "")
+    : statement;
+  return alone.replace(/^(drop\s+index)\s+(?!if\s+exists\b)/i, "$1 if exists ");
+}
+
+/**
+ * The present path cannot be seen inside a trigger: the schemas of what was made come first, so that a bare name means what
+ * the log says, then the session's default path. What came to be is looked for afterwards.
+ */
+function searchPathOf(row: DdlRow): string {
+  const own = row.objects.filter((one) => one.original !== false).flatMap((one) => schemaOf(one) ?? []);
+  const parts = row.searchPath.split(",").map((part) => part.trim()).filter((part) => part !== "");
+  const path = [
+    ...new Set(own.map(quoteIdent)),
+    ...parts.map((name) => name.startsWith('"') ? name : quoteIdent(name)),
+  ];
+  return path.length === 0 ? "''" : path.join(", ");
+}
+
+/** A policy, a trigger or a rule has the one of its table. */
+export function schemaOf(one: DdlObject): string | null {
+  if (one.schema != null) return one.schema;
+  const found = / on ("(?:[^"]|"")*"|[^\s."]+)\.(?:"(?:[^"]|"")*"|[^\s."]+)$/.exec(one.identity ?? "")?.[1];
+  return found === undefined ? null : bareName(found);
+}
+
+function bareName(name: string): string {
+  return name.startsWith('"') ? name.slice(1, -1).replaceAll('""', '"') : name;
+}
+
+/** How the server is asked for an object by its identity; it raises where there is none. */
+const lookups: Readonly<Record<string, string>> = {
+  table: "regclass",
+  view: "regclass",
+  "materialized view": "regclass",
+  "foreign table": "regclass",
+  sequence: "regclass",
+  index: "regclass",
+  function: "regprocedure",
+  procedure: "regprocedure",
+  type: "regtype",
+  domain: "regtype",
+  schema: "regnamespace",
+};
+
+/** A statement that did something else than the log says must not pass. */
+function lookedFor(row: DdlRow): string[] {
+  if (row.what !== "command") return [];
+  return row.objects.flatMap(({ type, identity }) => {
+    const lookup = lookups[type];
+    return lookup === undefined || identity === null ? [] : `select ${quoteLiteral(identity)}::pg_catalog.${lookup}`;
+  });
+}
+
+const relations = new Set(["table", "view", "materialized view", "foreign table"]);
+
+/** Does the statement hold the name of a relation that the row is of? True for rows without one, and names in escapes. */
+function isNamedIn(statement: string, row: DdlRow): boolean {
+  const names = row.objects.filter((one) => relations.has(one.type) && one.original !== false).flatMap((one) => {
+    const last = /(?:"((?:[^"]|"")*)"|([^."]+))$/.exec(one.identity ?? "");
+    return last === null ? [] : [last[1] ?? last[2] ?? ""];
+  });
+  return names.length === 0 || /\bu&"/i.test(statement) || names.some((name) => {
+    const exact = name.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+    return new RegExp(`(?<![\\p{L}\\p{N}_$])${exact}(?![\\p{L}\\p{N}_$])`, "iu").test(statement);
+  });
+}

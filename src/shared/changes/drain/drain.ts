@@ -1,0 +1,260 @@
+/**
+ * Draining the slot into segments: peek → seal → put → read back → record → advance. A crash between any two of these
+ * can only repeat: what is stored is found again by its name, what is recorded is not read again, and the slot moves last.
+ */
+import type { Budget } from "../../backup/budget.ts";
+import type { BackupDeps } from "../../backup/deps.ts";
+import { openSession } from "../../backup/session.ts";
+import { asHoldfastError, HoldfastError } from "../../errors.ts";
+import type { Connection } from "../../postgres/connection.ts";
+import { type ChainState, currentChain } from "./chain.ts";
+import { unreadable } from "./chain_end.ts";
+import { Collector, CollectorFull } from "./collect.ts";
+import { formatLsn } from "../decode/lsn.ts";
+import { PeekReader } from "./peek_reader.ts";
+import { RecordedFilter } from "./recorded_filter.ts";
+import { type DrainedSegment, SegmentWriter } from "./segment_writer.ts";
+import { Spool } from "./spool.ts";
+import {
+  call,
+  type Chain,
+  claimDrain,
+  holdDrain,
+  type Horizon,
+  isFlushed,
+  type LastSegment,
+  readHorizon,
+  releaseDrain,
+} from "./stream_queries.ts";
+import type { Taken } from "./taken.ts";
+
+export type { DrainedSegment } from "./segment_writer.ts";
+
+export interface DrainLimits {
+  /** Records of one segment. */
+  readonly segmentBytes: number;
+  /** Changes that the server decodes at once, to the next commit. */
+  readonly peekChanges: number;
+}
+
+/** An isolate has 256 MB: records, their plaintext and the sealed copy are in memory at once. */
+export const functionDrainLimits: DrainLimits = { segmentBytes: 8 * 1024 * 1024, peekChanges: 50_000 };
+export const processDrainLimits: DrainLimits = { segmentBytes: 32 * 1024 * 1024, peekChanges: 400_000 };
+
+export interface DrainOptions {
+  /** Names the drainer in `backup.drain`. */
+  readonly worker: string;
+  readonly budget: Budget;
+  readonly limits: DrainLimits;
+  readonly leaseSeconds?: number;
+  /** A segment without a change is stored when the last one is older than this: it says that nothing happened. */
+  readonly idleSeconds?: number;
+  /** Where backups go in this project's own Storage; null or absent: they go elsewhere. */
+  readonly ownBucket?: string | null;
+  readonly signal?: AbortSignal;
+  /** Called for each segment that was recorded. */
+  readonly onSegment?: (segment: DrainedSegment) => void;
+}
+
+export interface DrainResult {
+  /** `caught_up`: all that was durable when it began is stored. */
+  readonly outcome: "caught_up" | "work_left" | "busy";
+  readonly chain: string | null;
+  /** A chain was begun: without a new full backup nothing of it can be restored. */
+  readonly begun: boolean;
+  /** Why the chain before it ended. */
+  readonly gap: string | null;
+  readonly segments: readonly DrainedSegment[];
+  /** Every commit before this moment is stored; null where the end was not reached. */
+  readonly coveredUntil: string | null;
+}
+
+const defaultLeaseSeconds = 90;
+const defaultIdleSeconds = 600;
+
+/** Errors: `stream_unavailable`, `lease_lost`, those of the connection, the keys and the store. Nothing is lost by any. */
+export async function drain(deps: BackupDeps, options: DrainOptions): Promise<DrainResult> {
+  const connection = await openSession(deps.database, "holdfast:drain");
+  try {
+    // A role's own setting could let our commits return before the log is durable.
+    await connection.execute("set synchronous_commit = local");
+    const token = await claimDrain(connection, options.worker, options.leaseSeconds ?? defaultLeaseSeconds);
+    if (token === null) {
+      return { outcome: "busy", chain: null, begun: false, gap: null, segments: [], coveredUntil: null };
+    }
+    let failure: HoldfastError | null = null;
+    let coveredUntil: string | null = null;
+    try {
+      const state = await currentChain(connection, token, deps.random);
+      const drainer = new Drainer(deps, connection, token, state, options);
+      coveredUntil = await drainer.run();
+      const outcome = coveredUntil === null ? "work_left" : "caught_up";
+      const { chain, begun, gap } = state;
+      return { outcome, chain: chain.id, begun, gap, segments: drainer.segments, coveredUntil };
+    } catch (error) {
+      failure = asHoldfastError(error);
+      throw failure;
+    } finally {
+      // A session that was lost cannot give the lease back: it runs out.
+      await releaseDrain(connection, token, coveredUntil, failure).catch(() => {});
+    }
+  } finally {
+    await connection.close();
+  }
+}
+
+class Drainer {
+  readonly segments: DrainedSegment[] = [];
+  readonly #deps: BackupDeps;
+  readonly #connection: Connection;
+  readonly #token: string;
+  readonly #chain: Chain;
+  readonly #options: DrainOptions;
+  readonly #writer: SegmentWriter;
+  readonly #spool: Spool;
+  #last: LastSegment | null;
+
+  constructor(deps: BackupDeps, connection: Connection, token: string, state: ChainState, options: DrainOptions) {
+    this.#deps = deps;
+    this.#connection = connection;
+    this.#token = token;
+    this.#chain = state.chain;
+    this.#last = state.chain.last;
+    this.#options = options;
+    this.#writer = new SegmentWriter(deps, connection, token, state.chain, options.budget);
+    this.#spool = new Spool({
+      connection,
+      log: deps.log,
+      token,
+      chain: state.chain,
+      segmentBytes: options.limits.segmentBytes,
+      ownBucket: options.ownBucket ?? null,
+      budget: options.budget,
+      // Only the first segment of a drain can be one that a drainer before it put: its limit was perhaps another one.
+      sizeOfPart: (segment) => this.segments.length > 0 ? Promise.resolve(null) : this.#writer.sizeOf(segment),
+    });
+  }
+
+  /** Until the end of what is durable, or of the budget. Returns the moment up to which all is stored, or null. */
+  async run(): Promise<string | null> {
+    await this.#catchUp();
+    for (let round = 0;; round++) {
+      if (round > 0 && (this.#options.budget.spent() || this.#options.signal?.aborted === true)) return null;
+      const horizon = await readHorizon(this.#connection);
+      // Its commit makes everything durable that was written before it.
+      await holdDrain(this.#connection, this.#token, this.#options.leaseSeconds ?? defaultLeaseSeconds);
+      if (!(await isFlushed(this.#connection, horizon.endLsn))) {
+        throw new HoldfastError("internal", "a commit did not make durable what was written before it");
+      }
+      const taken = this.#last?.endsInTransaction === true || await this.#spool.hasRows()
+        ? await this.#spool.take(this.#last, horizon.endLsn)
+        : await this.#peek(horizon);
+      if (taken === null) continue;
+      this.#deps.log.step("drain.peeked", { bytes: taken.records.length });
+      const { facts } = taken;
+      const whole = !taken.endsInTransaction && taken.part === 0;
+      const idle = whole && facts.ddl === 0 && facts.changes === facts.ownObjects;
+      const fresh = this.#last !== null &&
+        this.#last.ageSeconds < (this.#options.idleSeconds ?? defaultIdleSeconds);
+      // Rows of our own puts wait in the slot for something worth a put; nothing at all needs none.
+      const waits = idle && fresh && (facts.bytes === 0 || taken.isEnd);
+      if ((taken.endLsn > this.#reached() || taken.part > 0) && !waits) await this.#store(taken, horizon);
+      if (!taken.endsInTransaction && (!waits || facts.bytes === 0)) await this.#advance(taken);
+      if (taken.isEnd) return horizon.takenAt;
+    }
+  }
+
+  /** Where the next segment starts. */
+  #reached(): bigint {
+    return this.#last?.endLsn ?? this.#chain.startLsn;
+  }
+
+  /**
+   * After a crash of the server the slot is behind what is recorded. It is moved on before anything is read, so that the
+   * same stretch gives the same records again, and a spooled transaction is the one that it was.
+   */
+  async #catchUp(): Promise<void> {
+    const done = this.#last?.endsInTransaction === true ? this.#last.startLsn : this.#reached();
+    await call(
+      this.#connection,
+      `select pg_catalog.pg_replication_slot_advance(s.slot_name, x.done)
+         from pg_catalog.pg_replication_slots as s, backup.drain as d,
+              greatest($2::pg_lsn, d.advanced_lsn) as x(done)
+        where s.slot_name = $1::name and s.confirmed_flush_lsn < x.done`,
+      [this.#chain.slot, formatLsn(done)],
+    );
+  }
+
+  /** Null: the first transaction is larger than a segment, and in the spool now. */
+  async #peek(horizon: Horizon): Promise<Taken | null> {
+    const { limits, budget } = this.#options;
+    const collector = new Collector(limits.segmentBytes, this.#options.ownBucket ?? null);
+    const reached = this.#reached();
+    // The slot's own position is coarser than ours may be: what is recorded and comes again is left out.
+    const filter = new RecordedFilter(reached, collector);
+    let rows = 0;
+    const reader = new PeekReader((lsn, xid, data) => {
+      rows++;
+      filter.add(lsn, xid, data);
+    });
+    let full = false;
+    try {
+      await this.#connection.copyOut(
+        peekStatement(this.#chain, horizon.endLsn, limits.peekChanges),
+        (bytes) => reader.push(bytes),
+      );
+      reader.end();
+    } catch (error) {
+      if (!(error instanceof CollectorFull)) throw await unreadable(this.#connection, this.#chain, error);
+      full = true;
+    }
+    budget.spendText(rows, collector.bytes);
+    const { records, facts } = collector.wholeTransactions();
+    const commit = collector.lastCommit ?? filter.lastCommit;
+    if (full && commit === null) {
+      await this.#spool.fill();
+      return null;
+    }
+    const cut = full || rows >= limits.peekChanges;
+    // At a page's end the server reads one record further than it was told: what came of it counts.
+    const endLsn = commit !== null && (cut || commit.endLsn > horizon.endLsn) ? commit.endLsn : horizon.endLsn;
+    return {
+      records,
+      facts,
+      endLsn: endLsn > reached ? endLsn : reached,
+      part: 0,
+      endsInTransaction: false,
+      spoolPosition: null,
+      isEnd: !cut,
+    };
+  }
+
+  async #store(taken: Taken, horizon: Horizon): Promise<void> {
+    const { segment, last } = await this.#writer.store(taken, this.#last, horizon);
+    this.#last = last;
+    this.segments.push(segment);
+    this.#options.onSegment?.(segment);
+  }
+
+  async #advance(taken: Taken): Promise<void> {
+    const lsn = formatLsn(taken.endLsn);
+    await call(this.#connection, "select backup.intend_advance($1::bigint, $2::pg_lsn)", [this.#token, lsn]);
+    await call(
+      this.#connection,
+      "select pg_catalog.pg_replication_slot_advance(s.slot_name, $2::pg_lsn) from pg_catalog.pg_replication_slots as s" +
+        " where s.slot_name = $1::name and s.confirmed_flush_lsn < $2::pg_lsn",
+      [this.#chain.slot, lsn],
+    );
+    this.#deps.log.step("drain.advanced", { lsn });
+    if (taken.spoolPosition !== null) await this.#spool.clear();
+  }
+}
+
+function peekStatement(chain: Chain, upto: bigint, atMost: number): string {
+  const names = chain.publications.map((name) => `"${name}"`).join(",");
+  return `copy (
+    select c.lsn, c.xid, c.data from pg_catalog.pg_logical_slot_peek_binary_changes(
+      '${chain.slot}', '${formatLsn(upto)}', ${atMost}, 'proto_version', '1', 'publication_names', '${names}'
+    ) as c
+  ) to stdout (format binary)`;
+}

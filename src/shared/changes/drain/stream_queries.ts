@@ -1,0 +1,322 @@
+/** Every SQL call of the change stream. What changes state is a function of schema `backup`. */
+import { HoldfastError } from "../../errors.ts";
+import { text } from "../../jobs/run_row.ts";
+import type { Connection, Row } from "../../postgres/connection.ts";
+import { sqlstateOf } from "../../postgres/server_error.ts";
+import { formatLsn, parseLsn } from "../decode/lsn.ts";
+import type { SegmentHeader } from "../segments/segment.ts";
+
+/** An open chain, with its last segment. */
+export interface Chain {
+  readonly id: string;
+  readonly slot: string;
+  readonly publications: readonly string[];
+  readonly startLsn: bigint;
+  readonly last: LastSegment | null;
+}
+
+export interface LastSegment {
+  readonly name: string;
+  /** SHA-256 of the sealed bytes in hex. */
+  readonly storedHash: string;
+  readonly startLsn: bigint;
+  readonly endLsn: bigint;
+  readonly part: number;
+  readonly endsInTransaction: boolean;
+  /** The last row of the spool that is in it. */
+  readonly spoolPosition: string | null;
+  /** Seconds since it was taken, by the server's clock. */
+  readonly ageSeconds: number;
+}
+
+/** The lease's token, or null while another drainer has it. */
+export async function claimDrain(connection: Connection, worker: string, leaseSeconds: number): Promise<string | null> {
+  const [row] = await call(connection, "select backup.claim_drain($1, $2::interval) as token", [
+    worker,
+    `${leaseSeconds} seconds`,
+  ]);
+  return row?.["token"] ?? null;
+}
+
+/** Renews the lease; its commit also makes every earlier commit durable. `lease_lost`. */
+export async function holdDrain(connection: Connection, token: string, leaseSeconds: number): Promise<void> {
+  await call(connection, "select backup.hold_drain($1::bigint, $2::interval)", [token, `${leaseSeconds} seconds`]);
+}
+
+/** `coveredUntil`: every commit before that moment is stored; null where the end was not reached. */
+export async function releaseDrain(
+  connection: Connection,
+  token: string,
+  coveredUntil: string | null,
+  failure: HoldfastError | null,
+): Promise<void> {
+  await call(connection, "select backup.release_drain($1::bigint, $2::timestamptz, $3)", [
+    token,
+    coveredUntil,
+    failure === null ? null : `${failure.code}: ${failure.message}`,
+  ]);
+}
+
+export async function openChain(connection: Connection): Promise<Chain | null> {
+  const [row] = await call(
+    connection,
+    `select c.id, c.slot_name, pg_catalog.array_to_json(c.publications) as publications, c.start_lsn,
+            s.name, s.stored_hash, s.start_lsn as segment_start, s.end_lsn, s.part, s.ends_in_transaction, s.spool_position,
+            extract(epoch from backup.clock_now() - s.taken_at)::bigint as age
+       from backup.chains as c
+       left join lateral (
+         select g.* from backup.segments as g where g.chain_id = c.id order by g.end_lsn desc, g.part desc limit 1
+       ) as s on true
+      where c.ended_at is null`,
+    [],
+  );
+  if (row === undefined) return null;
+  return {
+    id: text(row, "id"),
+    slot: text(row, "slot_name"),
+    publications: JSON.parse(text(row, "publications")) as string[],
+    startLsn: parseLsn(text(row, "start_lsn")),
+    last: row["name"] === null ? null : {
+      name: text(row, "name"),
+      storedHash: text(row, "stored_hash"),
+      startLsn: parseLsn(text(row, "segment_start")),
+      endLsn: parseLsn(text(row, "end_lsn")),
+      part: Number(row["part"]),
+      endsInTransaction: row["ends_in_transaction"] === "t",
+      spoolPosition: row["spool_position"] ?? null,
+      ageSeconds: Number(row["age"]),
+    },
+  };
+}
+
+/** What a chain's slot is like. */
+export interface SlotState {
+  readonly present: boolean;
+  readonly active: boolean;
+  readonly walStatus: string | null;
+  readonly confirmedLsn: bigint | null;
+  readonly retainedBytes: number | null;
+  readonly limitBytes: number;
+}
+
+export async function slotState(connection: Connection): Promise<SlotState | null> {
+  const [row] = await call(
+    connection,
+    "select present, active, wal_status, confirmed_flush_lsn, retained_bytes, limit_bytes from backup.slot_state()",
+    [],
+  );
+  if (row === undefined) return null;
+  const confirmed = row["confirmed_flush_lsn"] ?? null;
+  return {
+    present: row["present"] === "t",
+    active: row["active"] === "t",
+    walStatus: row["wal_status"] ?? null,
+    confirmedLsn: confirmed === null ? null : parseLsn(confirmed),
+    retainedBytes: row["retained_bytes"] == null ? null : Number(row["retained_bytes"]),
+    limitBytes: Number(row["limit_bytes"]),
+  };
+}
+
+export async function endChain(connection: Connection, chain: string, reason: string): Promise<void> {
+  await call(connection, "select backup.end_chain($1, $2)", [chain, reason]);
+}
+
+/** As `record_segment` takes it. */
+export interface SegmentRow {
+  readonly chain_id: string;
+  readonly start_lsn: string;
+  readonly end_lsn: string;
+  readonly part: number;
+  readonly spool_position: string | null;
+  readonly name: string;
+  readonly raw_bytes: number;
+  readonly stored_bytes: number;
+  readonly hash: string;
+  readonly stored_hash: string;
+  readonly epoch: string;
+  readonly transactions: number;
+  readonly changes: number;
+  readonly ddl: number;
+  readonly first_commit_at: string | null;
+  readonly last_commit_at: string | null;
+  readonly taken_at: string;
+  readonly ends_in_transaction: boolean;
+}
+
+/** The id of the incremental run that owns it. `lease_lost`, `run_state`. */
+export async function recordSegment(connection: Connection, token: string, segment: SegmentRow): Promise<string> {
+  const [row] = await call(connection, "select backup.record_segment($1::bigint, $2::jsonb) as run", [
+    token,
+    JSON.stringify(segment),
+  ]);
+  if (row === undefined) throw new HoldfastError("internal", "record_segment gave no run");
+  return text(row, "run");
+}
+
+/** Up to where a drain reads, and the server's clock just before. */
+export interface Horizon {
+  /**
+   * Where the next record of the log begins. Never `pg_current_wal_flush_lsn()`: that can lie inside of a record, and a
+   * commit of which the beginning lies before a segment's end and the end behind it would be in neither of two segments.
+   */
+  readonly endLsn: bigint;
+  /** ISO 8601, microseconds, UTC. */
+  readonly takenAt: string;
+  readonly nextXid: string;
+}
+
+/** The clock is read first: every commit that was made before it lies before the position. */
+export async function readHorizon(connection: Connection): Promise<Horizon> {
+  const [clock] = await connection.query(
+    `select pg_catalog.to_char(pg_catalog.clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as now`,
+  );
+  const [row] = await connection.query(
+    `select pg_catalog.pg_current_wal_insert_lsn() as next,
+            pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()) as next_xid`,
+  );
+  return {
+    endLsn: parseLsn(row?.["next"] ?? ""),
+    takenAt: clock?.["now"] ?? "",
+    nextXid: row?.["next_xid"] ?? "",
+  };
+}
+
+/** Is the log durable up to there? What is not cannot be decoded yet. */
+export async function isFlushed(connection: Connection, lsn: bigint): Promise<boolean> {
+  const [row] = await connection.query("select pg_catalog.pg_current_wal_flush_lsn() >= $1::pg_lsn as yes", [
+    formatLsn(lsn),
+  ]);
+  return row?.["yes"] === "t";
+}
+
+/** Each reading lasts milliseconds, and fails only where a sequence is dropped within it. */
+const sequenceReadings = 20;
+
+/**
+ * Values of all sequences that are not the platform's own. A sequence that is dropped after the query has begun fails it
+ * (XX000, the server cannot open it any more): it is asked again, up to 20 times. In no transaction.
+ */
+export async function readSequenceValues(connection: Connection): Promise<SegmentHeader["sequences"]> {
+  for (let reading = 1;; reading++) {
+    try {
+      return await readSequencesOnce(connection);
+    } catch (error) {
+      if (sqlstateOf(error) !== "XX000" || reading === sequenceReadings) throw error;
+    }
+  }
+}
+
+async function readSequencesOnce(connection: Connection): Promise<SegmentHeader["sequences"]> {
+  const rows = await connection.query(
+    `select n.nspname as schema, c.relname as name, coalesce(s.last_value, p.seqstart)::text as value,
+            (s.last_value is not null)::text as called
+       from pg_catalog.pg_sequence as p
+       join pg_catalog.pg_class as c on c.oid = p.seqrelid
+       join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+       cross join lateral (
+         select case when c.relkind = 'S' then pg_catalog.pg_sequence_last_value(c.oid) end as last_value
+       ) as s
+      where c.relpersistence = 'p' and c.oid >= 16384 and backup.is_streamed_schema(n.nspname)
+        and case when c.relkind = 'S' then pg_catalog.has_sequence_privilege(c.oid, 'select') else false end
+      order by 1, 2`,
+  );
+  return rows.map((row) => ({
+    schema: text(row, "schema"),
+    name: text(row, "name"),
+    lastValue: text(row, "value"),
+    isCalled: row["called"] === "true",
+  }));
+}
+
+/** Names and types of the columns of every table that is streamed, and whether the event triggers that log DDL are on. */
+export async function readDefinitions(connection: Connection): Promise<NonNullable<SegmentHeader["definitions"]>> {
+  const [row] = await connection.query(
+    `select pg_catalog.md5(coalesce(pg_catalog.string_agg(
+              pg_catalog.concat_ws(' ', a.attrelid, c.relname, a.attnum, a.attname, a.atttypid, a.atttypmod),
+              e'\\n' order by a.attrelid, a.attnum
+            ), '')) as hash,
+            (
+              select count(*) = 3 from pg_catalog.pg_event_trigger as e
+              where e.evtname in ('holdfast_after_ddl', 'holdfast_after_drop', 'holdfast_after_rewrite')
+                and e.evtenabled = 'A'
+            ) as logged
+       from pg_catalog.pg_attribute as a
+       join pg_catalog.pg_class as c on c.oid = a.attrelid
+       join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+      where c.relkind in ('r', 'p') and c.relpersistence = 'p' and c.oid >= 16384 and a.attnum > 0
+        and not a.attisdropped and backup.is_streamed_schema(n.nspname)`,
+  );
+  return { hash: row?.["hash"] ?? "", logged: row?.["logged"] === "t" };
+}
+
+/**
+ * Since when the counters of tables count: changes with a reset, and with a crash, after which the server starts anew. Asked
+ * after them, so that none is of a transaction from `nextXid` on.
+ */
+export async function readCounting(
+  connection: Connection,
+): Promise<Required<Pick<SegmentHeader, "countedSince" | "countedNextXid">>> {
+  const [row] = await connection.query(
+    `select pg_catalog.concat_ws(' ', extract(epoch from b.stats_reset), extract(epoch from d.stats_reset)) as since,
+            pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()) as next_xid
+       from pg_catalog.pg_stat_bgwriter as b, pg_catalog.pg_stat_database as d
+      where d.datname = pg_catalog.current_database()`,
+  );
+  return { countedSince: row?.["since"] ?? "", countedNextXid: text(row ?? {}, "next_xid") };
+}
+
+/** Makes the publications' lists agree with the catalog, in one transaction; what they cannot carry. */
+export async function publishTables(
+  connection: Connection,
+  publications: readonly string[],
+): Promise<SegmentHeader["uncovered"]> {
+  const rows = await call(
+    connection,
+    `select t.schema_name as schema, t.table_name as name, t.missing, t.reason,
+            coalesce(s.n_tup_upd, 0) as updated, coalesce(s.n_tup_del, 0) as deleted, coalesce(s.n_tup_ins, 0) as inserted
+       from backup.publish_tables($1::name[]) as t
+       left join pg_catalog.pg_stat_all_tables as s on s.schemaname = t.schema_name and s.relname = t.table_name`,
+    [`{${publications.join(",")}}`],
+  );
+  return rows.map((row) => ({
+    schema: text(row, "schema"),
+    name: text(row, "name"),
+    missing: row["missing"] === "everything" ? "everything" as const : "updates and deletes" as const,
+    reason: text(row, "reason"),
+    updated: Number(row["updated"]),
+    deleted: Number(row["deleted"]),
+    inserted: Number(row["inserted"]),
+  }));
+}
+
+/** `schema_missing` where the schema, or this part of it, is not installed; `stream_busy` while another has the slot. */
+export async function call(
+  connection: Connection,
+  sql: string,
+  values: readonly (string | null)[],
+): Promise<Row[]> {
+  try {
+    return await connection.query(sql, values);
+  } catch (error) {
+    throw streamError(error);
+  }
+}
+
+export function streamError(error: unknown): unknown {
+  switch (sqlstateOf(error)) {
+    case "3F000":
+    case "42883":
+    case "42P01":
+      return new HoldfastError(
+        "schema_missing",
+        "schema backup is not installed in this database, or an older one is",
+        {
+          cause: error,
+        },
+      );
+    case "55006":
+      return new HoldfastError("stream_busy", "another session reads the replication slot", { cause: error });
+    default:
+      return error;
+  }
+}

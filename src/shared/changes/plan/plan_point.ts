@@ -1,0 +1,202 @@
+/** Which full backup and which segments give a database as it was at a moment, from the store alone. */
+import { HoldfastError } from "../../errors.ts";
+import { quarantineOf } from "../../format/manifest.ts";
+import type { RestoreDeps } from "../../restore/run.ts";
+import { quoteQualified } from "../../schema/quote.ts";
+import type { OpenedBackup } from "../../verify/find_backup.ts";
+import { type ListedSegment, readChain } from "../segments/chain_reader.ts";
+import { momentOf } from "../decode/moment.ts";
+import { formatLsn, parseLsn } from "../decode/lsn.ts";
+import { describePoint } from "./point.ts";
+import type { TableChoices } from "./project_changes.ts";
+import type { Point } from "../replay/replay.ts";
+import { type Survey, survey } from "./survey.ts";
+import { readTableName } from "./table_name.ts";
+import { ChangeHistory, describeWindows } from "../segments/timeline.ts";
+import { snapshotView } from "../segments/visibility.ts";
+
+export interface PointChoices {
+  /** Tables that are not in the result; `schema.name`, quoted where needed. */
+  readonly withoutTables?: readonly string[];
+  /** Tables that stay as the full backup has them. */
+  readonly atFull?: readonly string[];
+  /** Ids, or their beginnings, of quarantined full backups that may be used: whether somebody accepted one the store cannot know. */
+  readonly accepted?: readonly string[];
+}
+
+/** What a restore to a moment would do, read from the store alone. */
+export interface PointPlan {
+  readonly point: Point;
+  /** As people read it. */
+  readonly label: string;
+  readonly full: OpenedBackup;
+  readonly segments: readonly ListedSegment[];
+  readonly survey: Survey;
+  readonly choices: TableChoices;
+}
+
+/**
+ * Chooses the full and reads every segment up to the point, so that whatever is in the way is known before anything is done.
+ * Errors: `point_uncovered` with what can be restored, `backup_quarantined` where only a full in quarantine covers the
+ * point, `chain_broken`, `ddl_not_replayable`, `tables_uncovered`, `usage` for a table that is not named as `schema.name`,
+ * `object_missing`, `object_damaged`, those of keys and store.
+ */
+export async function planPoint(deps: RestoreDeps, point: Point, choices: PointChoices = {}): Promise<PointPlan> {
+  const made = {
+    withoutTables: (choices.withoutTables ?? []).map(asTable),
+    atFull: (choices.atFull ?? []).map(asTable),
+  };
+  const history = await ChangeHistory.read(deps);
+  const isAccepted = (id: string) => (choices.accepted ?? []).some((accepted) => id.startsWith(accepted));
+  const newest = chooseFull(history.backups, history, point);
+  const usable = history.backups.filter(({ manifest }) => quarantineOf(manifest) === null || isAccepted(manifest.id));
+  const full = chooseFull(usable, history, point);
+  try {
+    if (full === null) throw uncovered(history, `${labelOf(point)} is before the first full backup`);
+    // All there is lies on the newest chain.
+    if (point.by === "end" && newest?.manifest.chain !== full.manifest.chain) {
+      throw uncovered(history, `the chain of full backup ${full.manifest.id} is not the newest`);
+    }
+    return await planFrom(deps, history, full, point, made);
+  } catch (error) {
+    if (newest === null || newest === full || !isUncovered(error)) throw error;
+    const covers = await planFrom(deps, history, newest, point, made).then(() => true, (other) => !isUncovered(other));
+    throw covers ? quarantined(newest, point, error) : error;
+  }
+}
+
+function labelOf(point: Point): string {
+  return describePoint(point, momentOf, formatLsn);
+}
+
+/** In the form in which the change stream knows it. */
+function asTable(text: string): string {
+  const { schema, name } = readTableName(text);
+  return quoteQualified(schema, name);
+}
+
+function isUncovered(error: unknown): boolean {
+  return error instanceof HoldfastError && (error.code === "point_uncovered" || error.code === "chain_broken");
+}
+
+function quarantined({ manifest }: OpenedBackup, point: Point, cause: unknown): HoldfastError {
+  return new HoldfastError(
+    "backup_quarantined",
+    `${labelOf(point)} is covered by full backup ${manifest.id} only, which was quarantined: ${quarantineOf(manifest)}`,
+    { hint: `Look at it; --accepted ${manifest.id} takes it all the same.`, cause },
+  );
+}
+
+async function planFrom(
+  deps: RestoreDeps,
+  history: ChangeHistory,
+  full: OpenedBackup,
+  point: Point,
+  choices: TableChoices,
+): Promise<PointPlan> {
+  const label = labelOf(point);
+  const chain = full.manifest.chain ?? null;
+  const known = chain === null ? undefined : history.chains.get(chain);
+  if (known === undefined || known.last === null) {
+    throw uncovered(history, `no change after the full backup of ${full.manifest.consistentAt} is stored`);
+  }
+  const snapshot = snapshotView(full.manifest.snapshot.text);
+  const reader = { store: deps.store, compressor: deps.compressor, epochOf: full.epochOf };
+  if (point.by === "end" && known.beyond !== null) {
+    throw new HoldfastError(
+      "chain_broken",
+      `segment ${known.beyond.name} cannot be reached: the one before it is missing`,
+    );
+  }
+  const segments = segmentsAfter(known.segments, full);
+  const [first] = segments;
+  if (first === undefined || first.startLsn > parseLsn(full.manifest.snapshot.walInsertLsn)) {
+    throw new HoldfastError(
+      "chain_broken",
+      `the segments between backup ${full.manifest.id} and ${first?.name ?? "the chain's end"} are missing`,
+    );
+  }
+  const seen = await survey(readChain(reader, segments), point, snapshot, full.manifest);
+  if (!seen.passedPoint && !covers(seen, known.last.endLsn, point)) {
+    // Asked last: the server's clock may be ahead of this one's.
+    const isFuture = point.by === "time" && point.at > BigInt(deps.clock.now().getTime()) * 1000n;
+    throw uncovered(history, `${label} is ${isFuture ? "in the future" : "behind what is stored of its chain"}`);
+  }
+  checkObstacles(seen, choices);
+  return { point, label, full, segments, survey: seen, choices };
+}
+
+/** The newest of `backups` that is no later than the point. */
+function chooseFull(backups: readonly OpenedBackup[], history: ChangeHistory, point: Point): OpenedBackup | null {
+  return backups.find(({ manifest }) => {
+    switch (point.by) {
+      case "time":
+        return BigInt(new Date(manifest.consistentAt).getTime()) * 1000n + microsOf(manifest.consistentAt) <= point.at;
+      case "lsn":
+        return parseLsn(manifest.snapshot.walInsertLsn) <= point.lsn && history.chains.has(manifest.chain ?? "");
+      case "before_xid":
+        return snapshotView(manifest.snapshot.text).xmin <= point.xid &&
+          !snapshotView(manifest.snapshot.text).sees(point.xid) && history.chains.has(manifest.chain ?? "");
+      case "end":
+        return history.chains.has(manifest.chain ?? "");
+    }
+  }) ?? null;
+}
+
+/** The digits behind the milliseconds. */
+function microsOf(moment: string): bigint {
+  return BigInt((/\.\d{3}(\d{1,3})/.exec(moment)?.[1] ?? "0").padEnd(3, "0"));
+}
+
+/**
+ * From a little before the full's position on: a commit can be in the log and not yet seen by the snapshot. What the
+ * snapshot saw is left out by its transaction ids, never by positions.
+ */
+function segmentsAfter(segments: readonly ListedSegment[], full: OpenedBackup): ListedSegment[] {
+  const position = parseLsn(full.manifest.snapshot.walInsertLsn);
+  const found = segments.findIndex((segment) => segment.endLsn > position);
+  const margin = 3;
+  let first = Math.max(0, (found < 0 ? segments.length : found) - margin);
+  // A later part of a transaction cannot be read without the first.
+  while ((segments[first]?.part ?? 0) > 0) first--;
+  return segments.slice(first);
+}
+
+/** Without a commit behind the point, is it certain that there was none before it? */
+function covers(seen: Survey, endLsn: string, point: Point): boolean {
+  switch (point.by) {
+    case "time":
+      return seen.coveredUntil !== null &&
+        BigInt(new Date(seen.coveredUntil).getTime()) * 1000n + microsOf(seen.coveredUntil) >= point.at;
+    case "lsn":
+      return parseLsn(endLsn) >= point.lsn;
+    case "before_xid":
+      return false;
+    case "end":
+      return true;
+  }
+}
+
+function uncovered(history: ChangeHistory, why: string): HoldfastError {
+  const timeline = history.timeline();
+  const newest = timeline.fulls.at(-1);
+  return new HoldfastError("point_uncovered", `${why}; covered: ${describeWindows(timeline)}`, {
+    hint: `\`holdfast timeline\` shows all of it; the newest full backup is ${newest?.id} of ${newest?.consistentAt}.`,
+  });
+}
+
+function checkObstacles(seen: Survey, choices: TableChoices): void {
+  const [first] = seen.obstacles;
+  if (first !== undefined) {
+    const more = seen.obstacles.length > 1 ? ` (and ${seen.obstacles.length - 1} more)` : "";
+    throw new HoldfastError(
+      "ddl_not_replayable",
+      `${first.what} at ${first.at} (${first.lsn}) cannot be replayed: ${first.why}${more}`,
+    );
+  }
+  const chosen = new Set([...choices.withoutTables, ...choices.atFull]);
+  const open = seen.uncovered.filter((table) => !chosen.has(quoteQualified(table.schema, table.name)));
+  if (open.length === 0) return;
+  const list = open.map((table) => `${quoteQualified(table.schema, table.name)} (${table.reason})`);
+  throw new HoldfastError("tables_uncovered", `changes may be missing of ${list.join(", ")}`);
+}

@@ -1,0 +1,355 @@
+/** Transactions of a chain's segments into a restored target, in commit order, exactly once. */
+import { HoldfastError } from "../../errors.ts";
+import type { Log } from "../../log.ts";
+import type { Connection } from "../../postgres/connection.ts";
+import { sqlstateOf } from "../../postgres/server_error.ts";
+import { quoteQualified } from "../../schema/quote.ts";
+import { type Counts, RowGroup, type TargetRules } from "./apply_rows.ts";
+import { type DdlRow, type DdlStep, DdlTransaction, readDdlRow } from "../definitions/ddl_replay.ts";
+import { momentOf } from "../decode/moment.ts";
+import { formatLsn } from "../decode/lsn.ts";
+import type { Begin, Insert, Relation } from "../decode/messages.ts";
+import { decodeMessage } from "../decode/pgoutput.ts";
+import { type DefinitionOptions, DefinitionReplayer, type DefinitionRules } from "../definitions/replay_definitions.ts";
+import { type OpenedSegment, readRecords } from "../segments/segment.ts";
+import { ddlLog } from "../segments/streamed.ts";
+import { type SnapshotView, widenXid } from "../segments/visibility.ts";
+
+/** Where a replay ends. */
+export type Point =
+  /** Microseconds since 1970, UTC: the last commit before the first one that is later. */
+  | { readonly by: "time"; readonly at: bigint }
+  /** The last commit whose record begins before it. */
+  | { readonly by: "lsn"; readonly lsn: bigint }
+  /** The last commit before that of this transaction, 64 bits. */
+  | { readonly by: "before_xid"; readonly xid: bigint }
+  /** All that the segments hold. */
+  | { readonly by: "end" };
+
+export interface ReplayOptions extends DefinitionOptions {
+  readonly point: Point;
+  readonly snapshot: SnapshotView;
+  /** End of the last transaction that an earlier call has committed to the target. */
+  readonly from: bigint | null;
+  /** Tables (`schema.name`, quoted where needed) of which no change is applied. */
+  readonly leaveOut: ReadonlySet<string>;
+  /** Default: the target takes everything as the stream has it. */
+  readonly rules?: ReplayRules;
+  readonly signal?: AbortSignal;
+  /** Called after each transaction of the target. */
+  readonly onGroup?: (done: { readonly transactions: number; readonly changes: number }) => void;
+  /** The statement that notes, in the same transaction of the target, how far it is and what came with it. */
+  readonly markPosition: (endLsn: bigint, committedAt: string, done: ReplayedGroup) => string;
+}
+
+export interface ReplayedGroup extends Counts {
+  readonly transactions: number;
+}
+
+export interface ReplayRules extends TargetRules, DefinitionRules {}
+
+export interface Replayed {
+  readonly reachedLsn: string | null;
+  readonly reachedAt: string | null;
+  /** Applied by this call. */
+  readonly transactions: number;
+  readonly inserted: number;
+  readonly updated: number;
+  readonly deleted: number;
+  /** A commit behind the point was seen, so that nothing before it can be missing. */
+  readonly passedPoint: boolean;
+  /** Tables that were left out because their rows could not be known from some place on. */
+  readonly closed: ReadonlyMap<string, string>;
+}
+
+/** Some 10 MB of values in memory; larger groups are hardly faster. */
+const groupChanges = 20_000;
+const groupBytes = 24 * 1024 * 1024;
+
+/**
+ * `segments` come in the order of the chain, each opened and checked against the one before, and end with a whole
+ * transaction. `connection`: a session of
+ * `openSession` with `session_replication_role = replica`, in no transaction.
+ * Errors: `ddl_not_replayable`, `tables_uncovered`, `counts_differ`, `cancelled`, those of the connection; the target then
+ * holds whole transactions up to its mark, and the same call goes on.
+ */
+export async function replay(
+  connection: Connection,
+  segments: AsyncIterable<OpenedSegment>,
+  log: Log,
+  options: ReplayOptions,
+): Promise<Replayed> {
+  const replayer = new Replayer(connection, log, options);
+  for await (const segment of segments) {
+    if (!(await replayer.take(segment))) break;
+  }
+  await replayer.finish();
+  return replayer.result();
+}
+
+class Replayer {
+  readonly #connection: Connection;
+  readonly #log: Log;
+  readonly #options: ReplayOptions;
+  readonly #relations = new Map<number, Relation>();
+  readonly #group: RowGroup;
+  readonly #closed = new Map<string, string>();
+  #inTransaction = false;
+  #begin: Begin | null = null;
+  #skips = false;
+  #ddl: DdlTransaction | null = null;
+  readonly #definitions: DefinitionReplayer;
+  #pending: { readonly endLsn: bigint; readonly committedAt: bigint } | null = null;
+  #reached: { readonly endLsn: bigint; readonly committedAt: bigint } | null = null;
+  #pendingTransactions = 0;
+  #transactions = 0;
+  #counts = noCounts;
+  #pendingCounts = noCounts;
+  #passed = false;
+
+  constructor(connection: Connection, log: Log, options: ReplayOptions) {
+    this.#connection = connection;
+    this.#log = log;
+    this.#options = options;
+    this.#group = new RowGroup(options.rules);
+    this.#definitions = new DefinitionReplayer(connection, log, options);
+  }
+
+  /** False once the point is passed. */
+  async take(segment: OpenedSegment): Promise<boolean> {
+    const nextXid = BigInt(segment.header.nextXid);
+    for (const { data } of readRecords(segment.name, segment.records)) {
+      const message = decodeMessage(data);
+      switch (message.kind) {
+        case "begin":
+          this.#begin = message;
+          this.#skips = this.#isDone(message, widenXid(message.xid, nextXid));
+          if (!this.#skips && this.#isPast(message, widenXid(message.xid, nextXid))) {
+            this.#passed = true;
+            return false;
+          }
+          this.#definitions.begin(message.commitLsn);
+          break;
+        case "relation":
+          if (this.#columnsChange(message.relation)) await this.#apply();
+          this.#relations.set(message.relation.oid, message.relation);
+          break;
+        case "insert":
+        case "update":
+        case "delete": {
+          if (this.#skips) break;
+          const relation = this.#relationOf(message.relation, segment.name);
+          if (relation.schema === ddlLog.schema && relation.name === ddlLog.name) {
+            if (message.kind === "insert") await this.#applyDdl(relation, message);
+          } else if (!this.#isLeftOut(relation)) {
+            await this.#makeEarly(relation.oid);
+            this.#group.add(relation, message);
+            // A transaction may be larger than memory; it is committed as one all the same.
+            if (this.#group.bytes >= groupBytes) await this.#apply();
+          }
+          break;
+        }
+        case "truncate": {
+          if (this.#skips) break;
+          const relations = message.relations.map((oid) => this.#relations.get(oid))
+            .filter((one): one is Relation => one !== undefined && !this.#isLeftOut(one));
+          if (relations.length > 0) this.#group.truncate(relations, message);
+          break;
+        }
+        case "commit":
+          await this.#commit(message.endLsn, message.committedAt);
+          break;
+        default:
+          break;
+      }
+    }
+    return true;
+  }
+
+  async finish(): Promise<void> {
+    await this.#commitGroup();
+  }
+
+  result(): Replayed {
+    return {
+      reachedLsn: this.#reached === null ? null : formatLsn(this.#reached.endLsn),
+      reachedAt: this.#reached === null ? null : momentOf(this.#reached.committedAt),
+      transactions: this.#transactions,
+      ...this.#counts,
+      passedPoint: this.#passed,
+      closed: this.#closed,
+    };
+  }
+
+  #isDone(begin: Begin, xid: bigint): boolean {
+    const { from, snapshot } = this.#options;
+    return (from !== null && begin.commitLsn < from) || snapshot.sees(xid);
+  }
+
+  #isPast(begin: Begin, xid: bigint): boolean {
+    const { point } = this.#options;
+    switch (point.by) {
+      case "time":
+        return begin.committedAt > point.at;
+      case "lsn":
+        return begin.commitLsn >= point.lsn;
+      case "before_xid":
+        return xid === point.xid;
+      case "end":
+        return false;
+    }
+  }
+
+  #relationOf(oid: number, segment: string): Relation {
+    const relation = this.#relations.get(oid);
+    if (relation === undefined) {
+      throw new HoldfastError("object_damaged", `segment ${segment} names an unknown relation`);
+    }
+    return relation;
+  }
+
+  #isLeftOut(relation: Relation): boolean {
+    const name = quoteQualified(relation.schema, relation.name);
+    if (this.#options.leaveOut.has(name)) return true;
+    const reason = this.#closed.get(name);
+    if (reason === undefined) return false;
+    throw new HoldfastError("tables_uncovered", `${name} cannot be followed past ${this.#place()}: ${reason}`);
+  }
+
+  #columnsChange(relation: Relation): boolean {
+    const known = this.#relations.get(relation.oid);
+    return known !== undefined && JSON.stringify(known) !== JSON.stringify(relation);
+  }
+
+  async #commit(endLsn: bigint, committedAt: bigint): Promise<void> {
+    const hadDdl = this.#ddl !== null;
+    this.#ddl = null;
+    this.#begin = null;
+    if (this.#skips) return;
+    this.#pending = { endLsn, committedAt };
+    this.#pendingTransactions++;
+    // A label that was added to an enum can be used by the next transaction only.
+    if (hadDdl || this.#group.changes >= groupChanges || this.#group.bytes >= groupBytes) await this.#commitGroup();
+  }
+
+  async #open(): Promise<void> {
+    if (this.#inTransaction) return;
+    await this.#connection.execute("begin");
+    this.#inTransaction = true;
+  }
+
+  /** What is gathered, into the target's open transaction. */
+  async #apply(): Promise<void> {
+    if (this.#group.changes === 0) return;
+    await this.#open();
+    const onTable = (table: string) => this.#log.step("replay.table", { table });
+    const counts = await this.#guarded(() => this.#group.apply(this.#connection, onTable));
+    this.#group.clear();
+    this.#pendingCounts = sumOf(this.#pendingCounts, counts);
+  }
+
+  async #commitGroup(): Promise<void> {
+    const pending = this.#pending;
+    if (pending === null) return;
+    if (this.#options.signal?.aborted === true) {
+      await this.#rollback();
+      throw new HoldfastError("cancelled", "the replay was cancelled");
+    }
+    const changes = this.#group.changes;
+    await this.#apply();
+    await this.#open();
+    await this.#guarded(async () => {
+      await this.#connection.execute(
+        this.#options.markPosition(pending.endLsn, momentOf(pending.committedAt) ?? "", {
+          transactions: this.#pendingTransactions,
+          ...this.#pendingCounts,
+        }),
+      );
+      await this.#connection.execute("commit");
+    });
+    this.#inTransaction = false;
+    this.#log.step("replay.group", { transactions: this.#pendingTransactions });
+    this.#transactions += this.#pendingTransactions;
+    this.#pendingTransactions = 0;
+    this.#counts = sumOf(this.#counts, this.#pendingCounts);
+    this.#pendingCounts = noCounts;
+    this.#reached = pending;
+    this.#pending = null;
+    this.#options.onGroup?.({ transactions: this.#transactions, changes });
+  }
+
+  /** A table whose changes come before the row of the log that makes it. */
+  async #makeEarly(oid: number): Promise<void> {
+    const row = this.#definitions.takeUnborn(oid);
+    if (row !== null) await this.#runDdl(row, { do: "define", dropped: new Set(), names: row.tag });
+  }
+
+  async #applyDdl(relation: Relation, message: Insert): Promise<void> {
+    const values = new Map(relation.columns.map((column, index) => {
+      const value = message.row[index];
+      return [column.name, typeof value === "string" ? value : null] as const;
+    }));
+    const row = readDdlRow(values);
+    const step = (this.#ddl ??= new DdlTransaction()).next(row);
+    if (!this.#definitions.takes(row)) return;
+    switch (step.do) {
+      case "nothing":
+        return;
+      case "close":
+        for (const table of step.tables) this.#closed.set(table, `${step.names} computed its values anew`);
+        return;
+      case "refuse":
+        throw new HoldfastError(
+          "ddl_not_replayable",
+          `${step.names} at ${this.#place()} cannot be replayed: ${step.why}`,
+        );
+      case "define":
+      case "run":
+        await this.#runDdl(row, step);
+    }
+  }
+
+  async #runDdl(row: DdlRow, step: Extract<DdlStep, { do: "run" | "define" }>): Promise<void> {
+    await this.#apply();
+    await this.#open();
+    try {
+      await this.#definitions.apply(row, step);
+    } catch (error) {
+      await this.#rollback();
+      const sqlstate = sqlstateOf(error);
+      // Of class 53 are a full disk, a lack of memory or of sessions: no fault of the definition.
+      if (sqlstate === null || sqlstate.startsWith("53")) throw error;
+      throw new HoldfastError(
+        "ddl_not_replayable",
+        `${step.names} at ${this.#place()} was refused by the target (SQLSTATE ${sqlstate})`,
+        { cause: error },
+      );
+    }
+  }
+
+  async #guarded<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      await this.#rollback();
+      throw error;
+    }
+  }
+
+  async #rollback(): Promise<void> {
+    this.#inTransaction = false;
+    // A session that is gone has rolled back already.
+    await this.#connection.execute("rollback").catch(() => {});
+  }
+
+  #place(): string {
+    const begin = this.#begin;
+    return begin === null ? "its start" : `${formatLsn(begin.commitLsn)} (${momentOf(begin.committedAt)})`;
+  }
+}
+
+const noCounts: Counts = { inserted: 0, updated: 0, deleted: 0 };
+
+function sumOf(a: Counts, b: Counts): Counts {
+  return { inserted: a.inserted + b.inserted, updated: a.updated + b.updated, deleted: a.deleted + b.deleted };
+}
