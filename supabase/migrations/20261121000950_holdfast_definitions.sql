@@ -158,7 +158,7 @@ as $$
     select h.inhrelid from family as f join pg_catalog.pg_inherits as h on h.inhparent = f.oid
   )
   select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
-    'table', a.attrelid::regclass::text, 'column', a.attname, 'value', (a.attmissingval::text::text[])[1]
+    'table', a.attrelid::regclass::text, 'column', a.attname, 'value', pg_catalog.array_to_string(a.attmissingval, '')
   ))
   from family as f
   join pg_catalog.pg_attribute as a on a.attrelid = f.oid and a.atthasmissing and not a.attisdropped

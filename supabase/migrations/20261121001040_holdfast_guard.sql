@@ -2,11 +2,12 @@
 
 insert into backup.settings (name, kind, value, minimum, maximum, note) values
   ('slot_limit_mb', 'integer', '0', 0, 16777216,
-    'WAL in MB that the slot may hold back before it is given up; 0: a quarter of max_slot_wal_keep_size, or 1024');
+    'WAL in MB that the slot may hold back before it is given up; 0: a quarter of max_slot_wal_keep_size or of what disk_mb leaves free, the smaller, else 1024'),
+  ('disk_mb', 'integer', '0', 0, 1073741824, 'Size in MB of the disk of the database, which SQL cannot see; 0: not known');
 
 -- The slot -----------------------------------------------------------------------------------------------------------
 
--- See the setting slot_limit_mb. Free disk is not visible from here.
+-- See the setting slot_limit_mb. Free is what the databases leave of the disk: the log itself may use it, up to the limit.
 create function backup.slot_limit_bytes() returns bigint
 language sql
 stable
@@ -14,12 +15,18 @@ set search_path = ''
 as $$
   select case
     when backup.setting_integer('slot_limit_mb') > 0 then backup.setting_integer('slot_limit_mb') * 1048576
-    when kept.megabytes > 0 then kept.megabytes * 1048576 / 4
-    else 1024::bigint * 1048576
+    else coalesce(least(kept.bytes, disk.free) / 4, 1024::bigint * 1048576)
   end
   from (
-    select s.setting::bigint as megabytes from pg_catalog.pg_settings as s where s.name = 'max_slot_wal_keep_size'
+    select case when s.setting::bigint > 0 then s.setting::bigint * 1048576 end as bytes
+    from pg_catalog.pg_settings as s where s.name = 'max_slot_wal_keep_size'
   ) as kept
+  cross join (
+    select case when backup.setting_integer('disk_mb') > 0 then greatest(
+      backup.setting_integer('disk_mb') * 1048576
+        - (select pg_catalog.sum(pg_catalog.pg_database_size(d.oid))::bigint from pg_catalog.pg_database as d), 0
+    ) end as free
+  ) as disk
 $$;
 revoke all on function backup.slot_limit_bytes() from public;
 

@@ -27,7 +27,7 @@ const limitMb = 48;
 /** Rows of one minute, some 9 MB of log. */
 const minuteRows = 8_000;
 
-describe.each([15, 17] as const)("the log on a small disk, PostgreSQL %i", (version) => {
+describe("the log on a small disk", () => {
   let cluster: Cluster;
   let disk: SmallDisk;
   let from: Source;
@@ -35,7 +35,7 @@ describe.each([15, 17] as const)("the log on a small disk, PostgreSQL %i", (vers
   beforeAll(async () => {
     disk = makeSmallDisk(diskBytes);
     // Small enough to leave room: what the server keeps of its own accord is not what fills the disk.
-    cluster = await startTestCluster({ version, settings: { max_wal_size: "32MB", min_wal_size: "32MB" } });
+    cluster = await startTestCluster({ settings: { max_wal_size: "32MB", min_wal_size: "32MB" } });
     await cluster.stop("fast");
     moveLog(cluster, disk);
     await cluster.start();

@@ -78,7 +78,8 @@ const cases: Readonly<Record<string, string>> = {
     create function f() returns int language sql as 'select 1';
     do $$ begin drop table one cascade; drop function f(); drop index kept_t; drop policy p on kept; end $$`,
   "a column whose default is the time":
-    "alter table kept add column at timestamptz default now(), add column d date default current_date",
+    `alter table kept add column at timestamptz default now(), add column d date default current_date,
+      add column xs timestamptz[] default array[now(), null], add column area box default '(2,2),(1,1)'`,
   "a constant that was the time":
     "create table made (id int, at timestamptz default 'now'); insert into made values (1)",
   "a script of many commands":

@@ -48,6 +48,46 @@ async function refused(from: Source, point: Parameters<typeof planPoint>[1], cho
   throw error ?? new Error("it was not refused");
 }
 
+describe("the limit of the slot", () => {
+  it("is what is set, else a quarter of what is known of the log's limit and of the free disk, whichever is smaller", async () => {
+    const w = await world(cluster());
+    const mb = async (settings: Readonly<Record<string, number>>) => {
+      for (const [name, value] of Object.entries(settings)) {
+        await query(w.url, `update backup.settings set value = '${value}' where name = '${name}'`);
+      }
+      const [row] = await query(w.url, "select backup.slot_limit_bytes() / 1048576 as mb");
+      return Number(row?.["mb"]);
+    };
+    const [used] = await query(w.url, "select sum(pg_database_size(oid)) / 1048576 as mb from pg_database");
+    const databases = Number(used?.["mb"]);
+    const admin = cluster().plainUrl(cluster().superuser);
+    const keep = async (size: string) => {
+      await query(admin, `alter system set max_slot_wal_keep_size = '${size}'`);
+      await query(admin, "select pg_reload_conf()");
+      await until("the setting", async () => {
+        const [row] = await query(w.url, "show max_slot_wal_keep_size");
+        return row?.["max_slot_wal_keep_size"] === size ? true : null;
+      });
+    };
+    try {
+      await keep("400MB");
+      expect(await mb({})).toBe(100);
+      expect(await mb({ disk_mb: 100_000_000 })).toBe(100);
+      const ofDisk = await mb({ disk_mb: Math.round(databases) + 200 });
+      expect(ofDisk).toBeGreaterThan(25);
+      expect(ofDisk).toBeLessThan(75);
+      expect(await mb({ disk_mb: 1 })).toBe(0);
+      expect(await mb({ slot_limit_mb: 7 })).toBe(7);
+      await keep("-1");
+      expect(await mb({ slot_limit_mb: 0, disk_mb: 0 })).toBe(1024);
+      expect(Math.abs(await mb({ disk_mb: 100_000 }) - (100_000 - databases) / 4)).toBeLessThan(100);
+    } finally {
+      await query(admin, "alter system reset max_slot_wal_keep_size");
+      await query(admin, "select pg_reload_conf()");
+    }
+  });
+});
+
 describe("a chain that cannot go on", () => {
   const breaks: { readonly name: string; readonly reason: RegExp; readonly how: (from: Source) => Promise<unknown> }[] =
     [

@@ -17,7 +17,7 @@ export async function absentColumns(connection: Connection, values: MissingValue
 export async function fillMissing(connection: Connection, absent: MissingValues): Promise<void> {
   for (const one of absent) {
     const [row] = await connection.query(
-      `select (a.attmissingval::text::text[])[1] as value, pg_catalog.format_type(a.atttypid, a.atttypmod) as type
+      `select pg_catalog.array_to_string(a.attmissingval, '') as value, pg_catalog.format_type(a.atttypid, a.atttypmod) as type
          ${attribute(one)} and a.atthasmissing and a.attgenerated = ''`,
     );
     if (row === undefined || row["value"] === one.value || one.value === null) continue;

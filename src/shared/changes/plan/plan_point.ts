@@ -52,10 +52,10 @@ export async function planPoint(deps: RestoreDeps, point: Point, choices: PointC
   const usable = history.backups.filter(({ manifest }) => quarantineOf(manifest) === null || isAccepted(manifest.id));
   const full = chooseFull(usable, history, point);
   try {
-    if (full === null) throw uncovered(history, `${labelOf(point)} is before the first full backup`);
+    if (full === null) throw uncovered(history, `${labelOf(point)} is before the first full backup`, point);
     // All there is lies on the newest chain.
     if (point.by === "end" && newest?.manifest.chain !== full.manifest.chain) {
-      throw uncovered(history, `the chain of full backup ${full.manifest.id} is not the newest`);
+      throw uncovered(history, `the chain of full backup ${full.manifest.id} is not the newest`, point);
     }
     return await planFrom(deps, history, full, point, made);
   } catch (error) {
@@ -98,7 +98,7 @@ async function planFrom(
   const chain = full.manifest.chain ?? null;
   const known = chain === null ? undefined : history.chains.get(chain);
   if (known === undefined || known.last === null) {
-    throw uncovered(history, `no change after the full backup of ${full.manifest.consistentAt} is stored`);
+    throw uncovered(history, `no change after the full backup of ${full.manifest.consistentAt} is stored`, point);
   }
   const snapshot = snapshotView(full.manifest.snapshot.text);
   const reader = { store: deps.store, compressor: deps.compressor, epochOf: full.epochOf };
@@ -120,7 +120,7 @@ async function planFrom(
   if (!seen.passedPoint && !covers(seen, known.last.endLsn, point)) {
     // Asked last: the server's clock may be ahead of this one's.
     const isFuture = point.by === "time" && point.at > BigInt(deps.clock.now().getTime()) * 1000n;
-    throw uncovered(history, `${label} is ${isFuture ? "in the future" : "behind what is stored of its chain"}`);
+    throw uncovered(history, `${label} is ${isFuture ? "in the future" : "behind what is stored of its chain"}`, point);
   }
   checkObstacles(seen, choices);
   return { point, label, full, segments, survey: seen, choices };
@@ -177,11 +177,15 @@ function covers(seen: Survey, endLsn: string, point: Point): boolean {
   }
 }
 
-function uncovered(history: ChangeHistory, why: string): HoldfastError {
+function uncovered(history: ChangeHistory, why: string, point: Point): HoldfastError {
   const timeline = history.timeline();
-  const newest = timeline.fulls.at(-1);
+  const asked = point.by === "time" ? momentOf(point.at) : null;
+  const before = timeline.fulls.filter((full) => asked === null || full.consistentAt <= asked).at(-1);
+  const nearest = before === undefined
+    ? "there is no full backup before it"
+    : `the newest full backup ${asked === null ? "" : "before it "}is ${before.id} of ${before.consistentAt}`;
   return new HoldfastError("point_uncovered", `${why}; covered: ${describeWindows(timeline)}`, {
-    hint: `\`holdfast timeline\` shows all of it; the newest full backup is ${newest?.id} of ${newest?.consistentAt}.`,
+    hint: `\`holdfast timeline\` shows all of it; ${nearest}.`,
   });
 }
 
