@@ -1,6 +1,8 @@
 /** What the database says of its change stream. */
+import { DdlTransaction, readDdlRow } from "../shared/changes/definitions/ddl_replay.ts";
 import { slotState } from "../shared/changes/drain/stream_queries.ts";
 import type { Connection } from "../shared/postgres/connection.ts";
+import { arrayText } from "../shared/schema/quote.ts";
 
 export interface StreamFacts {
   readonly chain: string;
@@ -21,8 +23,11 @@ export interface StreamFacts {
 export interface UncoveredTable {
   /** `schema.name`, quoted where needed. */
   readonly name: string;
-  /** No usable replica identity; not in the log at all; or this role may not publish it, or has not yet. */
-  readonly why: "identity" | "unlogged" | "unpublished";
+  /**
+   * No usable replica identity; not in the log at all; this role may not publish it, or has not yet; or its values were
+   * computed anew since the last full backup, so that its changes say nothing until the next.
+   */
+  readonly why: "identity" | "unlogged" | "unpublished" | "rewritten";
 }
 
 /** A chain that ended, with none after it. */
@@ -60,7 +65,7 @@ export async function readStream(
       retainedBytes: slot.retainedBytes,
       limitBytes: slot.limitBytes,
       failure: row["failure"] ?? null,
-      uncovered: await readUncovered(session),
+      uncovered: withClosed(await readUncovered(session), await readClosed(session)),
     },
     stopped: null,
   };
@@ -102,4 +107,35 @@ async function readUncovered(session: Connection): Promise<UncoveredTable[]> {
     name: name ?? "",
     why: why === "unlogged" || why === "unpublished" ? why : "identity",
   }));
+}
+
+/** Tables of the DDL log that a restore would close behind the newest full backup of the chain. */
+async function readClosed(session: Connection): Promise<string[]> {
+  const rows = await session.query(
+    `select l.id, l.what, l.tag, l.objects, l.query, l.role_name, l.search_path
+       from backup.ddl_log as l
+       join backup.chains as c on c.ended_at is null
+      where l.what in ('rewrite', 'uncovered') and l.logged_at > coalesce((
+        select max(r.consistent_at) from backup.runs as r
+         where r.kind = 'full' and r.status = 'succeeded' and r.chain_id = c.id
+      ), c.started_at)
+      order by l.id`,
+  );
+  const closed = rows.flatMap((row) => {
+    const step = new DdlTransaction().next(readDdlRow(new Map(Object.entries(row))));
+    return step.do === "close" ? step.tables : [];
+  });
+  const there = await session.query(
+    "select t.name from pg_catalog.unnest($1::text[]) as t (name) where pg_catalog.to_regclass(t.name) is not null",
+    [arrayText([...new Set(closed)])],
+  );
+  return there.map(({ name }) => name ?? "");
+}
+
+function withClosed(uncovered: readonly UncoveredTable[], closed: readonly string[]): UncoveredTable[] {
+  const known = new Set(uncovered.map((table) => table.name));
+  return [
+    ...uncovered,
+    ...closed.filter((name) => !known.has(name)).map((name) => ({ name, why: "rewritten" as const })),
+  ];
 }

@@ -51,7 +51,7 @@ describe("the verdict", () => {
 });
 
 describe("the verdict on a change stream", () => {
-  const tables = (why: "identity" | "unlogged" | "unpublished", ...names: string[]) =>
+  const tables = (why: "identity" | "unlogged" | "unpublished" | "rewritten", ...names: string[]) =>
     names.map((name) => ({ name: `a.${name}`, why }));
   const withStream = (more: Partial<typeof stream> | object) => ({ ...facts(1), stream: { ...stream, ...more } });
 
@@ -75,11 +75,17 @@ describe("the verdict on a change stream", () => {
   });
 
   it("names the remedy for each kind of table that is not covered", () => {
-    const uncovered = [...tables("unlogged", "b"), ...tables("identity", "c"), ...tables("unpublished", "d")];
+    const uncovered = [
+      ...tables("unlogged", "b"),
+      ...tables("identity", "c"),
+      ...tables("unpublished", "d"),
+      ...tables("rewritten", "e"),
+    ];
     expect(verdictOf(withStream({ uncovered })).reasons).toEqual([
       expect.stringMatching(/a\.c .*primary key.*replica identity full/),
       expect.stringMatching(/a\.b .*set logged/),
       expect.stringMatching(/a\.d .*role that drains/),
+      expect.stringMatching(/a\.e .*full backup/),
     ]);
   });
 

@@ -1,0 +1,43 @@
+/** What `status` says of tables that a restore to a moment could not bring, before anybody needs one. */
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { readStream } from "../../src/cli/stream_facts.ts";
+import { drain, processDrainLimits } from "../../src/shared/changes/drain/drain.ts";
+import { unlimited } from "../../src/shared/backup/budget.ts";
+import type { Connection } from "../../src/shared/postgres/connection.ts";
+import { useCluster } from "../support/cluster.ts";
+import { backup, query, world } from "./backup_fixture.ts";
+
+const cluster = useCluster();
+let w: Awaited<ReturnType<typeof world>>;
+let session: Connection;
+
+beforeAll(async () => {
+  w = await world(cluster());
+  await query(
+    w.url,
+    'create schema app; create table app.notes (id int primary key, t text); create table app."Other" (id int primary key)',
+  );
+  await drain(w.deps, { worker: "test", budget: unlimited, limits: processDrainLimits, idleSeconds: 0 });
+  await backup(w.deps);
+  session = await w.deps.database.connect("holdfast:test");
+}, 120_000);
+afterAll(async () => await session?.close());
+
+const uncovered = async () => (await readStream(session)).stream?.uncovered;
+
+it("a table whose values a command computed anew is named until the next full backup, or until it is gone", async () => {
+  expect(await uncovered()).toEqual([]);
+  await query(w.url, "alter table app.notes add column at timestamptz default now()");
+  await query(w.url, "alter table app.notes alter column id type bigint");
+  expect(await uncovered(), "known for certain").toEqual([]);
+  await query(w.url, "alter table app.notes add column r float8 default random()");
+  await query(w.url, 'alter table app."Other" add column u uuid default gen_random_uuid()');
+  expect(await uncovered()).toEqual([
+    { name: "app.notes", why: "rewritten" },
+    { name: 'app."Other"', why: "rewritten" },
+  ]);
+  await query(w.url, 'drop table app."Other"');
+  expect(await uncovered()).toEqual([{ name: "app.notes", why: "rewritten" }]);
+  await backup(w.deps);
+  expect(await uncovered()).toEqual([]);
+});
