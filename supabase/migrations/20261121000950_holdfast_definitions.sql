@@ -135,7 +135,10 @@ as $$
     union all
     select 'type ' || t.oid::regtype::text, t.typowner, null, coalesce(t.typacl, pg_catalog.acldefault('T', t.typowner))
     from pg_catalog.pg_type as t
-    where t.oid >= 16384 and t.typtype in ('e', 'd', 'r') and (max_age is null or pg_catalog.age(t.xmin) <= max_age)
+    where t.oid >= 16384 and (max_age is null or pg_catalog.age(t.xmin) <= max_age) and (
+      t.typtype in ('b', 'd', 'e', 'r') and t.typcategory <> 'A'
+      or exists (select from pg_catalog.pg_class as c where c.oid = t.typrelid and c.relkind = 'c')
+    )
   ) as s
   cross join lateral (
     select null::text as column_name, s.acl
@@ -186,6 +189,9 @@ begin
         else pg_catalog.obj_description(object_id, class_id::regclass::name) end
     ));
   elsif tag in ('GRANT', 'REVOKE') then
+    if type not in ('TABLE', 'COLUMN', 'SEQUENCE', 'FUNCTION', 'PROCEDURE', 'ROUTINE', 'SCHEMA', 'TYPE', 'DOMAIN') then
+      return null;
+    end if;
     -- the server does not say of what: all that this transaction wrote, or one that was committed since it began
     select pg_catalog.jsonb_build_object('access', coalesce(pg_catalog.jsonb_agg(pg_catalog.to_jsonb(l.*)), '[]'))
     into made
@@ -206,11 +212,9 @@ begin
         return null;
       end if;
     when 'index' then
-      if tag ~ '^ALTER INDEX' then
-        return null;
-      end if;
       select case
-          when c.relispartition or exists (select from pg_catalog.pg_constraint as k where k.conindid = c.oid and k.conrelid = i.indrelid)
+          -- of an altered table it comes with the table's constraints, or was there
+          when not creates or c.relispartition or exists (select from pg_catalog.pg_constraint as k where k.conindid = c.oid and k.conrelid = i.indrelid)
             then pg_catalog.jsonb_build_object('part', true)
           -- one of a partitioned table reads ONLY, also where it was made for the partitions as well
           when c.relkind = 'I' and i.indisvalid then pg_catalog.jsonb_build_object(

@@ -103,6 +103,22 @@ const cases: Readonly<Record<string, string>> = {
     create view case_17.w as select n from kept; create index kept_n on kept (n)`,
   "an extension that a DO block makes, and a table with its type":
     "do $$ begin create extension citext schema case_18; create table made (t citext); insert into made values ('A'); end $$",
+  "what is altered by itself, under a name that it did not have":
+    `create type old_mood as enum ('a'); create sequence old_numbers;
+    create table made (m old_mood, n int default nextval('old_numbers')); create view old_view as select m from made;
+    create index old_index on made (n); create type pair as (x int, y int); create domain short as text;
+    alter type old_mood rename to mood; alter sequence old_numbers rename to numbers; alter sequence numbers increment 7;
+    alter view old_view rename to new_view; alter index old_index rename to new_index; alter table new_index rename to newest;
+    alter table numbers rename to numbers2; alter type mood add value 'b'; alter type mood rename value 'a' to 'c';
+    alter domain short set default 'x'; alter type pair add attribute z int`,
+  "grants on every kind of thing":
+    `create type pair as (x int, y int); create domain short as text; create function f() returns int
+      language sql as 'select 1'; create table made (a int, b int); create sequence numbers; create schema case_20_aside;
+    create type mood as enum ('a'); create type span as range (subtype = int);
+    grant usage on type pair, short, mood, span to anon; revoke all on function f() from public; grant execute on function f() to anon;
+    grant select (a), update (b) on made to anon; grant usage on sequence numbers to anon; grant usage on schema case_20_aside to anon;
+    revoke usage on type short from public; do $$ begin grant insert (a) on made to authenticated;
+      revoke update (b) on made from anon; grant usage on type pair to authenticated; end $$`,
 };
 const schemaOf = (name: string) => `case_${Object.keys(cases).indexOf(name)}`;
 

@@ -77,10 +77,10 @@ describe("a row of the DDL log", () => {
       return step.do === "run" ? step.statements : step.do;
     };
     expect(dropped([table("app.a"), { ...table("app.v"), type: "view", original: false }])).toEqual([
-      "drop table if exists app.a cascade",
+      "drop table app.a cascade",
     ]);
     expect(dropped([{ type: "policy", identity: "p on app.a", schema: null, oid: 1 }], "DROP POLICY")).toEqual([
-      "drop policy if exists p on app.a cascade",
+      "drop policy p on app.a cascade",
     ]);
     expect(dropped([{ type: "cast", identity: "(text AS app.mood)", schema: null, oid: 1 }], "DROP CAST")).toBe(
       "refuse",

@@ -156,7 +156,7 @@ export class DdlTransaction {
 
   #define(row: DdlRow, names: string): Define | null {
     const isDescribed = row.what === "command" &&
-      row.objects.every((one) => one.extension === true || one.made != null);
+      row.objects.every((one) => one.extension === true || one.made != null) && !isMovedAlone(row);
     return isDescribed ? { do: "define", names, dropped: new Set(this.#dropped) } : null;
   }
 
@@ -177,12 +177,19 @@ const fromQueries = new Set([
   "REFRESH MATERIALIZED VIEW",
 ]);
 
+/** An index or a sequence that was altered by itself may have another name now, and nothing says which it had. */
+function isMovedAlone(row: DdlRow): boolean {
+  return /^ALTER /.test(row.tag) && row.objects.every((one) => one.type === "index" || one.type === "sequence");
+}
+
 /**
  * A table's text says more than its description (statistics targets, options of its indexes), and what it made can be
- * compared. Descriptions of all else are whole, and hang on nobody's search path.
+ * compared. Descriptions of all else that was made are whole, and hang on nobody's search path.
  */
 function isSaidByText(row: DdlRow, statement: string): boolean {
-  return !isComputed(row, statement) && row.objects.some((one) => one.made != null && "table" in one.made);
+  if (isComputed(row, statement)) return false;
+  // What was altered may have had another name.
+  return /^ALTER /.test(row.tag) || row.objects.some((one) => one.made != null && "table" in one.made);
 }
 
 /** Did the command compute what its text does not say: rows or columns of a query, bounds, the time? */
@@ -224,7 +231,9 @@ const droppable = new Set([
 function dropStatements(row: DdlRow): string[] | null {
   const dropped = row.objects.filter((one) => one.original !== false);
   if (!dropped.every((one) => droppable.has(one.type) && one.identity !== null)) return null;
-  return dropped.map((one) => `drop ${dropWords[one.type] ?? one.type} if exists ${one.identity} cascade`);
+  // One that goes with another of them is not there any more, and an index whose building failed never was.
+  const ifExists = dropped.length > 1 || dropped[0]?.type === "index" ? "if exists " : "";
+  return dropped.map((one) => `drop ${dropWords[one.type] ?? one.type} ${ifExists}${one.identity} cascade`);
 }
 
 function rewriteStep(row: DdlRow, names: string): DdlStep {

@@ -32,7 +32,7 @@ export async function define(
     if ("table" in made) {
       await defineTable(connection, made.table, { alters, dropped, former, renamed: made.renamed ?? null });
     } else if ("access" in made) await defineAccess(connection, made.access);
-    else await asOwner(connection, made.owner, () => defineOther(connection, made, identity ?? ""));
+    else await asOwner(connection, made.owner, () => defineOther(connection, made, identity ?? "", alters));
   }
   // Each is as it was in the end: a sequence is owned by a column that comes after it.
   for (const { made, identity } of row.objects) {
@@ -43,8 +43,8 @@ export async function define(
 
 type Other = Exclude<Description, { table: unknown } | { access: unknown } | { part: unknown }>;
 
-async function defineOther(connection: Connection, made: Other, identity: string): Promise<void> {
-  if ("labels" in made) return await defineEnum(connection, identity, made.labels);
+async function defineOther(connection: Connection, made: Other, identity: string, alters: boolean): Promise<void> {
+  if ("labels" in made) return await defineEnum(connection, identity, made.labels, alters);
   if ("sequence" in made) return await defineSequence(connection, identity, made.sequence);
   await connection.execute(made.sql);
   if (made.populated === undefined) return;
@@ -114,7 +114,12 @@ async function describe(connection: Connection, name: string): Promise<Described
   return row?.["made"] == null ? null : describedTable.parse(JSON.parse(row["made"]));
 }
 
-async function defineEnum(connection: Connection, name: string, labels: readonly string[]): Promise<void> {
+async function defineEnum(
+  connection: Connection,
+  name: string,
+  labels: readonly string[],
+  alters: boolean,
+): Promise<void> {
   const rows = await connection.query(
     `select e.enumlabel as label from pg_catalog.pg_enum as e
       where e.enumtypid = pg_catalog.to_regtype(${quoteLiteral(name)}) order by e.enumsortorder`,
@@ -124,6 +129,7 @@ async function defineEnum(connection: Connection, name: string, labels: readonly
     `select pg_catalog.to_regtype(${quoteLiteral(name)}) is not null as is_there`,
   );
   if (isThere?.["is_there"] !== "t") {
+    if (alters) throw notReplayable(name, "it was renamed, or is not in the target");
     return await connection.execute(`create type ${name} as enum (${labels.map(quoteLiteral).join(", ")})`);
   }
   for (const statement of enumDifference(name, before, labels)) await connection.execute(statement);

@@ -105,7 +105,10 @@ export const accessListsSql = `
     union all
     select 'type ' || t.oid::regtype::text, t.typowner, null, coalesce(t.typacl, pg_catalog.acldefault('T', t.typowner))
     from pg_catalog.pg_type as t
-    where t.oid >= 16384 and t.typtype in ('e', 'd', 'r') and (max_age is null or pg_catalog.age(t.xmin) <= max_age)
+    where t.oid >= 16384 and (max_age is null or pg_catalog.age(t.xmin) <= max_age) and (
+      t.typtype in ('b', 'd', 'e', 'r') and t.typcategory <> 'A'
+      or exists (select from pg_catalog.pg_class as c where c.oid = t.typrelid and c.relkind = 'c')
+    )
   ) as s
   cross join lateral (
     select null::text as column_name, s.acl
