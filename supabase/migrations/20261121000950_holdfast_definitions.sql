@@ -192,6 +192,12 @@ begin
     if type not in ('TABLE', 'COLUMN', 'SEQUENCE', 'FUNCTION', 'PROCEDURE', 'ROUTINE', 'SCHEMA', 'TYPE', 'DOMAIN') then
       return null;
     end if;
+    -- one by itself says all, and lists of a long transaction grow with each
+    if pg_catalog.current_query() ~* '^\s*(grant|revoke)\M'
+      and pg_catalog.strpos(pg_catalog.rtrim(pg_catalog.current_query(), E' \t\r\n;'), ';') = 0
+    then
+      return null;
+    end if;
     -- the server does not say of what: all that this transaction wrote, or one that was committed since it began
     select pg_catalog.jsonb_build_object('access', coalesce(pg_catalog.jsonb_agg(pg_catalog.to_jsonb(l.*)), '[]'))
     into made
