@@ -97,6 +97,39 @@ end
 $$;
 revoke all on function backup.spool_transaction(bigint, name, name[]) from public;
 
+-- Where the sequences of users stand; null: never used. One that is dropped meanwhile cannot be opened any more (XX000), and is
+-- left out: it is gone from the catalog when the next segment asks.
+create function backup.sequence_values() returns table (schema_name name, sequence_name name, start_value bigint, last_value bigint)
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  sequence record;
+begin
+  for sequence in
+    select n.nspname, c.relname, c.oid, s.seqstart
+    from pg_catalog.pg_sequence as s
+    join pg_catalog.pg_class as c on c.oid = s.seqrelid
+    join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+    where c.relpersistence = 'p' and c.oid >= 16384 and backup.is_streamed_schema(n.nspname)
+      and case when c.relkind = 'S' then pg_catalog.has_sequence_privilege(c.oid, 'select') else false end
+    order by 1, 2
+  loop
+    schema_name := sequence.nspname;
+    sequence_name := sequence.relname;
+    start_value := sequence.seqstart;
+    begin
+      last_value := pg_catalog.pg_sequence_last_value(sequence.oid);
+    exception when internal_error or undefined_table then
+      continue;
+    end;
+    return next;
+  end loop;
+end
+$$;
+revoke all on function backup.sequence_values() from public;
+
 -- Chains -------------------------------------------------------------------------------------------------------------
 
 -- The slot is made: a chain begins. An open gap ends here.

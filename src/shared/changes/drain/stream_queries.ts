@@ -189,36 +189,14 @@ export async function isFlushed(connection: Connection, lsn: bigint): Promise<bo
   return row?.["yes"] === "t";
 }
 
-/** Each reading lasts milliseconds, and fails only where a sequence is dropped within it. */
-const sequenceReadings = 20;
-
-/**
- * Values of all sequences that are not the platform's own. A sequence that is dropped after the query has begun fails it
- * (XX000, the server cannot open it any more): it is asked again, up to 20 times. In no transaction.
- */
+/** Values of all sequences that are not the platform's own. */
 export async function readSequenceValues(connection: Connection): Promise<SegmentHeader["sequences"]> {
-  for (let reading = 1;; reading++) {
-    try {
-      return await readSequencesOnce(connection);
-    } catch (error) {
-      if (sqlstateOf(error) !== "XX000" || reading === sequenceReadings) throw error;
-    }
-  }
-}
-
-async function readSequencesOnce(connection: Connection): Promise<SegmentHeader["sequences"]> {
-  const rows = await connection.query(
-    `select n.nspname as schema, c.relname as name, coalesce(s.last_value, p.seqstart)::text as value,
+  const rows = await call(
+    connection,
+    `select s.schema_name as schema, s.sequence_name as name, coalesce(s.last_value, s.start_value)::text as value,
             (s.last_value is not null)::text as called
-       from pg_catalog.pg_sequence as p
-       join pg_catalog.pg_class as c on c.oid = p.seqrelid
-       join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
-       cross join lateral (
-         select case when c.relkind = 'S' then pg_catalog.pg_sequence_last_value(c.oid) end as last_value
-       ) as s
-      where c.relpersistence = 'p' and c.oid >= 16384 and backup.is_streamed_schema(n.nspname)
-        and case when c.relkind = 'S' then pg_catalog.has_sequence_privilege(c.oid, 'select') else false end
-      order by 1, 2`,
+       from backup.sequence_values() as s`,
+    [],
   );
   return rows.map((row) => ({
     schema: text(row, "schema"),
