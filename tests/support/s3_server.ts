@@ -3,7 +3,7 @@
  *
  * s3rver 3.7.1 takes any signature of version 4 ("unimplemented" in its source) and ignores `If-None-Match` on PUT. The door
  * computes each signature again from the specification with node:crypto, checks the hash of the body, the clock and
- * Content-MD5, and, unless told to leave it to s3rver, keeps `If-None-Match: *`. Pages of a listing are short, so that a
+ * Content-MD5, lets puts of one key take turns, and, unless told to leave it to s3rver, keeps `If-None-Match: *`. Pages of a listing are short, so that a
  * few dozen objects make several.
  */
 import { Buffer } from "node:buffer";
@@ -100,13 +100,14 @@ export async function startS3Server({ conditions = true }: S3ServerOptions = {})
       );
     }
     counts.accepted++;
-    if (!conditions || request.method !== "PUT" || request.headers["if-none-match"] !== "*") {
-      return await pass(innerPort, accessKeyId, request, body, response);
-    }
+    if (request.method !== "PUT") return await pass(innerPort, accessKeyId, request, body, response);
+    // A PUT to S3 is whole: s3rver writes two of one key at once into each other.
     const key = request.url ?? "";
+    const onlyNew = conditions && request.headers["if-none-match"] === "*";
     const turn = (turns.get(key) ?? Promise.resolve()).then(async () => {
-      if (await exists(innerPort, accessKeyId, request)) sendError(request, response, 412, "PreconditionFailed");
-      else await pass(innerPort, accessKeyId, request, body, response);
+      if (onlyNew && await exists(innerPort, accessKeyId, request)) {
+        sendError(request, response, 412, "PreconditionFailed");
+      } else await pass(innerPort, accessKeyId, request, body, response);
     });
     turns.set(key, turn.catch(() => {}));
     await turn;
