@@ -1,8 +1,8 @@
 /** A database as it was at a point of the change stream, planned, confirmed and restored. */
-import { unsettledWarnings } from "../shared/changes/segments/coverage.ts";
 import { momentOf } from "../shared/changes/decode/moment.ts";
 import type { Point } from "../shared/changes/replay/replay.ts";
 import { planPoint, type PointPlan, restorePoint } from "../shared/changes/replay/restore_point.ts";
+import { unsettledWarnings } from "../shared/changes/segments/coverage.ts";
 import { HoldfastError } from "../shared/errors.ts";
 import { quarantineOf } from "../shared/format/manifest.ts";
 import { loadZstd } from "../shared/format/zstd.ts";
@@ -23,7 +23,7 @@ import { afterLines, notConfirmed, restoreState, type ShownPlan, shownPlan } fro
 export interface TableChoices {
   readonly withoutTables: readonly string[];
   readonly atFull: readonly string[];
-  /** Ids of quarantined full backups, or their beginnings. */
+  /** Ids of quarantined full backups, shortened or not. */
   readonly accepted: readonly string[];
 }
 

@@ -1,10 +1,7 @@
 /** Names of tables as people type them, made into the form that the change stream knows them by. */
 import { HoldfastError } from "../shared/errors.ts";
-import { quoteQualified } from "../shared/schema/quote.ts";
+import { quoteQualified, splitQualified, unquoteIdent } from "../shared/schema/quote.ts";
 import type { OptionName } from "./options.ts";
-
-const part = String.raw`(?:[^\s".,]+|"(?:[^"]|"")+")`;
-const qualified = new RegExp(`^(${part})\\.(${part})$`);
 
 /**
  * `app.notes,"App"."Big table"` → each as `schema.name`, quoted where needed, once. A name without quotes is folded to
@@ -14,18 +11,18 @@ export function parseTableNames(text: string | undefined, option: OptionName): s
   if (text === undefined) return [];
   const names = text.match(/(?:[^",]|"(?:[^"]|"")*"|")+/g)?.map((name) => name.trim()) ?? [];
   const tables = names.filter((name) => name !== "").map((name) => {
-    const [, schema, table] = qualified.exec(name) ?? [];
-    if (schema === undefined || table === undefined) {
+    const parts = splitQualified(name);
+    if (parts === null) {
       throw new HoldfastError("usage", `--${option} ${name} is no table with its schema`, {
         hint: 'Write schema.table, such as public.notes or "App"."Notes".',
       });
     }
-    return quoteQualified(plain(schema), plain(table));
+    return quoteQualified(...parts.map(folded));
   });
   if (tables.length === 0) throw new HoldfastError("usage", `--${option} names no table`);
   return [...new Set(tables)];
 }
 
-function plain(name: string): string {
-  return name.startsWith('"') ? name.slice(1, -1).replaceAll('""', '"') : name.toLowerCase();
+function folded(name: string): string {
+  return name.startsWith('"') ? unquoteIdent(name) : name.toLowerCase();
 }

@@ -86,7 +86,7 @@ const remedies = {
   identity: "give each a primary key, or `alter table … replica identity full`",
   unlogged: "`alter table … set logged`, or live with the state of the full backup",
   unpublished: "the role that drains has to own them; inserts alone may be covered",
-  rewritten: "a command computed their values anew; take a full backup (`holdfast create`)",
+  rewritten: "a command wrote what the stream does not hold; take a full backup (`holdfast create`)",
 } as const satisfies Record<UncoveredTable["why"], string>;
 /** Names that are told; all are counted. */
 const mostNames = 3;

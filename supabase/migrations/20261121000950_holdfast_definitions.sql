@@ -204,6 +204,10 @@ begin
     from backup.access_lists(pg_catalog.age(pg_catalog.pg_current_xact_id()::xid)) as l;
     return made;
   end if;
+  -- what else was altered by a command may have had another name before
+  if not creates and type not in ('table', 'table column', 'index', 'sequence', 'type', 'domain') then
+    return null;
+  end if;
   case type
     when 'table' then
       made := pg_catalog.jsonb_build_object('table', backup.describe_table(object_id));
@@ -247,9 +251,6 @@ begin
       left join pg_catalog.pg_attribute as a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
       where s.seqrelid = object_id;
     when 'view' then
-      if not creates then
-        return null;
-      end if;
       select pg_catalog.jsonb_build_object(
         'owner', pg_catalog.pg_get_userbyid(c.relowner),
         'sql', pg_catalog.format(
@@ -258,9 +259,6 @@ begin
         )
       ) into made from pg_catalog.pg_class as c where c.oid = object_id;
     when 'materialized view' then
-      if not creates then
-        return null;
-      end if;
       select pg_catalog.jsonb_build_object(
         'owner', pg_catalog.pg_get_userbyid(c.relowner), 'populated', c.relispopulated,
         'sql', pg_catalog.format(
@@ -270,16 +268,10 @@ begin
         )
       ) into made from pg_catalog.pg_class as c where c.oid = object_id;
     when 'function', 'procedure' then
-      if not creates then
-        return null;
-      end if;
       select pg_catalog.jsonb_build_object(
         'owner', pg_catalog.pg_get_userbyid(p.proowner), 'sql', pg_catalog.pg_get_functiondef(p.oid)
       ) into made from pg_catalog.pg_proc as p where p.oid = object_id and p.prokind <> 'a';
     when 'trigger' then
-      if not creates then
-        return null;
-      end if;
       select pg_catalog.jsonb_build_object(
         'owner', pg_catalog.pg_get_userbyid(c.relowner),
         'sql', pg_catalog.format(
@@ -288,18 +280,12 @@ begin
       ) into made
       from pg_catalog.pg_trigger as t join pg_catalog.pg_class as c on c.oid = t.tgrelid where t.oid = object_id;
     when 'rule' then
-      if not creates then
-        return null;
-      end if;
       select pg_catalog.jsonb_build_object(
         'owner', pg_catalog.pg_get_userbyid(c.relowner),
         'sql', pg_catalog.format('drop rule if exists %I on %s; %s', r.rulename, c.oid::regclass, pg_catalog.pg_get_ruledef(r.oid))
       ) into made
       from pg_catalog.pg_rewrite as r join pg_catalog.pg_class as c on c.oid = r.ev_class where r.oid = object_id;
     when 'policy' then
-      if not creates then
-        return null;
-      end if;
       select pg_catalog.jsonb_build_object(
         'owner', pg_catalog.pg_get_userbyid(c.relowner),
         'sql', pg_catalog.format(
@@ -316,9 +302,6 @@ begin
       ) into made
       from pg_catalog.pg_policy as p join pg_catalog.pg_class as c on c.oid = p.polrelid where p.oid = object_id;
     when 'schema' then
-      if not creates then
-        return null;
-      end if;
       select pg_catalog.jsonb_build_object('sql', pg_catalog.format(
         'create schema if not exists %I authorization %I', n.nspname, pg_catalog.pg_get_userbyid(n.nspowner)
       )) into made from pg_catalog.pg_namespace as n where n.oid = object_id;
@@ -352,16 +335,10 @@ begin
       into made
       from pg_catalog.pg_type as t left join pg_catalog.pg_type as b on b.oid = t.typbasetype where t.oid = object_id;
     when 'statistics object' then
-      if not creates then
-        return null;
-      end if;
       select pg_catalog.jsonb_build_object(
         'owner', pg_catalog.pg_get_userbyid(s.stxowner), 'sql', pg_catalog.pg_get_statisticsobjdef(s.oid)
       ) into made from pg_catalog.pg_statistic_ext as s where s.oid = object_id;
     when 'extension' then
-      if not creates then
-        return null;
-      end if;
       select pg_catalog.jsonb_build_object('sql', pg_catalog.format(
         'create extension if not exists %I schema %I', e.extname, n.nspname
       )) into made

@@ -29,6 +29,18 @@ end
 $$;
 revoke all on function backup.log_unlogged(text) from public;
 
+-- Is the object one whose changes a restore to a moment brings back? Publications are the target's own.
+create function backup.is_logged_object(type text, schema_name text, identity text) returns boolean
+language sql
+stable
+set search_path = ''
+as $$
+  select backup.is_streamed_schema(is_logged_object.schema_name)
+    and not (is_logged_object.type = 'schema' and not backup.is_streamed_schema(is_logged_object.identity))
+    and is_logged_object.type not in ('publication', 'publication relation', 'publication namespace')
+$$;
+revoke all on function backup.is_logged_object(text, text, text) from public;
+
 -- After every command. Never raises: what goes wrong here is found by the drain, which compares the catalog.
 create function backup.after_ddl() returns event_trigger
 language plpgsql
@@ -55,9 +67,7 @@ begin
     ) order by c.ordinality)
   into objects
   from pg_catalog.pg_event_trigger_ddl_commands() with ordinality as c
-  where backup.is_streamed_schema(c.schema_name)
-    and not (c.object_type = 'schema' and not backup.is_streamed_schema(c.object_identity))
-    and not (c.object_type in ('publication', 'publication relation', 'publication namespace'));
+  where backup.is_logged_object(c.object_type, c.schema_name, c.object_identity);
   if objects is null then
     return;
   end if;
@@ -92,9 +102,7 @@ begin
     ) order by d.ordinality)
   into objects
   from pg_catalog.pg_event_trigger_dropped_objects() with ordinality as d
-  where backup.is_streamed_schema(d.schema_name) and not d.is_temporary
-    and not (d.object_type = 'schema' and not backup.is_streamed_schema(d.object_identity))
-    and d.object_type not in ('publication', 'publication relation', 'publication namespace');
+  where not d.is_temporary and backup.is_logged_object(d.object_type, d.schema_name, d.object_identity);
   if objects is null then
     return;
   end if;

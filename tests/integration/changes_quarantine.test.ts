@@ -103,5 +103,12 @@ describe("a restore to a moment", () => {
     // No full at all covers what comes after it.
     await expect(plan({ by: "lsn", lsn: 2n ** 40n })).rejects.toMatchObject({ code: "point_uncovered" });
     expect((await plan({ by: "end" }, [onNewChain])).full.manifest.id).toBe(onNewChain);
+    expect((await plan({ by: "end" }, [onNewChain.slice(0, 8)])).full.manifest.id).toBe(onNewChain);
+  }, 60_000);
+
+  it("takes nothing that is not one backup's id for accepted", async () => {
+    for (const id of ["", onNewChain.slice(0, 1), "latest", "ffffffff"]) {
+      await expect(plan({ by: "end" }, [id]), id).rejects.toMatchObject({ code: "backup_not_found" });
+    }
   }, 60_000);
 });

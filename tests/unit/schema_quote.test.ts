@@ -6,7 +6,15 @@ import {
   splitIdentifierList,
   storageOptions,
 } from "../../src/shared/schema/options.ts";
-import { arrayText, quoteGrantee, quoteIdent, quoteLiteral, quoteQualified } from "../../src/shared/schema/quote.ts";
+import {
+  arrayText,
+  quoteGrantee,
+  quoteIdent,
+  quoteLiteral,
+  quoteQualified,
+  splitQualified,
+  unquoteIdent,
+} from "../../src/shared/schema/quote.ts";
 
 describe("names in SQL", () => {
   it("stay bare only where no server reads them otherwise", () => {
@@ -28,6 +36,18 @@ describe("names in SQL", () => {
       '"values"',
       '"json_table"',
     ]);
+  });
+
+  it("are read back as they were written", () => {
+    const names = ["plain", "a.b", 'a"b', "Odd\nschéma", "select", "a, b", " "];
+    for (const schema of names) {
+      for (const name of names) {
+        expect(splitQualified(quoteQualified(schema, name))?.map(unquoteIdent)).toEqual([schema, name]);
+      }
+    }
+    for (const text of ["a", "a.b.c", ".a", "a.", '"a.b', "a b.c", "a,b.c", '"".a']) {
+      expect(splitQualified(text), text).toBeNull();
+    }
   });
 
   it("keep quotes, newlines and everything else that a name may hold", () => {

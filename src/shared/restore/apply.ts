@@ -2,11 +2,11 @@
 import type { Log } from "../log.ts";
 import type { Connection } from "../postgres/connection.ts";
 import { sqlstateOf } from "../postgres/server_error.ts";
-import { quoteIdent } from "../schema/quote.ts";
+import { arrayText, quoteIdent } from "../schema/quote.ts";
 import { type LaneStep, runInLanes } from "./lanes.ts";
 import { checkSignal, restoreFailure, type RestoreSessions } from "./sessions.ts";
 import { markStep, transaction } from "./state.ts";
-import { stateSchema, textArray } from "./target.ts";
+import { stateSchema } from "./target.ts";
 
 /** Statements that belong together, with what they make for people. */
 export interface SqlStep {
@@ -93,7 +93,7 @@ export async function rolesToJoin(connection: Connection, roles: readonly string
     : "pg_catalog.pg_has_role(current_user, oid, 'MEMBER')";
   const rows = await connection.query(
     `select rolname as name from pg_catalog.pg_roles where rolname = any ($1::text[]) and not (${acts}) order by 1`,
-    [textArray([...new Set(roles)])],
+    [arrayText([...new Set(roles)])],
   );
   return rows.map((row) => row["name"] ?? "");
 }

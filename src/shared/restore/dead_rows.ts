@@ -1,8 +1,7 @@
-import { quoteQualified } from "../schema/quote.ts";
+import { arrayText, quoteQualified } from "../schema/quote.ts";
 import type { ApplyContext } from "./apply.ts";
 import type { TableLoad } from "./load.ts";
 import { checkSignal, restoreFailure } from "./sessions.ts";
-import { textArray } from "./target.ts";
 
 /**
  * Gives back what chunks that failed have left in the tables that are loaded next. PostgreSQL keeps the pages of rows that
@@ -18,7 +17,7 @@ export async function freeDeadRows(context: ApplyContext, loads: readonly TableL
     `select schemaname, relname from pg_catalog.pg_stat_all_tables
       where relid = any (select pg_catalog.to_regclass(name) from pg_catalog.unnest($1::text[]) as name)
         and n_dead_tup * 10 > n_live_tup`,
-    [textArray(names)],
+    [arrayText(names)],
   );
   for (const row of rows) {
     checkSignal(context.signal);

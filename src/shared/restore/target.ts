@@ -88,8 +88,3 @@ export interface TargetFacts {
   readonly tables: readonly TargetTable[];
   readonly obstacles: { readonly count: number; readonly names: readonly string[] };
 }
-
-/** A text[] literal. */
-export function textArray(values: readonly string[]): string {
-  return `{${values.map((value) => `"${value.replace(/["\\]/g, "\\$&")}"`).join(",")}}`;
-}

@@ -2,7 +2,7 @@ import { HoldfastError } from "../errors.ts";
 import type { Connection, Row } from "../postgres/connection.ts";
 import { sqlstateOf } from "../postgres/server_error.ts";
 import { neutralDefaultPrivileges } from "../schema/collect_default_privileges.ts";
-import { quoteIdent, quoteQualified } from "../schema/quote.ts";
+import { arrayText, quoteIdent, quoteQualified } from "../schema/quote.ts";
 import {
   maxObstacleNames,
   ownSchema,
@@ -10,7 +10,6 @@ import {
   stateSchema,
   type TargetFacts,
   type TargetNeeds,
-  textArray,
 } from "./target.ts";
 
 const leastServerVersion = 150000;
@@ -27,7 +26,7 @@ export async function readTargetFacts(connection: Connection, needs: TargetNeeds
   if (here === undefined) throw new HoldfastError("internal", "the target did not say who it is");
   const kind = here["is_project"] === "t" ? "project" : "bare";
   const platform = kind === "project" ? platformSchemas : [];
-  const platformList = textArray(platform);
+  const platformList = arrayText(platform);
   const installed = names(await connection.query("select extname as name from pg_catalog.pg_extension order by 1"));
   return {
     kind,
@@ -134,7 +133,7 @@ async function readObstacles(
   platform: readonly string[],
   rowsInto: TargetNeeds["rowsInto"],
 ): Promise<TargetFacts["obstacles"]> {
-  const ignored = textArray([...platform, ownSchema, stateSchema, "information_schema"]);
+  const ignored = arrayText([...platform, ownSchema, stateSchema, "information_schema"]);
   const found = names(await connection.query(objectsSql, [ignored]));
   for (const { schema, name } of rowsInto) {
     const table = quoteQualified(schema, name);

@@ -28,6 +28,20 @@ export function quoteQualified(...names: string[]): string {
   return names.map(quoteIdent).join(".");
 }
 
+const namePart = `"(?:[^"]|"")+"|[^\\s".,]+`;
+const qualified = new RegExp(`^(${namePart})\\.(${namePart})$`);
+
+/** `schema.name`, each quoted or not → the two as they are written; null for anything else. */
+export function splitQualified(text: string): readonly [string, string] | null {
+  const [, schema, name] = qualified.exec(text) ?? [];
+  return schema === undefined || name === undefined ? null : [schema, name];
+}
+
+/** The name that `quoteIdent` or the server wrote. */
+export function unquoteIdent(text: string): string {
+  return text.startsWith('"') ? text.slice(1, -1).replaceAll('""', '"') : text;
+}
+
 /** Safe under both settings of `standard_conforming_strings`: a backslash makes it an escape string. */
 export function quoteLiteral(text: string): string {
   const doubled = text.replaceAll("'", "''");

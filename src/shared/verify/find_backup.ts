@@ -42,13 +42,14 @@ export async function listBackups(store: Store): Promise<ListedBackup[]> {
   return found.sort((a, b) => a.name < b.name ? 1 : -1);
 }
 
-/**
- * The backup that `wanted` names: a full id, the first letters of one (4 at least), or `latest`.
- * Errors: `backup_not_found`, `backup_ambiguous`.
- */
+/** The backup that `wanted` names: an id, shortened or not, or `latest`. Errors: those of `backupById`. */
 export function chooseBackup(backups: readonly ListedBackup[], wanted: string): ListedBackup {
   const [newest] = backups;
-  if (wanted === "latest" && newest !== undefined) return newest;
+  return wanted === "latest" && newest !== undefined ? newest : backupById(backups, wanted);
+}
+
+/** The one whose id is `wanted`, or begins with it (4 letters at least). Errors: `backup_not_found`, `backup_ambiguous`. */
+export function backupById<T extends { readonly id: string }>(backups: readonly T[], wanted: string): T {
   const letters = wanted.toLowerCase();
   const fits = letters.length < leastIdLetters ? [] : backups.filter((backup) => backup.id.startsWith(letters));
   const [only] = fits;

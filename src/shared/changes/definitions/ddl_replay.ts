@@ -1,7 +1,7 @@
 /** DDL at its place: rows of the DDL log of one transaction → statements for the target. Pure. */
 import { z } from "zod";
 import { HoldfastError } from "../../errors.ts";
-import { quoteIdent, quoteLiteral } from "../../schema/quote.ts";
+import { quoteIdent, quoteLiteral, unquoteIdent } from "../../schema/quote.ts";
 import { description, missingValues } from "./definition_format.ts";
 import { leadingWords, splitStatements } from "./statements.ts";
 
@@ -318,11 +318,7 @@ function searchPathOf(row: DdlRow): string {
 export function schemaOf(one: DdlObject): string | null {
   if (one.schema != null) return one.schema;
   const found = / on ("(?:[^"]|"")*"|[^\s."]+)\.(?:"(?:[^"]|"")*"|[^\s."]+)$/.exec(one.identity ?? "")?.[1];
-  return found === undefined ? null : bareName(found);
-}
-
-function bareName(name: string): string {
-  return name.startsWith('"') ? name.slice(1, -1).replaceAll('""', '"') : name;
+  return found === undefined ? null : unquoteIdent(found);
 }
 
 /** How the server is asked for an object by its identity; it raises where there is none. */

@@ -3,7 +3,7 @@ import { HoldfastError } from "../../errors.ts";
 import { quarantineOf } from "../../format/manifest.ts";
 import type { RestoreDeps } from "../../restore/run.ts";
 import { quoteQualified } from "../../schema/quote.ts";
-import type { OpenedBackup } from "../../verify/find_backup.ts";
+import { backupById, type OpenedBackup } from "../../verify/find_backup.ts";
 import { type ListedSegment, readChain } from "../segments/chain_reader.ts";
 import { momentOf } from "../decode/moment.ts";
 import { formatLsn, parseLsn } from "../decode/lsn.ts";
@@ -20,7 +20,7 @@ export interface PointChoices {
   readonly withoutTables?: readonly string[];
   /** Tables that stay as the full backup has them. */
   readonly atFull?: readonly string[];
-  /** Ids, or their beginnings, of quarantined full backups that may be used: whether somebody accepted one the store cannot know. */
+  /** Ids, shortened or not, of quarantined full backups that may be used: whether somebody accepted one the store cannot know. */
   readonly accepted?: readonly string[];
 }
 
@@ -39,7 +39,7 @@ export interface PointPlan {
  * Chooses the full and reads every segment up to the point, so that whatever is in the way is known before anything is done.
  * Errors: `point_uncovered` with what can be restored, `backup_quarantined` where only a full in quarantine covers the
  * point, `chain_broken`, `ddl_not_replayable`, `tables_uncovered`, `usage` for a table that is not named as `schema.name`,
- * `object_missing`, `object_damaged`, those of keys and store.
+ * `backup_not_found` and `backup_ambiguous` for an accepted one, `object_missing`, `object_damaged`, those of keys and store.
  */
 export async function planPoint(deps: RestoreDeps, point: Point, choices: PointChoices = {}): Promise<PointPlan> {
   const made = {
@@ -47,9 +47,10 @@ export async function planPoint(deps: RestoreDeps, point: Point, choices: PointC
     atFull: (choices.atFull ?? []).map(asTable),
   };
   const history = await ChangeHistory.read(deps);
-  const isAccepted = (id: string) => (choices.accepted ?? []).some((accepted) => id.startsWith(accepted));
+  const manifests = history.backups.map(({ manifest }) => manifest);
+  const accepted = new Set((choices.accepted ?? []).map((id) => backupById(manifests, id).id));
   const newest = chooseFull(history.backups, history, point);
-  const usable = history.backups.filter(({ manifest }) => quarantineOf(manifest) === null || isAccepted(manifest.id));
+  const usable = history.backups.filter(({ manifest }) => quarantineOf(manifest) === null || accepted.has(manifest.id));
   const full = chooseFull(usable, history, point);
   try {
     if (full === null) throw uncovered(history, `${labelOf(point)} is before the first full backup`, point);

@@ -1,5 +1,5 @@
 /** Reads the segments that a replay would use, before anything is done to a target. */
-import { quoteQualified } from "../../schema/quote.ts";
+import { quoteQualified, splitQualified, unquoteIdent } from "../../schema/quote.ts";
 import { sinceFull, type UncoveredTable, uncoveredTables, unsettledTables } from "../segments/coverage.ts";
 import { unloggedDefinitions } from "../segments/unlogged.ts";
 import { type DdlRow, DdlTransaction, isTableFromQuery, readDdlRow } from "../definitions/ddl_replay.ts";
@@ -256,10 +256,6 @@ function furthestValues(headers: readonly SegmentHeader[]): SegmentHeader["seque
 
 /** `schema.name` as the log has it, for a message. */
 function partsOf(identity: string): { readonly schema: string; readonly name: string } {
-  const found = /^("(?:[^"]|"")*"|[^."]+)\.(.+)$/s.exec(identity);
-  return { schema: bare(found?.[1] ?? ""), name: bare(found?.[2] ?? identity) };
-}
-
-function bare(name: string): string {
-  return name.startsWith('"') ? name.slice(1, -1).replaceAll('""', '"') : name;
+  const [schema, name] = splitQualified(identity) ?? ["", identity];
+  return { schema: unquoteIdent(schema), name: unquoteIdent(name) };
 }
