@@ -83,4 +83,21 @@ describe("the values of sequences", () => {
       for (let drains = 0; drains < 15; drains++) expect(await drainNow(deps)).toMatchObject({ outcome: "caught_up" });
     });
   }, 120_000);
+
+  it("that a user's transaction holds end the drain after a while, and the next one stores all of it", async () => {
+    const { url, deps } = await world(cluster());
+    await query(url, "create schema app; create sequence app.held; create table app.t (id int primary key)");
+    await drainNow(deps);
+    await backup(deps);
+    await withClient(url, async (client) => {
+      await client.query("begin; alter sequence app.held restart with 70; insert into app.t values (1)");
+      await expect(drainNow(deps, { idleSeconds: 0, lockMs: 200 })).rejects.toMatchObject({ code: "lock_timeout" });
+      await client.query("commit");
+    });
+    const { outcome, segments } = await drainNow(deps);
+    expect({ outcome, changes: segments.reduce((sum, one) => sum + one.changes, 0) }).toEqual({
+      outcome: "caught_up",
+      changes: 1,
+    });
+  }, 60_000);
 });

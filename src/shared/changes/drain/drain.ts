@@ -49,6 +49,8 @@ export interface DrainOptions {
   readonly leaseSeconds?: number;
   /** A segment without a change is stored when the last one is older than this: it says that nothing happened. */
   readonly idleSeconds?: number;
+  /** How long a user's transaction that holds a sequence or a table is waited for. Default 20 s, well inside of the lease. */
+  readonly lockMs?: number;
   /** Where backups go in this project's own Storage; null or absent: they go elsewhere. */
   readonly ownBucket?: string | null;
   readonly signal?: AbortSignal;
@@ -71,13 +73,14 @@ export interface DrainResult {
 
 const defaultLeaseSeconds = 90;
 const defaultIdleSeconds = 600;
+const defaultLockMs = 20_000;
 
-/** Errors: `stream_unavailable`, `lease_lost`, those of the connection, the keys and the store. Nothing is lost by any. */
+/** Errors: `stream_unavailable`, `lease_lost`, `lock_timeout`, those of the connection, the keys and the store. Nothing is lost by any. */
 export async function drain(deps: BackupDeps, options: DrainOptions): Promise<DrainResult> {
   const connection = await openSession(deps.database, "holdfast:drain");
   try {
     // A role's own setting could let our commits return before the log is durable.
-    await connection.execute("set synchronous_commit = local");
+    await connection.execute(`set synchronous_commit = local; set lock_timeout = ${options.lockMs ?? defaultLockMs}`);
     const token = await claimDrain(connection, options.worker, options.leaseSeconds ?? defaultLeaseSeconds);
     if (token === null) {
       return { outcome: "busy", chain: null, begun: false, gap: null, segments: [], coveredUntil: null };
