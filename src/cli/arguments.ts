@@ -45,7 +45,7 @@ function parseCommand(command: CommandName, argv: readonly string[]): Arguments 
   const flags = new Map<OptionName, string | true>();
   for (const name of optionsOf(command)) {
     const given = parsed.values[name];
-    const value = Array.isArray(given) ? given.join(",") : given;
+    const value = Array.isArray(given) ? given.join(optionFacts(name).separator ?? ",") : given;
     if (typeof value === "string" || value === true) flags.set(name, value);
   }
   const { words } = commandFacts(command);

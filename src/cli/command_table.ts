@@ -28,6 +28,27 @@ const id = {
 };
 const quarantinedId = { name: "id", required: true, help: "the backup's id, or its first letters (4 or more)" };
 
+const orId = { ...id, required: false, help: `${id.help}; or the id of an incremental; not with --at` };
+const tableWord = {
+  name: "table",
+  required: true,
+  help: "schema.table; names with capitals or signs in double quotes",
+};
+const rows = [
+  "at",
+  "apply",
+  "dry-run",
+  "yes",
+  "fire-triggers",
+  "skip-safety-backup",
+  ...target,
+  ...database,
+  ...store,
+  "project-url",
+  "jobs",
+  "max-memory",
+] as const satisfies readonly OptionName[];
+
 export const commands = {
   "init": {
     summary: "install the schema `backup` and make the store ready",
@@ -81,15 +102,44 @@ export const commands = {
     options: ["jobs", ...database, ...store],
     examples: [{ line: "verify latest", does: "the newest backup" }],
   },
-  "restore-full": {
-    summary: "restore a backup into an empty database",
+  "validate": {
+    summary: "compare what was restored with what it should be",
     about:
-      "Prints the plan and does nothing until it is confirmed. Cron jobs, webhooks and subscriptions come back switched off; `release` turns them on. Started again after a failure it goes on where it stopped.",
+      "With a backup's id and --target-db-url: definitions, owners, grants, policies, counts, row hashes, sequences and foreign keys of that database against the backup itself; the source may be gone. With a restore's id, or without one for the latest that --db-url has recorded: its target, or its rows against the live ones. Nothing is changed. Exit 3 when something differs; each difference is listed.",
+    words: [{ name: "id", required: false, help: "of a restore or of a backup, or its first letters (4 or more)" }],
+    options: [...target, ...database, ...store],
+    examples: [
+      { line: "validate", does: "the latest restore that is recorded" },
+      { line: "validate latest -- --target-db-url postgresql://postgres@host/copy", does: "a copy against the backup" },
+    ],
+  },
+  "restore-full": {
+    summary: "restore a backup into an empty database, or in place",
+    about:
+      "Prints the plan and does nothing until it is confirmed. Cron jobs, webhooks and subscriptions come back switched off; `release` turns them on. Started again after a failure it goes on where it stopped. With --apply it goes into the very database: maintenance mode, a safety backup, then definitions (with `replace`) and rows by their difference, checks.",
     words: [id],
-    options: ["yes", "jobs", ...target, ...database, ...store],
+    options: [
+      "yes",
+      "jobs",
+      "apply",
+      "dry-run",
+      "drop-extra",
+      "credentials",
+      "fire-triggers",
+      "without-maintenance",
+      "message",
+      "until",
+      "skip-safety-backup",
+      "max-memory",
+      "project-url",
+      ...target,
+      ...database,
+      ...store,
+    ],
     examples: [
       { line: "restore-full latest", does: "plans a restore into a new database beside the source" },
       { line: "restore-full latest -- --target-db-url postgresql://postgres@host/postgres --yes", does: "restores" },
+      { line: "restore-full latest -- --apply replace --dry-run", does: "shows what an in-place restore would change" },
     ],
   },
   "restore-point": {
@@ -107,6 +157,54 @@ export const commands = {
       { line: "restore-point 2024-01-09T12:00:00Z", does: "plans a restore into a new database beside the source" },
       { line: "restore-point latest -- --target-db-url postgresql://postgres@host/postgres --yes", does: "restores" },
       { line: "restore-point -- --before-xid 7421 --at-full public.visits --yes", does: "undoes that transaction" },
+    ],
+  },
+  "restore": {
+    summary: "bring something back, and ask what",
+    about:
+      "Asks at a terminal; in scripts --scope says it. Each scope is a command of its own, whose --help says more.",
+    words: [
+      { ...orId, required: true },
+      { name: "what", required: false, help: "with the scopes table and record a table, with user a user's id" },
+    ],
+    options: ["scope", "where", "all", "sql", "as", "credentials", "shared", "map", ...rows],
+    examples: [
+      { line: "restore latest", does: "asks what" },
+      { line: "restore latest public.notes -- --scope table --apply missing --dry-run", does: "as restore-table" },
+    ],
+  },
+  "restore-table": {
+    summary: "bring back the rows of one table",
+    about:
+      "Lays the rows as they were beside the live ones, in a schema `restore_…` of the same database. With --apply it prints what it would insert, put back and delete, and does it once the database's name is typed, after a safety backup, in one transaction.",
+    words: [tableWord, orId],
+    options: rows,
+    examples: [
+      { line: "restore-table public.notes latest", does: "beside, to look at" },
+      { line: "restore-table public.notes latest -- --apply missing --dry-run", does: "shows what has gone since" },
+      { line: "restore-table public.notes -- --at 2024-01-09T12:00:00Z --apply replace --yes", does: "makes it equal" },
+    ],
+  },
+  "restore-record": {
+    summary: "bring back one row, or a few",
+    about:
+      "As restore-table, for the rows that fit every --where. Several are listed with their keys, and taken with --all. Afterwards each is read again as its owner, under row-level security.",
+    words: [tableWord, orId],
+    options: ["where", "all", "sql", ...rows],
+    examples: [
+      { line: "restore-record public.notes latest -- --where id=42 --sql", does: "prints the INSERT" },
+      { line: "restore-record public.notes latest -- --where id=42 --apply missing --yes", does: "brings it back" },
+    ],
+  },
+  "restore-user": {
+    summary: "bring back one person with all that is theirs",
+    about:
+      "The user of auth.users and every row that the keys of then lead to from there. Rows that lead to other users as well are named and stay out. Sessions and tokens never come back, password and second factors of a user who is there only with --credentials.",
+    words: [{ name: "user", required: true, help: "the id in auth.users" }, orId],
+    options: ["as", "credentials", "shared", "map", ...rows],
+    examples: [
+      { line: "restore-user 5b0d…  latest -- --apply missing --dry-run", does: "shows what of theirs is gone" },
+      { line: "restore-user 5b0d… latest -- --as 77aa… --apply missing --yes", does: "gives it to their new account" },
     ],
   },
   "incremental": {
@@ -150,6 +248,21 @@ export const commands = {
     words: [quarantinedId],
     options: ["reason", ...database],
     examples: [{ line: 'accept 1b9d -- --reason "old events were archived"', does: "counts it as a backup again" }],
+  },
+  "maintenance": {
+    summary: "refuse writes while work goes on: on, off, status",
+    about:
+      "While it is on, writes through the API, to Storage and of accounts are refused; reading and signing in go on, and cron jobs are paused. `on` shows what it does and does not reach, and does it once confirmed; then it is proven by real writes, or taken back. `off` puts everything back. With --project-url (and SUPABASE_SERVICE_ROLE_KEY) the proof goes through the project's API, else through the database alone.",
+    words: [{ name: "what", required: true, help: "`on`, `off` or `status`" }],
+    options: ["message", "until", "yes", ...database, "project-url", "store"],
+    examples: [
+      {
+        line: 'maintenance on -- --message "Back at noon" --until 2024-01-09T12:00:00Z --yes',
+        does: "closes the project to writes",
+      },
+      { line: "maintenance status", does: "whether it is on, since when, and what is not reached" },
+      { line: "maintenance off", does: "opens it and puts everything back" },
+    ],
   },
   "doctor": {
     summary: "check settings, database, store, keys and clock",

@@ -22,6 +22,8 @@ export interface Context {
   readonly signal: AbortSignal;
   /** A line for people on stderr. */
   note(text: string): void;
+  /** What the person typed, without blanks around it; null without a terminal. */
+  ask(question: string): Promise<string | null>;
   /** True once the person typed `word`; false without a terminal. */
   confirm(question: string, word: string): Promise<boolean>;
 }

@@ -28,12 +28,12 @@ const runFormat = z.object({
   error: z.object({ code: z.string(), message: z.string().nullable(), hint: z.string().nullable() }).nullable(),
 });
 
-/** Without --wait it answers at once; Ctrl-C while waiting leaves the run to the functions. */
-export async function createThroughFunctions(context: Context, tier: Tier): Promise<Outcome> {
+/** Without `wait` it answers at once; Ctrl-C while waiting leaves the run to the functions. */
+export async function createThroughFunctions(context: Context, tier: Tier, wait: boolean): Promise<Outcome> {
   const started = startFormat.parse(await callFunction(context, "backup", { action: "start", tier }));
   const { run: id, joined } = started;
   if (joined) context.note(`notice: backup ${id} is under way already; joined`);
-  if (!context.settings.has("wait")) {
+  if (!wait) {
     return {
       exit: 0,
       document: { id, tier, status: "queued", joined },

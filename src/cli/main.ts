@@ -27,13 +27,19 @@ const load: Readonly<Record<CommandName, () => Promise<{ readonly run: Command }
   "list": () => import("./commands/list.ts"),
   "status": () => import("./commands/status.ts"),
   "verify": () => import("./commands/verify.ts"),
+  "validate": () => import("./commands/validate.ts"),
   "restore-full": () => import("./commands/restore_full.ts"),
   "restore-point": () => import("./commands/restore_point.ts"),
+  "restore": () => import("./commands/restore.ts"),
+  "restore-table": () => import("./commands/restore_table.ts"),
+  "restore-record": () => import("./commands/restore_record.ts"),
+  "restore-user": () => import("./commands/restore_user.ts"),
   "incremental": () => import("./commands/incremental.ts"),
   "follow": () => import("./commands/follow.ts"),
   "timeline": () => import("./commands/timeline.ts"),
   "release": () => import("./commands/release.ts"),
   "accept": () => import("./commands/accept.ts"),
+  "maintenance": () => import("./commands/maintenance.ts"),
   "doctor": () => import("./commands/doctor.ts"),
   "audit": () => import("./commands/audit.ts"),
 };
@@ -104,7 +110,8 @@ async function runCommand(parsed: Arguments, json: boolean): Promise<number> {
     columns: process.stdout.columns ?? 80,
     signal: cancel.signal,
     note: (text) => progress.note(text),
-    confirm,
+    ask,
+    confirm: async (question, word) => await ask(`${question} Type ${word} to go on:`) === word,
   };
   try {
     const { run } = await load[parsed.command]();
@@ -117,11 +124,11 @@ async function runCommand(parsed: Arguments, json: boolean): Promise<number> {
   }
 }
 
-async function confirm(question: string, word: string): Promise<boolean> {
-  if (process.stdin.isTTY !== true || process.stderr.isTTY !== true) return false;
+async function ask(question: string): Promise<string | null> {
+  if (process.stdin.isTTY !== true || process.stderr.isTTY !== true) return null;
   const terminal = createInterface({ input: process.stdin, output: process.stderr });
   try {
-    return (await terminal.question(`${question} Type ${word} to go on: `)).trim() === word;
+    return (await terminal.question(`${question} `)).trim();
   } finally {
     terminal.close();
   }

@@ -7,10 +7,14 @@ export interface OptionFacts {
   /** Read when the flag is not given; then the same name in .env. */
   readonly variable?: string;
   readonly preset?: string;
-  /** May be given several times; values are then joined with commas. */
+  /** May be given several times; values are then joined with commas, or with `separator`. */
   readonly multiple?: true;
+  readonly separator?: string;
   readonly help: string;
 }
+
+/** No argument can hold it, while values may hold commas and lines. */
+export const whereSeparator = "\0";
 
 export const options = {
   "json": { type: "boolean", help: "print one JSON document on stdout; progress stays on stderr" },
@@ -77,7 +81,7 @@ export const options = {
     preset: "768",
     help: "bound for the buffers of all workers; a single row has to fit into a worker's part",
   },
-  "all": { type: "boolean", help: "every run, not only backups; needs the database" },
+  "all": { type: "boolean", help: "list: every run, not only backups; restore-record: every row that fits" },
   "limit": { type: "string", value: "number", preset: "50", help: "at most this many, newest first" },
   "strict": { type: "boolean", help: "exit 3 for warnings too" },
   "target-db-url": {
@@ -125,11 +129,55 @@ export const options = {
     multiple: true,
     help: "keep this table as the full backup has it; several with commas or repeated",
   },
+  "at": {
+    type: "string",
+    value: "moment",
+    help: "instead of a backup: as it was at this moment, 2024-01-09T12:00:00Z; needs the change stream",
+  },
+  "apply": {
+    type: "string",
+    value: "mode",
+    help:
+      "put the rows into place: `missing` inserts what is gone, `merge` also puts back what differs, `replace` also deletes what was not there",
+  },
+  "dry-run": { type: "boolean", help: "print the plan, change nothing" },
+  "scope": { type: "string", value: "scope", help: "what is to come back: table, record, user, full" },
+  "where": {
+    type: "string",
+    value: "column=value",
+    multiple: true,
+    separator: whereSeparator,
+    help: "which rows are meant, compared in the column's type; repeated: all have to hold",
+  },
+  "sql": { type: "boolean", help: "print the rows as INSERTs for the SQL editor, change nothing" },
+  "as": { type: "string", value: "id", help: "the rows become this user's, for somebody who signed up again" },
+  "credentials": { type: "boolean", help: "also put back password and second factors of a user who is there" },
+  "shared": { type: "boolean", help: "also rows that are other users' as well; not with `replace`" },
+  "map": {
+    type: "string",
+    value: "file",
+    preset: "backup.map.json",
+    help: "whose rows they are where keys do not say it",
+  },
+  "fire-triggers": { type: "boolean", help: "go on although triggers that always fire would run for every row" },
+  "drop-extra": { type: "boolean", help: "also drop tables and other objects that came after the backup" },
+  "without-maintenance": { type: "boolean", help: "do not close the project to writes meanwhile" },
+  "skip-safety-backup": {
+    type: "string",
+    value: "database",
+    help: "take no backup before the change; the name of the database that is changed",
+  },
   "interval": {
     type: "string",
     value: "seconds",
     preset: "2",
     help: "pause between two drains (1 to 3600)",
+  },
+  "message": { type: "string", value: "text", help: "what users are told, in one line; public" },
+  "until": {
+    type: "string",
+    value: "moment",
+    help: "when it is to be over, such as 2024-01-09T12:00:00Z; nothing ends by itself, but an alert tells",
   },
   "reason": { type: "string", value: "text", help: "why; it is written to the audit log" },
 } as const satisfies Record<string, OptionFacts>;

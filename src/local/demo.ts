@@ -10,6 +10,7 @@ import { clientConfig, endClient, openClient } from "./client.ts";
 import { compareProjects } from "./demo/compare.ts";
 import { disaster, liveOn, rowHashes } from "./demo/disaster.ts";
 import { holdfast } from "./demo/holdfast.ts";
+import { loseAndFind, signInBoth } from "./demo/one_entry.ts";
 import { megabytes, Screen, seconds } from "./demo/screen.ts";
 import { untilDone } from "./demo/until_done.ts";
 import { isWhole, scheduleNextMinute, type Trace, traceOf } from "./demo/trace.ts";
@@ -72,6 +73,10 @@ async function demo(): Promise<number> {
   const rows = Object.values(app.rows).reduce((sum, count) => sum + count, 0);
   screen.done(`${rows.toLocaleString("en")} rows, ${app.voiceNotes.length} voice notes`);
 
+  const [{ email: one } = { email: "" }, { email: two } = { email: "" }] = app.people;
+  // Before the backup, which is compared with the original later on: signing in writes rows of its own.
+  const people = await signInBoth(stack.gateway, [one, two]);
+
   screen.step("3  The change stream begins, with a full backup of its own");
   await beginStream(client);
   screen.done("every commit from now on is in it");
@@ -95,12 +100,34 @@ async function demo(): Promise<number> {
   if (verified["ok"] !== true) throw new Error(`verify found problems: ${JSON.stringify(verified["problems"])}`);
   screen.done(`${verified["objects"]} objects are sound`);
 
-  screen.step("6  The project is lost");
+  screen.step("6  A person deletes an entry by mistake");
+  const beganEntry = performance.now();
+  const entry = await loseAndFind(people, async (id) => {
+    // Its tags went with it. `missing` overwrites nothing, so that the demo goes without a safety backup.
+    const apply = ["--all", "--apply", "missing", "--yes", "--skip-safety-backup", "postgres"];
+    for (const [table, where] of [["journal_entries", `id=${id}`], ["entry_tags", `entry_id=${id}`]] as const) {
+      screen.fact(`holdfast restore-record public.${table} --where ${where.replace(id, "…")} --apply missing`);
+      await holdfast(
+        ["restore-record", `public.${table}`, trace.run, "--where", where, ...apply],
+        { ...keys, BACKUP_DB_URL: source.url("postgres") },
+        (line) => screen.live(line),
+      );
+    }
+  });
+  const entryMs = performance.now() - beganEntry;
+  if (!entry.gone || !entry.back || entry.othersSee > 0) {
+    throw new Error(`the entry is not back as it was: ${JSON.stringify(entry)}`);
+  }
+  // What was laid beside would go by itself after a week.
+  await client.query("select backup.drop_side(r.id) from backup.restores as r");
+  screen.done("its owner reads it again through /rest/v1, every value as before; another person does not");
+
+  screen.step("7  The project is lost");
   await endClient(client);
   await stack.stop();
   screen.done("its database and its Storage are gone; what is left is the bucket at another provider and the key");
 
-  screen.step("7  Restore into a new project, from the store and the key alone");
+  screen.step("8  Restore into a new project, from the store and the key alone");
   const target = await startCluster({ version: 15, platform: true });
   ends.push(() => target.destroy());
   const began = performance.now();
@@ -115,7 +142,7 @@ async function demo(): Promise<number> {
   screen.done(`${inserted.toLocaleString("en")} rows are back`);
   for (const one of held) screen.fact(`held until you say release: ${one.identity}`);
 
-  screen.step("8  The old database is started once more, only to compare");
+  screen.step("9  The old database is started once more, only to compare");
   await source.start();
   const comparison = await compareProjects(source, target, {
     held: held.map((one) => one.identity),
@@ -131,7 +158,7 @@ async function demo(): Promise<number> {
       : `${comparison.differences.length} differences`,
   );
 
-  screen.step("9  Life goes on in the old database, then something terrible happens");
+  screen.step("10 Life goes on in the old database, then something terrible happens");
   const life = await openClient(source, "postgres");
   ends.push(() => endClient(life));
   const changed = await liveOn(life);
@@ -141,7 +168,7 @@ async function demo(): Promise<number> {
   const drained = await holdfast(["incremental"], { ...keys, BACKUP_DB_URL: source.url("postgres") });
   screen.done(`${changed.toLocaleString("en")} rows had changed since the backup; the stream is stored`);
 
-  screen.step("10 Restore to one second before");
+  screen.step("11 Restore to one second before");
   const database = await target.createDatabase("moment", { platform: false });
   const beganPoint = performance.now();
   const point = await holdfast(["restore-point", moment, "--yes"], {
@@ -174,6 +201,7 @@ async function demo(): Promise<number> {
       "restored",
       `${inserted.toLocaleString("en")} rows in ${seconds(restoreMs)}, into an empty project`,
     ],
+    ["one entry", `deleted, brought back and read by its owner in ${seconds(entryMs)}`],
     ["held back", `${held.length} (cron jobs, webhooks) until \`holdfast release\``],
     ["files", `${files} voice notes are not part of a database backup yet`],
     [

@@ -36,6 +36,8 @@ describe("the CLI before anything is installed", () => {
           ? ["latest"]
           : name === "release"
           ? ["all"]
+          : name === "maintenance"
+          ? ["off"]
           : [];
         return { name, ...(await cli([name, ...words], {})) };
       }),

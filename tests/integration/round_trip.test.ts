@@ -3,6 +3,7 @@ import { outlinePlan } from "../../src/shared/restore/plan.ts";
 import { proveCopy } from "../../src/shared/restore/prove.ts";
 import { listHeld, releaseHeld } from "../../src/shared/restore/release.ts";
 import { prepareRestore, restoreBackup, type RestoreResult } from "../../src/shared/restore/run.ts";
+import { validateBackup } from "../../src/shared/restore/validate.ts";
 import { verifyBackup } from "../../src/shared/verify/run.ts";
 import { createMemoryStore } from "../contract/memory_store.ts";
 import { corpusFiles, loadCorpus } from "../corpus/load.ts";
@@ -88,6 +89,8 @@ describe("a backup of a project, restored on PostgreSQL 15", () => {
     expect(result).toMatchObject({ id: backup.id, ok: true, target: "bare", updated: 0, deleted: 0, resumed: false });
     expect(result.inserted).toBeGreaterThan(2000);
     expect(await prove(bare, result)).toEqual([]);
+    // From the store and the keys alone it comes to the same.
+    expect((await validateBackup(await deps(bare), backup.id, { inPlace: false })).differences).toEqual([]);
 
     const differing = differingEntries(dumpEntries(source, "postgres"), dumpEntries(bare, "postgres"));
     expect(notAllowed(differing)).toEqual([]);

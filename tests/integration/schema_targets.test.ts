@@ -272,6 +272,7 @@ describe("a hosted project's own database on a bare server", () => {
     expect(differing.filter((identity) => !/cron/.test(identity))).toEqual([
       // There it is the superuser that made the cluster, who needs no grant.
       "role postgres",
+      "parameter ACL pgrst.db_pre_request",
       "parameter ACL session_replication_role",
     ]);
   });

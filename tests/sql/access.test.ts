@@ -31,7 +31,9 @@ const callers = [
 ] as const;
 
 const operations = ["select", "insert", "update", "delete"] as const;
-const views = ["public.backup_runs", "public.backup_audit", "public.backup_alerts"];
+const views = ["public.backup_runs", "public.backup_audit", "public.backup_alerts", "public.backup_restores"];
+/** The one view for everybody: an app shows the window of maintenance to people who are not signed in. */
+const publicView = "public.backup_announcements";
 const denied = "42501";
 
 interface Relation {
@@ -70,6 +72,9 @@ async function as<T>(caller: typeof callers[number], work: () => Promise<T>): Pr
     await postgres.query("insert into backup.admins (user_id) values ($1)", [adminId]);
     await postgres.query("select backup.request_run('full', '{manual}', 'dashboard', null)");
     await postgres.query("select backup.raise_alert('test', 'subject', 'message')");
+    await postgres.query("select backup.begin_restore($1)", [
+      { scope: "table", mode: "beside", source_backup: adminId, target_label: "here" },
+    ]);
     await postgres.query("select set_config('request.jwt.claims', $1, true)", [JSON.stringify(caller.claims)]);
     await postgres.query(`set local role ${caller.role}`);
     return await work();
@@ -77,14 +82,17 @@ async function as<T>(caller: typeof callers[number], work: () => Promise<T>): Pr
 }
 
 describe("every table and view", () => {
-  it("is found by the matrix: all that the design names, and the three views", async () => {
+  it("is found by the matrix: all that the design names, and the views", async () => {
     const names = (await relations()).map((relation) => relation.name);
     for (
-      const table of ["settings", "policies", "schedules", "runs", "tasks", "objects", "audit_log", "alerts", "admins"]
+      const table of [
+        ...["settings", "policies", "schedules", "runs", "tasks", "objects", "audit_log", "alerts", "admins"],
+        ...["restores", "drills", "objectives"],
+      ]
     ) {
       expect(names).toContain(`backup.${table}`);
     }
-    expect(names).toEqual(expect.arrayContaining(views));
+    expect(names).toEqual(expect.arrayContaining([...views, publicView]));
   });
 
   it.each(callers)("is closed to $name but for what an administrator with aal2 may read", async (caller) => {
@@ -96,7 +104,9 @@ describe("every table and view", () => {
         for (const operation of operations) {
           const state = await sqlstate(postgres, statement(operation, relation));
           outcomes.push(`${operation} ${relation.name}: ${state}`);
-          const readable = operation === "select" && views.includes(relation.name) && caller.role === "authenticated";
+          const readable = operation === "select" &&
+            (views.includes(relation.name) && caller.role === "authenticated" ||
+              relation.name === publicView && caller.role !== "service_role");
           expected.push(`${operation} ${relation.name}: ${readable ? "none" : denied}`);
         }
       }
@@ -135,11 +145,15 @@ describe("every table and view", () => {
        where c.relnamespace = 'backup'::regnamespace
        order by 1, 2, 3`,
     );
-    expect(rows).toEqual(["alerts", "audit_log", "runs"].map((relname) => ({
-      relname,
-      grantee: "authenticated",
-      privilege_type: "column SELECT",
-    })));
+    const granted = [
+      ["alerts", "authenticated"],
+      ["announcements", "anon"],
+      ["announcements", "authenticated"],
+      ["audit_log", "authenticated"],
+      ["restores", "authenticated"],
+      ["runs", "authenticated"],
+    ];
+    expect(rows).toEqual(granted.map(([relname, grantee]) => ({ relname, grantee, privilege_type: "column SELECT" })));
   });
 
   it("lies in a schema that nobody else may use", async () => {
@@ -152,7 +166,7 @@ describe("every table and view", () => {
 });
 
 describe("every function of schema backup", () => {
-  it("is executable by its owner alone, is_admin by authenticated too", async () => {
+  it("is executable by its owner alone, but for what policies and PostgREST call", async () => {
     const { rows } = await postgres.query(
       `select p.oid::regprocedure::text as function, coalesce(string_agg(case a.grantee when 0 then 'public' else a.grantee::regrole::text end, ','), '') as others
        from pg_proc as p left join lateral (
@@ -161,7 +175,14 @@ describe("every function of schema backup", () => {
        where p.pronamespace = 'backup'::regnamespace
        group by 1 having count(a.grantee) > 0 order by 1`,
     );
-    expect(rows).toEqual([{ function: "backup.is_admin()", others: "authenticated" }]);
+    expect(rows).toEqual([
+      // reached through public.backup_before_request() alone: nobody may name what is in this schema
+      { function: "backup.before_request(text,boolean,text,text)", others: "public" },
+      { function: "backup.gate()", others: "public" },
+      { function: "backup.is_admin()", others: "authenticated" },
+      // through public.backup_probe() alone
+      { function: "backup.write_probe()", others: "service_role" },
+    ]);
   });
 
   it("pins its search_path, and runs as its caller unless the list says why not", async () => {
@@ -172,6 +193,12 @@ describe("every function of schema backup", () => {
       "backup.after_ddl()",
       "backup.after_drop()",
       "backup.after_rewrite()",
+      // every role of the API has to learn whether it is closed, and none may read the switch
+      "backup.gate()",
+      "backup.fence_files()",
+      "backup.fence_accounts()",
+      // the write of a probe, which comes as service_role
+      "backup.write_probe()",
     ];
     const { rows } = await postgres.query(
       `select p.oid::regprocedure::text as function, p.prosecdef as definer,

@@ -44,6 +44,8 @@ describe.each([15, 17] as const)(
             revive_runs: 0,
             end_orphaned_keepers: 0,
             watch_schedules: 0,
+            watch_maintenance: 0,
+            watch_restores: 0,
             purge_traces: 0,
           });
           expect((await owner.query("select id from public.backup_runs")).rows).toHaveLength(1);

@@ -1,7 +1,6 @@
 import { HoldfastError } from "../../shared/errors.ts";
 import type { Context } from "../context.ts";
-import { createDirectly } from "../create_directly.ts";
-import { createThroughFunctions } from "../create_through_functions.ts";
+import { createBackup } from "../create_backup.ts";
 import type { Outcome } from "../output.ts";
 
 const tiers = ["daily", "weekly", "manual", "safety"] as const;
@@ -9,13 +8,7 @@ export type Tier = (typeof tiers)[number];
 
 /** The document: `{id, tier, status, rows, rawBytes, storedBytes, durationMs, joined, …}`. Exit 3 when quarantined. */
 export async function run(context: Context): Promise<Outcome> {
-  const tier = tierOf(context.settings.need("tier"));
-  const { settings } = context;
-  // A flag is nearer than the environment; with both or neither of them, a project that is set is meant.
-  const direct = settings.isFlag("db-url") && !settings.isFlag("project-url");
-  return !direct && settings.get("project-url") !== undefined
-    ? await createThroughFunctions(context, tier)
-    : await createDirectly(context, tier);
+  return await createBackup(context, tierOf(context.settings.need("tier")), context.settings.has("wait"));
 }
 
 function tierOf(text: string): Tier {

@@ -1,30 +1,29 @@
-import { parseLsn } from "../../shared/changes/decode/lsn.ts";
-import type { Point } from "../../shared/changes/replay/replay.ts";
-import { HoldfastError } from "../../shared/errors.ts";
 import { quarantineOf } from "../../shared/format/manifest.ts";
 import { loadZstd } from "../../shared/format/zstd.ts";
 import { outlinePlan } from "../../shared/restore/plan.ts";
 import { prepareRestore, restoreBackup } from "../../shared/restore/run.ts";
 import { openBackup, type OpenedBackup, type ReadDeps } from "../../shared/verify/find_backup.ts";
-import { findIncremental } from "../backup_row.ts";
 import type { Context } from "../context.ts";
-import { installedSession } from "../installed.ts";
 import { keyRing } from "../open.ts";
 import { openStore } from "../open_store.ts";
 import type { Outcome } from "../output.ts";
 import { noteWhatLatestPassedOver } from "../passed_over.ts";
 import { amount, duration } from "../progress.ts";
 import { inTheWay, type Place, placeOf } from "../restore_place.ts";
+import { restoreInPlace } from "../restore_in_place.ts";
 import { afterLines, notConfirmed, restoreState, type ShownPlan, shownPlan } from "../restore_shown.ts";
+import { endOfIncremental } from "../end_of_incremental.ts";
 import { restoreToPoint } from "../restore_to_point.ts";
 
 /**
  * The document: `{id, ok, inserted, updated, deleted, warnings[], target, database, held[], …}`; until it is confirmed
  * `{dryRun: true, id, database, plan[], warnings[], error}` with exit 2. The id of an incremental means the state at its end.
+ * With --apply it goes into the very database: the document of `restoreInPlace`.
  */
 export async function run(context: Context): Promise<Outcome> {
   const { settings, clock, log, signal, progress } = context;
   const [wanted = ""] = context.words;
+  if (settings.get("apply") !== undefined) return await restoreInPlace(context, wanted);
   const parallel = settings.integer("jobs", 1, 16);
   const read: ReadDeps = {
     store: await openStore(context),
@@ -66,25 +65,6 @@ export async function run(context: Context): Promise<Outcome> {
 }
 
 const noChoices = { withoutTables: [], atFull: [], accepted: [] };
-
-/** Where the incremental that `wanted` names ends; only the database knows its id. Throws `error` when it names none. */
-async function endOfIncremental(context: Context, wanted: string, error: unknown): Promise<Point> {
-  const isUnknown = error instanceof HoldfastError && error.code === "backup_not_found";
-  if (!isUnknown || context.settings.get("db-url") === undefined) throw error;
-  const session = await installedSession(context, "holdfast:restore").catch(() => {
-    throw error;
-  });
-  try {
-    const incremental = await findIncremental(session, wanted);
-    if (incremental === null) throw error;
-    context.note(
-      `notice: ${incremental.id} is an incremental: its full backup and the changes up to its end are restored`,
-    );
-    return { by: "lsn", lsn: parseLsn(incremental.endLsn) };
-  } finally {
-    await session.close();
-  }
-}
 
 /** A database that is not there yet cannot be asked; what it will hold is in the manifest. */
 async function planOf(context: Context, read: ReadDeps, backup: OpenedBackup, place: Place): Promise<ShownPlan> {

@@ -6,6 +6,7 @@ import type { Outcome } from "../output.ts";
 import { restoreToPoint } from "../restore_to_point.ts";
 import type { Settings } from "../settings.ts";
 import { parseTableNames } from "../table_names.ts";
+import { zoneMinutes } from "../zone.ts";
 
 /** The document: that of `restoreToPoint`. */
 export async function run(context: Context): Promise<Outcome> {
@@ -36,15 +37,4 @@ export function pointOf([moment]: readonly string[], settings: Pick<Settings, "g
     });
   }
   return { by: "before_xid", xid: BigInt(xid ?? "") };
-}
-
-/** What is added to a wall clock of this machine's zone, which shows the same digits as `utc`, to make it UTC. */
-function zoneMinutes(utc: Date): number {
-  return new Date(
-    utc.getUTCFullYear(),
-    utc.getUTCMonth(),
-    utc.getUTCDate(),
-    utc.getUTCHours(),
-    utc.getUTCMinutes(),
-  ).getTimezoneOffset();
 }

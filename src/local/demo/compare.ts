@@ -80,14 +80,18 @@ async function dumpDifferences(source: Cluster, target: Cluster, announced: Anno
   ];
 }
 
-/** Our own views are part of the installation, not of the project. */
+/** Our own views and functions are part of the installation, not of the project; pg_dump can leave out the views. */
 async function dump(cluster: Cluster): Promise<string[]> {
   const text = await runProgram(
     join(cluster.bin, "pg_dump"),
     ["--schema=public", "--exclude-table=public.backup_*", "--no-comments"],
     cluster.environment("postgres"),
   );
-  return text.split("\n").filter((line) => line !== "" && !line.startsWith("--") && !/^\\(un)?restrict /.test(line));
+  const own = /^(?:CREATE|ALTER|REVOKE ALL ON|GRANT \w+ ON) FUNCTION public\.backup_/;
+  const projects = text.split(/\n{2,}/).filter((statement) => !own.test(statement)).join("\n");
+  return projects.split("\n").filter((line) =>
+    line !== "" && !line.startsWith("--") && !/^\\(un)?restrict /.test(line)
+  );
 }
 
 function onlyIn(lines: readonly string[], others: readonly string[]): string[] {

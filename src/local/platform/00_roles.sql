@@ -49,3 +49,5 @@ alter role supabase_storage_admin set search_path = storage;
 
 -- Stands in for supautils, which lets postgres set this by a SET statement only; a grant allows set_config() too.
 grant set on parameter session_replication_role to postgres;
+-- Stands in for supautils too: settings of PostgREST may be set for the platform's roles.
+grant set on parameter "pgrst.db_pre_request" to postgres;

@@ -9,7 +9,7 @@ import { hashRows, type RowHash } from "./row_hash.ts";
 import { ownSchema, stateSchema, type TargetKind } from "./target.ts";
 
 export interface Difference {
-  readonly kind: "missing" | "extra" | "definition" | "owner" | "privileges" | "rows" | "sequence";
+  readonly kind: "missing" | "extra" | "definition" | "owner" | "privileges" | "rows" | "sequence" | "foreign key";
   readonly name: string;
   /** What differs, for people; never a row's value. */
   readonly detail: string;
@@ -44,14 +44,15 @@ export async function proveCopy(
   target: Connection,
   expected: ProveExpectations,
 ): Promise<Difference[]> {
-  const [from, to] = await Promise.all([beginSide(source), beginSide(target)]);
+  const [from, to] = await Promise.all([beginSide(source, leaveOutSchemas), beginSide(target, leaveOutSchemas)]);
   const tables = comparedTables(from, to, expected);
   const [fromHashes, toHashes] = await Promise.all([hashTables(source, tables), hashTables(target, tables)]);
   await Promise.all([source.execute("commit"), target.execute("commit")]);
   return differencesOf({ capture: from, hashes: fromHashes }, { capture: to, hashes: toHashes }, expected);
 }
 
-async function beginSide(connection: Connection): Promise<SchemaCapture> {
+/** Begins a transaction that sees one snapshot and only reads, and gives the definitions in it. */
+export async function beginSide(connection: Connection, leaveOutSchemas: readonly string[]): Promise<SchemaCapture> {
   await connection.execute(applySettings.join(";\n"));
   await connection.execute("begin isolation level repeatable read read only");
   const capture = await captureSchema(connection, { leaveOutSchemas });

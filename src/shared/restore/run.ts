@@ -50,6 +50,11 @@ export interface RestoreOptions {
    * statements of the transaction that ends the restore; `leaving` end the memberships.
    */
   readonly afterwards?: (leaving: readonly string[]) => readonly string[];
+  /**
+   * What of the plan is done, in a database that will be thrown away: the rows of some tables may stay out. Rows are loaded
+   * without triggers then, so foreign keys may stand before them. The same plan has to give the same again.
+   */
+  readonly reshape?: (prepared: PreparedRestore) => RestorePlan;
 }
 
 export interface RestoreResult {
@@ -120,7 +125,8 @@ export async function restoreBackup(
   try {
     await takeRestoreLock(holder);
     const prepared = await prepare(holder, contents);
-    const { plan, facts, resumes } = prepared;
+    const { facts, resumes } = prepared;
+    const plan = options.reshape?.(prepared) ?? prepared.plan;
     await options.beforehand?.(prepared, holder);
     if (!resumes) await begin(holder, prepared, options.signal);
     const done = await readDoneSteps(holder);
@@ -253,14 +259,15 @@ async function execute(
 
   progress.phase("rows");
   const reader = { store: deps.store, compressor: deps.compressor, epochOf: backup.epochOf };
-  if (facts.kind === "project") await sessions.each("set session_replication_role = replica");
+  const isQuiet = facts.kind === "project" || options.reshape !== undefined;
+  if (isQuiet) await sessions.each("set session_replication_role = replica");
   await loadTables(
     context,
     plan.loads,
     ({ object, rawBytes, hash }) => readObject(reader, { kind: "chunk", name: object, rawBytes, hash }),
     (chunk) => progress.add({ rows: chunk.rows, rawBytes: chunk.rawBytes }),
   );
-  if (facts.kind === "project") await sessions.each("set session_replication_role = origin");
+  if (isQuiet) await sessions.each("set session_replication_role = origin");
 
   progress.phase("indexes");
   await applySideBySide(context, "post-data", plan.postData);

@@ -214,11 +214,14 @@ const objectsSql = `
       from pg_catalog.pg_class c join scope s on s.oid = c.relnamespace
      where c.relkind in ('r', 'p', 'v', 'm', 'f', 'c', 'S')
        and not (s.nspname = 'public' and c.relkind = 'v'
-                and c.relname in ('backup_runs', 'backup_audit', 'backup_alerts', 'backup_status'))
+                and c.relname in (
+                  'backup_runs', 'backup_audit', 'backup_alerts', 'backup_status', 'backup_announcements', 'backup_restores'
+                ))
     union all
     select 'pg_proc'::pg_catalog.regclass, p.oid,
            'function ' || pg_catalog.quote_ident(s.nspname) || '.' || pg_catalog.quote_ident(p.proname)
       from pg_catalog.pg_proc p join scope s on s.oid = p.pronamespace
+     where not (s.nspname = 'public' and p.proname in ('backup_before_request', 'backup_probe'))
     union all
     select 'pg_type'::pg_catalog.regclass, t.oid,
            'type ' || pg_catalog.quote_ident(s.nspname) || '.' || pg_catalog.quote_ident(t.typname)

@@ -10,6 +10,7 @@ export interface GraphColumn {
 
 /** An ordinary table; a partitioned one stands for its partitions, which are not listed. */
 export interface GraphTable extends TableName {
+  /** Without those that the server computes. */
   readonly columns: readonly GraphColumn[];
   /** Columns of the primary key in its order; null: there is none. */
   readonly key: readonly string[] | null;

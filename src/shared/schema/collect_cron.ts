@@ -5,6 +5,7 @@ import { cronAccess } from "./cron_access.ts";
 import { draft } from "./draft.ts";
 import { quoteIdent, quoteLiteral } from "./quote.ts";
 import { readRows } from "./read_rows.ts";
+import { readUnderMaintenance } from "./under_maintenance.ts";
 
 export const collectCronJobs: Collector = async (context) => {
   const access = await cronAccess(context.connection);
@@ -35,6 +36,7 @@ export const collectCronJobs: Collector = async (context) => {
       where not (coalesce(j.jobname, '') like 'holdfast-%' and j.command like 'select backup.%')
       order by j.jobid`,
   );
+  const { pausedJobs } = await readUnderMaintenance(context.connection);
   return jobs.flatMap((job) => {
     const label = job.name === null ? `without a name (${job.id})` : quoteIdent(job.name);
     const absent = calledSchema(job.command, context.leaveOutSchemas);
@@ -59,7 +61,7 @@ export const collectCronJobs: Collector = async (context) => {
     return [draft(`cron.job:${job.id}`, "cron job", "last", [statement], {
       identity: `cron job ${label} of ${quoteIdent(job.user)}`,
       held: "cron",
-      release: job.active
+      release: job.active || pausedJobs.has(job.id)
         ? [
           `select cron.alter_job(job_id => j.jobid, active => true) from cron.job j where ${
             job.name === null

@@ -6,6 +6,7 @@ import { settingName, settingValue, splitOption } from "./options.ts";
 import { platformOfRole } from "./platform.ts";
 import { quoteIdent, quoteLiteral } from "./quote.ts";
 import { readRows } from "./read_rows.ts";
+import { ownPreRequest, preRequestSetting, readUnderMaintenance } from "./under_maintenance.ts";
 
 export const collectRoles: Collector = async (context) => [
   ...(await roles(context)),
@@ -134,6 +135,14 @@ async function settings(context: CollectorContext): Promise<Draft[]> {
         where d.datname = pg_catalog.current_database()))
       order by r.rolname nulls first, s.setdatabase`,
   );
+  const { preRequestBefore } = await readUnderMaintenance(context.connection);
+  /** Maintenance mode's own setting is none of the user's: theirs is the one before. */
+  const asBefore = (option: ReturnType<typeof splitOption>) =>
+    option.name !== preRequestSetting || option.value !== ownPreRequest
+      ? [option]
+      : preRequestBefore === null
+      ? []
+      : [{ ...option, value: preRequestBefore }];
   return rows.flatMap((row) => {
     if (row.role === null && !row.inDatabase) {
       context.notCaptured.push({
@@ -145,7 +154,7 @@ async function settings(context: CollectorContext): Promise<Draft[]> {
     }
     const role = row.role === null ? null : quoteIdent(row.role);
     const whose = role === null ? "database" : `role ${role}`;
-    const options = row.settings.map(splitOption);
+    const options = row.settings.map(splitOption).flatMap(asBefore);
     for (const { name } of options.filter((option) => isCredential(option.name))) {
       context.notCaptured.push({
         catalog: "pg_db_role_setting",

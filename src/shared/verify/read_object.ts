@@ -6,7 +6,7 @@ import { open } from "../format/container.ts";
 import type { Store } from "../store/store.ts";
 
 export interface ObjectDeps {
-  readonly store: Store;
+  readonly store: Pick<Store, "read">;
   readonly compressor: Compressor;
   readonly epochOf: EpochSource;
 }

@@ -39,6 +39,8 @@ export interface Survey {
   readonly bornLate: ReadonlyMap<bigint, readonly DdlRow[]>;
   /** Former names of tables, by the ids of the rows of the DDL log that renamed them. */
   readonly renames: ReadonlyMap<string, string>;
+  /** Names of the tables at the point, by oid: those of the full and those that a command made or renamed since. */
+  readonly tables: ReadonlyMap<number, string>;
   /** Tables of a project's services that change. */
   readonly serviceTables: readonly SeenTable[];
   readonly definitions: SeenDefinitions;
@@ -144,6 +146,7 @@ class Surveyor {
       coveredUntil: last?.takenAt ?? null,
       bornLate: this.#bornLate,
       renames: this.#renames,
+      tables: this.#tables,
       obstacles: unlogged === null ? this.#obstacles : [...this.#obstacles, unlogged],
       serviceTables: this.#seen.tables,
       definitions: this.#seen.definitions,

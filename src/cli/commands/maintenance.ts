@@ -1,0 +1,121 @@
+import { HoldfastError } from "../../shared/errors.ts";
+import { type MaintenancePlan, planMaintenance, unfencedOf } from "../../shared/maintenance/plan.ts";
+import { type MaintenanceState, readMaintenance } from "../../shared/maintenance/state.ts";
+import { enterMaintenance, type MaintenanceWindow } from "../../shared/maintenance/switch_on.ts";
+import { leaveMaintenance } from "../../shared/maintenance/switch_off.ts";
+import type { Context } from "../context.ts";
+import { installedSession } from "../installed.ts";
+import { maintenanceDeps } from "../maintenance_deps.ts";
+import type { Outcome } from "../output.ts";
+
+/**
+ * The document of `on`: `{state, probed[], notProbed[], unfenced[], stillOpen}`, or `{dryRun: true, changes[], unfenced[]}`
+ * until it is confirmed; of `off`: `{state, probed[], notProbed[]}`; of `status`: `{state, unfenced[]}`.
+ */
+export async function run(context: Context): Promise<Outcome> {
+  const [what] = context.words;
+  switch (what) {
+    case "on":
+      return await turnOn(context);
+    case "off":
+      return await turnOff(context);
+    case "status":
+      return await show(context);
+    default:
+      throw new HoldfastError("usage", "maintenance takes `on`, `off` or `status`");
+  }
+}
+
+async function turnOn(context: Context): Promise<Outcome> {
+  const window = windowOf(context);
+  const deps = await maintenanceDeps(context);
+  const { plan } = await look(context);
+  if (!context.settings.has("yes")) {
+    context.note(planLines(plan).join("\n"));
+    if (!(await context.confirm("Users cannot write from then on.", "close"))) return notConfirmed(plan);
+  }
+  const closed = await enterMaintenance(deps, window);
+  const { state, probed, notProbed, unfenced, stillOpen } = closed;
+  const lines = [
+    `Maintenance mode is on: ${state.message ?? ""}`,
+    `tried and refused: ${probed.join(", ")}`,
+    ...notProbed.map((one) => `not tried: ${one}`),
+    ...(stillOpen === 0 ? [] : [`${stillOpen} transactions of the API that began before are still open`]),
+    "Not refused:",
+    ...unfenced.map((one) => `  ${one}`),
+  ];
+  return { exit: 0, document: closed, lines };
+}
+
+async function turnOff(context: Context): Promise<Outcome> {
+  const opened = await leaveMaintenance(await maintenanceDeps(context));
+  const { state, probed, notProbed } = opened;
+  const lines = [
+    state.opened ? "Maintenance mode is off." : "Maintenance mode was not on.",
+    `tried and done: ${probed.join(", ")}`,
+    ...notProbed.map((one) => `not tried: ${one}`),
+    ...(state.restored.length === 0 ? [] : [`cron jobs that run again: ${state.restored.join(", ")}`]),
+    ...state.left.map((one) => `left as it is: ${one}`),
+  ];
+  return { exit: 0, document: opened, lines };
+}
+
+async function show(context: Context): Promise<Outcome> {
+  const { state, unfenced } = await look(context);
+  if (!state.closed) return { exit: 0, document: { state, unfenced }, lines: ["Maintenance mode is off."] };
+  const lines = [
+    `Maintenance mode is on since ${state.since ?? ""}, by ${state.by ?? ""}: ${state.message ?? ""}`,
+    state.until === null ? "no end is announced" : `announced until ${state.until}`,
+    state.provenAt === null
+      ? "not proven: run `maintenance on` again, or `maintenance off`"
+      : `proven at ${state.provenAt}`,
+    ...(state.preRequest.ours ? [] : ["THE API IS OPEN: pgrst.db_pre_request was changed; run `maintenance on` again"]),
+    ...(state.jobs.paused.length === 0 ? [] : [`cron jobs paused: ${state.jobs.paused.join(", ")}`]),
+    "Not refused:",
+    ...unfenced.map((one) => `  ${one}`),
+  ];
+  return { exit: 0, document: { state, unfenced }, lines };
+}
+
+async function look(context: Context): Promise<{
+  readonly state: MaintenanceState;
+  readonly plan: MaintenancePlan;
+  readonly unfenced: readonly string[];
+}> {
+  const session = await installedSession(context, "holdfast:maintenance");
+  try {
+    const state = await readMaintenance(session);
+    const { serverVersion } = session;
+    return { state, plan: planMaintenance(state, serverVersion), unfenced: unfencedOf(state, serverVersion) };
+  } finally {
+    await session.close();
+  }
+}
+
+function windowOf({ settings }: Context): MaintenanceWindow {
+  const message = settings.need("message");
+  const until = settings.get("until") ?? null;
+  // A day or a time without a zone would mean something else on each machine.
+  if (until !== null && (!/T.*(Z|[+-]\d\d:\d\d)$/.test(until) || Number.isNaN(Date.parse(until)))) {
+    throw new HoldfastError("usage", "--until is a moment with a zone, such as 2024-01-09T12:00:00Z");
+  }
+  return { message, until: until === null ? null : new Date(until).toISOString(), by: "cli" };
+}
+
+function planLines({ changes, unfenced }: MaintenancePlan): string[] {
+  return [
+    "Maintenance mode:",
+    ...changes.map((one) => `  ${one}`),
+    "Not refused:",
+    ...unfenced.map((one) => `  ${one}`),
+  ];
+}
+
+function notConfirmed({ changes, unfenced }: MaintenancePlan): Outcome {
+  const missing = new HoldfastError("confirmation_missing", "maintenance mode was not turned on");
+  return {
+    exit: missing.exit,
+    document: { dryRun: true, changes, unfenced, ...missing.toDocument() },
+    lines: [`Maintenance mode was not turned on. ${missing.hint}`],
+  };
+}

@@ -1,0 +1,39 @@
+/** What maintenance mode works with, from the settings. */
+import { HoldfastError } from "../shared/errors.ts";
+import type { ProjectApi } from "../shared/maintenance/project_api.ts";
+import type { MaintenanceDeps } from "../shared/maintenance/switch_on.ts";
+import { ownBucketOf } from "../shared/store/open_store.ts";
+import type { Context } from "./context.ts";
+import { sourceDatabase } from "./open.ts";
+import { storeCredentials } from "./open_store.ts";
+
+/** The bucket of a project whose store is not known here. */
+const usualBucket = "holdfast-backups";
+
+/** Errors: those of the settings. */
+export async function maintenanceDeps(context: Context): Promise<MaintenanceDeps> {
+  const { settings, clock, random, log } = context;
+  const store = settings.get("store");
+  const bucket = store === undefined ? usualBucket : ownBucketOf(store);
+  return {
+    database: await sourceDatabase(context),
+    project: projectOf(context),
+    ownBuckets: [...new Set([usualBucket, ...(bucket === null ? [] : [bucket])])],
+    clock,
+    random,
+    log,
+  };
+}
+
+/** Errors: `setting_missing` where a URL is set and no key: a proof that was asked for is not left out. */
+function projectOf({ settings }: Context): ProjectApi | null {
+  const url = settings.get("project-url");
+  if (url === undefined) return null;
+  const serviceKey = storeCredentials(settings).supabaseServiceKey;
+  if (serviceKey === undefined) {
+    throw new HoldfastError("setting_missing", "SUPABASE_SERVICE_ROLE_KEY is not set", {
+      hint: "Set it in the environment or in .env; without --project-url the proof goes through the database alone.",
+    });
+  }
+  return { url, serviceKey, fetch: (input, init) => fetch(input, init) };
+}

@@ -1,0 +1,354 @@
+/** A table, rows or a person, from a backup or a moment: beside the live ones, then into place. */
+import { parsePoint } from "../shared/changes/plan/point.ts";
+import type { Point } from "../shared/changes/replay/replay.ts";
+import { sha256Hex } from "../shared/crypto/digest.ts";
+import { HoldfastError } from "../shared/errors.ts";
+import { quarantineOf } from "../shared/format/manifest.ts";
+import { loadZstd } from "../shared/format/zstd.ts";
+import { openBackupRows } from "../shared/rows/backup_rows.ts";
+import type { Beside, BesideDeps } from "../shared/rows/beside.ts";
+import { type RestoreMode, restoreModes } from "../shared/rows/difference.ts";
+import { openMomentRows } from "../shared/rows/moment_rows.ts";
+import type { PastRows } from "../shared/rows/past.ts";
+import type { RowsPlan } from "../shared/rows/plan_rows.ts";
+import type { PutBackResult } from "../shared/rows/put_back.ts";
+import { RowsWork } from "../shared/rows/work.ts";
+import type { RestoreTable } from "../shared/jobs/restore_row.ts";
+import type { Database } from "../shared/postgres/connection.ts";
+import { quoteQualified } from "../shared/schema/quote.ts";
+import type { TableName } from "../shared/restore/project_rows.ts";
+import { openBackup, type OpenedBackup, type ReadDeps } from "../shared/verify/find_backup.ts";
+import type { Context } from "./context.ts";
+import { endOfIncremental } from "./end_of_incremental.ts";
+import { inDatabase } from "./new_database.ts";
+import { keyRing, sourceDatabase, sourceOptions, targetDatabase, targetOptions } from "./open.ts";
+import { openStore } from "./open_store.ts";
+import type { Outcome } from "./output.ts";
+import { amount, duration } from "./progress.ts";
+import { isSkipped, takeSafetyBackup } from "./safety_backup.ts";
+import { zoneMinutes } from "./zone.ts";
+import { openDatabase } from "../shared/postgres/pg_connection.ts";
+import { planLines, rowsDocument } from "./rows_shown.ts";
+
+/** What one of the commands brings. */
+export interface RowsScope {
+  readonly scope: "table" | "record" | "user";
+  /** For people: `public.notes`, `2 rows of public.notes`. */
+  readonly subject: string;
+  readonly userId: string | null;
+  /** What else of the command makes it another request. */
+  readonly details: readonly unknown[];
+  /** Tables that a moment has to bring; null: all. */
+  readonly tables: readonly TableName[] | null;
+  readonly lay: (deps: BesideDeps, comment: string) => Promise<Beside>;
+  /** Looks at the rows once they are beside; what it throws ends the restore. */
+  readonly look?: (beside: Beside, work: RowsWork) => Promise<Outcome | null>;
+  /** More for the document and for people, after rows went into place. */
+  readonly after?: (
+    beside: Beside,
+    work: RowsWork,
+  ) => Promise<{ readonly more: object; readonly lines: readonly string[] }>;
+  readonly warnings: (beside: Beside) => readonly string[];
+}
+
+/**
+ * The document: `{id, ok, inserted, updated, deleted, warnings[], mode, sideSchema, expiresInDays, database, tables[], …}`;
+ * until it is confirmed, and with --dry-run, `{dryRun: true, …}` with the plan. Errors: those of the engine, with the live
+ * rows as they were.
+ */
+export async function restoreRows(context: Context, wanted: string | undefined, scope: RowsScope): Promise<Outcome> {
+  const { settings, clock, random, log, signal } = context;
+  const mode = modeOf(settings.get("apply"));
+  const read: ReadDeps = {
+    store: await openStore(context),
+    ring: await keyRing(settings),
+    compressor: await loadZstd(),
+  };
+  const target = await targetDatabase(context) ?? await sourceDatabase(context);
+  const at = await openPast(context, read, wanted, scope.tables);
+  const { source, backup } = at;
+  let work: RowsWork;
+  try {
+    work = await RowsWork.begin({ target, clock, random, log, signal }, {
+      scope: scope.scope,
+      mode: mode ?? "beside",
+      sourceBackup: source.backupId,
+      pointAt: at.isMoment ? source.at : null,
+      userId: scope.userId,
+      digest: await sha256Hex(
+        new TextEncoder().encode(JSON.stringify([scope.subject, scope.details, wanted, settings.get("at")])),
+      ),
+    });
+  } catch (error) {
+    await source.close();
+    throw error;
+  }
+  try {
+    return await restoreInto(context, { ...scope, mode, source, backup, work, target });
+  } catch (error) {
+    throw await work.fail(error);
+  } finally {
+    await work.close();
+    await source.close();
+  }
+}
+
+interface Restoring extends RowsScope {
+  readonly mode: RestoreMode | null;
+  readonly source: PastRows;
+  readonly backup: OpenedBackup;
+  readonly work: RowsWork;
+  readonly target: Database;
+}
+
+async function restoreInto(context: Context, restoring: Restoring): Promise<Outcome> {
+  const { settings, clock, progress } = context;
+  const { mode, source, work, subject } = restoring;
+  const { project } = restoring.backup.manifest;
+  let startMs = clock.monotonicMs();
+  let rows = 0;
+  let bytes = 0;
+  const deps: BesideDeps = {
+    connection: work.connection,
+    source,
+    sameDatabase: project.systemIdentifier === work.identity.systemIdentifier &&
+      project.database === work.identity.database,
+    schema: work.schema,
+    onRows: async (moreRows, moreBytes) => {
+      rows += moreRows;
+      bytes += moreBytes;
+      progress.update({ label: "rows beside", done: bytes, total: null, unit: "bytes" });
+      await work.loaded(rows);
+    },
+  };
+  progress.update({ label: "reading the backup", done: 0, total: null, unit: "bytes" });
+  const beside = await restoring.lay(deps, `holdfast: ${subject} as of ${source.at}, from backup ${source.backupId}`);
+  progress.clear();
+  const looked = await restoring.look?.(beside, work) ?? null;
+  if (looked !== null) {
+    await work.fail(new HoldfastError("cancelled", "nothing was to be restored"));
+    return looked;
+  }
+  const warnings = [...restoring.warnings(beside), ...beside.unfit.map(({ reason }) => reason)];
+  const loadMs = clock.monotonicMs() - startMs;
+  if (mode === null) return await leaveBeside(context, restoring, beside, warnings, loadMs);
+  if (beside.pairs.length === 0) {
+    throw new HoldfastError("table_not_found", beside.unfit[0]?.reason ?? "there is no table for the rows", {
+      hint: "Without --apply the rows are laid beside; --target-db-url restores into another database.",
+    });
+  }
+  const plan = await work.plan(beside, mode);
+  const shown = planLines(plan, { subject, at: source.at, database: work.identity.database, rows, loadMs });
+  const document = (more: object) => rowsDocument(restoring, plan, warnings, more);
+  if (settings.has("dry-run")) {
+    await work.fail(new HoldfastError("cancelled", "only the plan was wanted"));
+    return {
+      exit: 0,
+      document: document({ dryRun: true }),
+      lines: [...shown, ...warnings.map((one) => `  warning: ${one}`)],
+    };
+  }
+  if (!settings.has("yes")) {
+    context.note([...shown, ...warnings.map((one) => `  warning: ${one}`)].join("\n"));
+    const question = `This changes ${restoring.target.label}.`;
+    const askedMs = clock.monotonicMs();
+    const isConfirmed = await context.confirm(question, work.identity.database);
+    startMs += clock.monotonicMs() - askedMs;
+    if (!isConfirmed) {
+      const missing = new HoldfastError("confirmation_missing", "nothing was restored");
+      await work.fail(new HoldfastError("cancelled", "it was not confirmed"));
+      return {
+        exit: missing.exit,
+        document: document({ dryRun: true, ...missing.toDocument() }),
+        lines: [`Nothing was restored. ${missing.hint}`],
+      };
+    }
+  }
+  refuseForeseen(plan, settings.has("fire-triggers"));
+  const safetyRun = await safetyOf(context, work);
+  const result = await work.apply(beside, {
+    mode,
+    wholeTables: restoring.scope === "table",
+    fireTriggers: settings.has("fire-triggers"),
+    lockMs: lockMs,
+  }, safetyRun);
+  await work.finish(recordOf(beside, result), (clock.monotonicMs() - startMs) / 1000);
+  const after = await restoring.after?.(beside, work) ?? { more: {}, lines: [] };
+  for (const warning of warnings) context.note(`warning: ${warning}`);
+  const seconds = clock.monotonicMs() - startMs;
+  return {
+    exit: 0,
+    document: rowsDocument(restoring, plan, warnings, {
+      ok: true,
+      inserted: result.inserted,
+      updated: result.updated,
+      deleted: result.deleted,
+      sequences: result.sequences,
+      safetyRun,
+      durationMs: Math.round(seconds),
+      ...after.more,
+    }),
+    lines: [
+      `${subject} as of ${source.at} in ${
+        duration(seconds)
+      }: ${result.inserted} inserted, ${result.updated} put back, ${result.deleted} deleted.`,
+      `The rows as they were before stand in schema ${work.schema} until it expires.`,
+      ...after.lines,
+    ],
+  };
+}
+
+/** Errors: those of `takeSafetyBackup`; `usage` for a target that it cannot back up, unless that is named. */
+export async function safetyOf(context: Context, work: RowsWork): Promise<string | null> {
+  const { settings } = context;
+  const skip = settings.get("skip-safety-backup");
+  if (settings.get("target-db-url") === undefined) {
+    return await takeSafetyBackup(context, { skip, keepAlive: () => work.keepAlive() });
+  }
+  if (isSkipped(skip, work.identity.database)) return null;
+  throw new HoldfastError("usage", "a safety backup is taken of the database of --db-url only", {
+    hint: `Name the target with --db-url, or go without one: --skip-safety-backup ${work.identity.database}.`,
+  });
+}
+
+/** A writer in the way is waited for this long; then nothing is changed. */
+const lockMs = 10_000;
+
+async function leaveBeside(
+  context: Context,
+  restoring: Restoring,
+  beside: Beside,
+  warnings: readonly string[],
+  loadMs: number,
+): Promise<Outcome> {
+  const { work, source, subject } = restoring;
+  if (context.settings.has("dry-run")) {
+    await work.fail(new HoldfastError("cancelled", "only the plan was wanted"));
+  } else {
+    await work.finish(
+      beside.sides.map(({ side, rows }) => ({ schema: side.past.schema, name: side.past.name, rows })),
+      loadMs / 1000,
+    );
+  }
+  for (const warning of warnings) context.note(`warning: ${warning}`);
+  const dryRun = context.settings.has("dry-run");
+  const lines = beside.sides.map(({ side, rows }) => `  ${side.sql}: ${amount(rows, "rows")}`);
+  return {
+    exit: 0,
+    document: {
+      id: source.backupId,
+      ok: true,
+      ...(dryRun ? { dryRun } : {}),
+      restore: work.lease?.id ?? null,
+      mode: "beside",
+      inserted: 0,
+      updated: 0,
+      deleted: 0,
+      warnings,
+      at: source.at,
+      sideSchema: work.schema,
+      database: restoring.target.label,
+      tables: beside.sides.map(({ side, rows }) => ({
+        table: quoteQualified(side.past.schema, side.past.name),
+        beside: side.sql,
+        rows,
+      })),
+    },
+    lines: [
+      dryRun
+        ? `${subject} as of ${source.at} would stand in a side schema:`
+        : `${subject} as of ${source.at} stands in ${restoring.target.label}:`,
+      ...lines,
+      ...(dryRun ? [] : ["Nothing else was changed. Again with --apply missing, merge or replace it goes into place."]),
+    ],
+  };
+}
+
+/** Errors: `usage`. */
+export function modeOf(text: string | undefined): RestoreMode | null {
+  if (text === undefined) return null;
+  const mode = restoreModes.find((one) => one === text);
+  if (mode !== undefined) return mode;
+  throw new HoldfastError("usage", `--apply is one of ${restoreModes.join(", ")}`);
+}
+
+/** What is known to fail is told before a safety backup is taken for it. */
+function refuseForeseen(plan: RowsPlan, fireTriggers: boolean): void {
+  const conflicts = plan.tables.flatMap((table) =>
+    table.conflicts.map((one) =>
+      `${table.table}: ${one.rows} rows, ${one.what} (${one.name}${one.other === null ? "" : `, ${one.other}`})`
+    )
+  );
+  if (conflicts.length > 0) throw new HoldfastError("rows_conflict", conflicts.join("; "));
+  const firing = plan.tables.filter((table) => table.alwaysTriggers.length > 0);
+  if (firing.length > 0 && !fireTriggers) {
+    throw new HoldfastError(
+      "triggers_would_fire",
+      firing.map(({ table, alwaysTriggers }) => `${table}: ${alwaysTriggers.join(", ")}`).join("; "),
+    );
+  }
+}
+
+/** For the restore's record. */
+export function recordOf(beside: Beside, result: PutBackResult): RestoreTable[] {
+  return beside.pairs.map(({ fit }) => {
+    const name = quoteQualified(fit.live.schema, fit.live.name);
+    const counts = result.tables.find(({ table }) => table === name);
+    const { inserted = 0, updated = 0, deleted = 0 } = counts ?? {};
+    return { schema: fit.live.schema, name: fit.live.name, inserted, updated, deleted };
+  });
+}
+
+interface Past {
+  readonly source: PastRows;
+  /** The full backup that the rows are of, or stand on. */
+  readonly backup: OpenedBackup;
+  readonly isMoment: boolean;
+}
+
+/** Errors: `usage` unless exactly one of an id and --at says which rows; those of opening them. */
+async function openPast(
+  context: Context,
+  read: ReadDeps,
+  wanted: string | undefined,
+  tables: readonly TableName[] | null,
+): Promise<Past> {
+  const at = context.settings.get("at");
+  if ((wanted === undefined) === (at === undefined)) {
+    throw new HoldfastError(
+      "usage",
+      wanted === undefined ? "no backup and no --at is given" : "a backup and --at are given",
+      {
+        hint: "Give a backup's id, or --at with a moment such as 2024-01-09T12:00:00Z.",
+      },
+    );
+  }
+  if (wanted === undefined) return await openMoment(context, read, parsePoint(at ?? "", zoneMinutes), tables);
+  let backup: OpenedBackup;
+  try {
+    backup = await openBackup(read, wanted);
+  } catch (error) {
+    const point = await endOfIncremental(context, wanted, error);
+    return await openMoment(context, read, point, tables);
+  }
+  const quarantine = quarantineOf(backup.manifest);
+  if (quarantine !== null) context.note(`warning: this backup was quarantined when it was taken: ${quarantine}`);
+  return { source: await openBackupRows(read, backup.manifest.id), backup, isMoment: false };
+}
+
+async function openMoment(
+  context: Context,
+  read: ReadDeps,
+  point: Point,
+  tables: readonly TableName[] | null,
+): Promise<Past> {
+  const { clock, log, random, signal, progress } = context;
+  const options = await targetOptions(context) ?? await sourceOptions(context);
+  progress.update({ label: "restoring the moment into a database of its own", done: 0, total: null, unit: "steps" });
+  const source = await openMomentRows({ ...read, clock, log, random }, point, tables, {
+    database: openDatabase(options),
+    inDatabase: (name) => openDatabase(inDatabase(options, name)),
+  }, { signal });
+  progress.clear();
+  return { source, backup: await openBackup(read, source.backupId), isMoment: true };
+}

@@ -1,0 +1,77 @@
+/** What people and documents see of a restore of rows. */
+import type { PastRows } from "../shared/rows/past.ts";
+import type { RowsPlan } from "../shared/rows/plan_rows.ts";
+import type { RowsWork } from "../shared/rows/work.ts";
+import type { Database } from "../shared/postgres/connection.ts";
+import { columns } from "./output.ts";
+import { amount, duration } from "./progress.ts";
+
+const verbs = {
+  missing: "what is gone comes back",
+  merge: "what is gone or differs comes back",
+  replace: "made equal",
+} as const;
+
+export function planLines(
+  plan: RowsPlan,
+  facts: {
+    readonly subject: string;
+    readonly at: string;
+    readonly database: string;
+    readonly rows: number;
+    readonly loadMs: number;
+  },
+): string[] {
+  const changes = plan.tables.reduce((sum, table) => sum + table.insert + 2 * table.update + table.delete, 0);
+  // As fast as the rows came beside; a row that is put back costs more than one that is loaded.
+  const perRowMs = facts.rows === 0 ? 0.1 : Math.max(0.02, (2 * facts.loadMs) / facts.rows);
+  return [
+    `${facts.subject} as of ${facts.at} into ${facts.database}, ${plan.mode} (${verbs[plan.mode]}):`,
+    ...columns([
+      ["  table", "insert", "put back", "delete", "as it is"],
+      ...plan.tables.map((table) => [
+        `  ${table.table}`,
+        ...[table.insert, table.update, table.delete, table.unchanged].map((n) => n.toLocaleString("en-GB")),
+      ]),
+    ]),
+    ...plan.tables.flatMap((table) => [
+      ...table.conflicts.map((one) =>
+        `  conflict in ${table.table}: ${one.rows} rows, ${one.what} (${one.name}${
+          one.other === null ? "" : ` with ${one.other}`
+        })`
+      ),
+      ...(table.alwaysTriggers.length === 0
+        ? []
+        : [`  triggers of ${table.table} that fire all the same: ${table.alwaysTriggers.join(", ")}`]),
+      ...table.notes.map((note) => `  note: ${note}`),
+    ]),
+    `  about ${amount(plan.bytes, "bytes")} of room and ${
+      duration(Math.max(1000, changes * perRowMs))
+    }, after the safety backup`,
+  ];
+}
+
+/** `{id, ok, inserted, updated, deleted, warnings[], …}`. */
+export function rowsDocument(
+  { source, work, target }: { readonly source: PastRows; readonly work: RowsWork; readonly target: Database },
+  plan: RowsPlan,
+  warnings: readonly string[],
+  more: object,
+): object {
+  return {
+    id: source.backupId,
+    ok: false,
+    inserted: 0,
+    updated: 0,
+    deleted: 0,
+    warnings: [...warnings, ...plan.tables.flatMap((table) => table.notes)],
+    restore: work.lease?.id ?? null,
+    mode: plan.mode,
+    at: source.at,
+    sideSchema: work.schema,
+    database: target.label,
+    plan: plan.tables,
+    bytes: plan.bytes,
+    ...more,
+  };
+}

@@ -1,0 +1,47 @@
+/** What follows once the rows are back in place: sequences that no column owns, and views that hold rows. */
+import type { Connection } from "../../postgres/connection.ts";
+import type { SchemaCapture } from "../../schema/capture_format.ts";
+import { quoteLiteral, quoteQualified } from "../../schema/quote.ts";
+
+/** The user's sequences, at or ahead of what they were, never behind. Errors: those of the connection. */
+export async function putSequencesAhead(connection: Connection, was: SchemaCapture): Promise<void> {
+  for (const { schema, name, lastValue, isCalled, dataOwner, restoreData } of was.sequences) {
+    if (dataOwner !== "user" || !restoreData) continue;
+    const sequence = quoteQualified(schema, name);
+    const [there] = await connection.query(
+      `select s.seqincrement > 0 as rising from pg_catalog.pg_sequence as s where s.seqrelid = pg_catalog.to_regclass($1)`,
+      [sequence],
+    );
+    if (there === undefined) continue;
+    await connection.query(
+      `select pg_catalog.setval(${quoteLiteral(sequence)}::regclass, ${lastValue}, ${isCalled}) from ${sequence} as q
+        where q.last_value ${there["rising"] === "t" ? "<" : ">"} ${lastValue}
+           or (q.last_value = ${lastValue} and not q.is_called and ${isCalled})`,
+    );
+  }
+}
+
+/** In the order of what they read. Returns their names. Errors: those of the connection. */
+export async function refreshViews(connection: Connection): Promise<string[]> {
+  const rows = await connection.query(
+    `with recursive reads (view, source) as (
+       select distinct r.ev_class, d.refobjid
+         from pg_catalog.pg_rewrite as r
+         join pg_catalog.pg_depend as d on d.classid = 'pg_catalog.pg_rewrite'::regclass and d.objid = r.oid
+          and d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid <> r.ev_class
+     ), depth (view, level) as (
+       select c.oid, 0 from pg_catalog.pg_class as c where c.relkind in ('v', 'm')
+       union
+       select r.view, p.level + 1 from depth as p join reads as r on r.source = p.view where p.level < 100
+     )
+     select c.oid::regclass::text as name
+       from pg_catalog.pg_class as c
+       join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+      where c.relkind = 'm' and c.relispopulated and c.oid >= 16384 and pg_catalog.pg_has_role(c.relowner, 'usage')
+        and n.nspname !~ '^restore_[0-9a-f]{8}$'
+      order by (select max(d.level) from depth as d where d.view = c.oid), 1`,
+  );
+  const names = rows.map((row) => row["name"] ?? "");
+  for (const name of names) await connection.execute(`refresh materialized view ${name}`);
+  return names;
+}

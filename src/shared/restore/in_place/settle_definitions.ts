@@ -1,0 +1,82 @@
+/** Plans and applies until nothing is left to do: what a capture shows afterwards is the proof. */
+import { HoldfastError } from "../../errors.ts";
+import { captureSchema } from "../../schema/capture.ts";
+import type { SchemaCapture } from "../../schema/capture_format.ts";
+import {
+  type AppliedDefinitions,
+  applyDefinitionChanges,
+  type DefinitionApplyContext,
+} from "./apply_definition_changes.ts";
+import type { DefinitionPlan, InPlaceOptions } from "./change_format.ts";
+import { planDefinitionChanges } from "./plan_definition_changes.ts";
+
+/** A rename is predicted from texts, and grants of new objects are compared once these are there: one round, then what it missed. */
+const maxRounds = 4;
+
+export interface SettleContext extends Omit<DefinitionApplyContext, "done" | "mark"> {
+  readonly was: SchemaCapture;
+  readonly options: InPlaceOptions;
+  /** As in the capture of the backup. */
+  readonly leaveOutSchemas: readonly string[];
+}
+
+export interface SettledDefinitions extends AppliedDefinitions {
+  /** What is left: nothing of this part but what is kept. */
+  readonly plan: DefinitionPlan;
+}
+
+/**
+ * `before`: what the rows of the backup need; call it, put the rows back, then call it with `after`, which does the rest and
+ * leaves definitions that are those of `was` but for `plan.kept`. Each call starts from what is there, so it may be called
+ * again after a failure or a kill. Rows go into ordinary tables and partitions by their own names.
+ * Errors: those of `applyDefinitionChanges` and `captureSchema`; `definitions_stuck` where rounds do not come to an end.
+ */
+export async function settleDefinitions(
+  context: SettleContext,
+  part: "before" | "after",
+): Promise<SettledDefinitions> {
+  const phases = part === "before" ? ["before" as const] : ["after" as const, "last" as const];
+  let steps = 0;
+  const emptied: string[] = [];
+  for (let round = 1;; round++) {
+    const plan = await planNow(context);
+    const [open] = plan.steps.filter((step) => part === "after" || step.phase === "before");
+    if (open === undefined && plan.refused.length === 0) return { plan, steps, emptied };
+    if (round > maxRounds || (part === "after" && open?.phase === "before")) {
+      throw new HoldfastError("definitions_stuck", `${open?.identity ?? ""} still differs: ${open?.reason ?? ""}`);
+    }
+    for (const phase of phases) {
+      const applied = await applyDefinitionChanges({ ...context, done: new Set(), mark: null }, plan, phase);
+      steps += applied.steps;
+      emptied.push(...applied.emptied);
+    }
+  }
+}
+
+/** The plan from what is there now; changes nothing. */
+export async function planNow(context: SettleContext): Promise<DefinitionPlan> {
+  const { connection, was, options, leaveOutSchemas } = context;
+  await connection.execute("begin isolation level repeatable read read only");
+  try {
+    return planDefinitionChanges(was, await captureSchema(connection, { leaveOutSchemas }), options);
+  } finally {
+    await connection.execute("rollback");
+  }
+}
+
+/** The roles that the session may act as, for `InPlaceOptions`. */
+export async function readActor(
+  connection: DefinitionApplyContext["connection"],
+): Promise<Pick<InPlaceOptions, "user" | "superuser" | "reachable">> {
+  const can = connection.serverVersion >= 160000 ? "SET" : "MEMBER";
+  const rows = await connection.query(
+    `select r.rolname as name, r.rolname = current_user as is_me, r.rolsuper as is_superuser
+       from pg_catalog.pg_roles r where pg_catalog.pg_has_role(current_user, r.oid, '${can}')`,
+  );
+  const me = rows.find((row) => row["is_me"] === "t");
+  return {
+    user: me?.["name"] ?? "",
+    superuser: me?.["is_superuser"] === "t",
+    reachable: new Set(rows.map((row) => row["name"] ?? "")),
+  };
+}

@@ -1,0 +1,323 @@
+/** One restore of rows, from its record in the database to its end. */
+import type { Clock } from "../clock.ts";
+import { asHoldfastError, HoldfastError } from "../errors.ts";
+import {
+  beginRestore,
+  type BegunRestore,
+  claimRestore,
+  dropSide,
+  failRestore,
+  finishRestore,
+  type RestoreLease,
+  restoreProgress,
+  type RestoreRequest,
+} from "../jobs/restore_queries.ts";
+import type { RestoreTable } from "../jobs/restore_row.ts";
+import type { Log } from "../log.ts";
+import type { Connection, Database } from "../postgres/connection.ts";
+import { sqlstateOf } from "../postgres/server_error.ts";
+import { openSession } from "../backup/session.ts";
+import { toHex } from "../crypto/digest.ts";
+import type { Random } from "../random.ts";
+import { quoteIdent, quoteQualified } from "../schema/quote.ts";
+import type { Beside } from "./beside.ts";
+import type { Pair, RestoreMode } from "./difference.ts";
+import type { ForeignKey } from "./keys.ts";
+import { planRows, type RowsPlan } from "./plan_rows.ts";
+import { putBack, type PutBackOptions, type PutBackResult } from "./put_back.ts";
+import { shrinkDifference } from "./put_back_steps.ts";
+
+export interface WorkDeps {
+  /** Where rows go. */
+  readonly target: Database;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly signal?: AbortSignal | undefined;
+  /** Of the log that one transaction writes; default: a quarter of what the slot may hold back. */
+  readonly capBytes?: number;
+}
+
+/** What the target is, read from it. */
+export interface TargetIdentity {
+  readonly database: string;
+  readonly systemIdentifier: string;
+  /** Holdfast is installed there, so that restores are recorded. */
+  readonly installed: boolean;
+}
+
+export interface WorkRequest extends Pick<RestoreRequest, "scope" | "mode" | "sourceBackup" | "pointAt" | "userId"> {
+  /** SHA-256 of what was asked for: one that was broken off while it applied is gone on with by the same request. */
+  readonly digest: string;
+}
+
+const leaseSeconds = 90;
+const renewMs = 20_000;
+/** Of the log, where the slot has no limit of its own. */
+const defaultCapBytes = 1024 ** 3;
+
+/** Opens sessions, begins the record; every way out has to go through `finish` or `fail`, then `close`. */
+export class RowsWork {
+  readonly identity: TargetIdentity;
+  /** `restore_` and eight hex digits. */
+  readonly schema: string;
+  readonly connection: Connection;
+  readonly lease: RestoreLease | null;
+  readonly #records: Connection;
+  readonly #deps: WorkDeps;
+  readonly #onAbort: () => void;
+  #renewedMs = 0;
+  /** Steps were committed, by this call or by one that it goes on with. */
+  #changed: boolean;
+
+  private constructor(
+    deps: WorkDeps,
+    identity: TargetIdentity,
+    sessions: { readonly connection: Connection; readonly records: Connection },
+    schema: string,
+    lease: (RestoreLease & { readonly goesOn: boolean }) | null,
+  ) {
+    this.#deps = deps;
+    this.identity = identity;
+    this.connection = sessions.connection;
+    this.#records = sessions.records;
+    this.schema = schema;
+    this.lease = lease;
+    this.#changed = lease?.goesOn === true;
+    this.#onAbort = () => void this.#cancelStatement();
+    deps.signal?.addEventListener("abort", this.#onAbort, { once: true });
+  }
+
+  /** Errors: those of the connection, `run_state` while another restore in place is at work on the same tables. */
+  static async begin(deps: WorkDeps, request: WorkRequest): Promise<RowsWork> {
+    const connection = await openSession(deps.target, "holdfast:restore");
+    let records: Connection | null = null;
+    try {
+      records = await openSession(deps.target, "holdfast:restore record");
+      const identity = await readIdentity(connection);
+      const begun = identity.installed ? await beginOrGoOn(records, deps, request) : null;
+      const schema = begun?.sideSchema ?? `restore_${toHex(deps.random(4))}`;
+      if (begun?.goesOn === true) await clearSide(connection, schema);
+      return new RowsWork(deps, identity, { connection, records }, schema, begun);
+    } catch (error) {
+      await Promise.all([connection.close(), records?.close()]);
+      throw error;
+    }
+  }
+
+  /** To be called as rows come. Errors: `cancelled`, `lease_lost`. */
+  async loaded(rows: number): Promise<void> {
+    this.check();
+    if (this.lease === null || this.#deps.clock.monotonicMs() - this.#renewedMs < renewMs) return;
+    this.#renewedMs = this.#deps.clock.monotonicMs();
+    await restoreProgress(this.#records, this.lease, { status: "loading", rowsDone: rows });
+  }
+
+  /** Renews the lease while something else is under way. Errors: `cancelled`, `lease_lost`. */
+  async keepAlive(): Promise<void> {
+    this.check();
+    if (this.lease !== null) await restoreProgress(this.#records, this.lease, {});
+  }
+
+  check(): void {
+    if (this.#deps.signal?.aborted === true) throw new HoldfastError("cancelled", "the restore was cancelled");
+  }
+
+  /** Something that lasts was changed beside the rows: the side schema stays whatever happens. */
+  changed(): void {
+    this.#changed = true;
+  }
+
+  /** From here on something is changed in place. Errors: `run_state`, `cancelled`, `lease_lost`. */
+  async applying(safetyRun: string | null): Promise<void> {
+    if (this.lease === null) return;
+    await restoreProgress(this.#records, this.lease, {
+      status: "applying",
+      ...(safetyRun === null ? {} : { safetyRun }),
+    });
+  }
+
+  async plan(beside: Beside, mode: RestoreMode): Promise<RowsPlan> {
+    return await planRows(this.connection, beside.pairs, beside.keys, mode);
+  }
+
+  /**
+   * In one transaction, or in steps where that would write more log than the cap. Errors: those of `putBack`; `run_state`
+   * while another restore is at work on the same tables; `cancelled`, `lease_lost`.
+   */
+  async apply(beside: Beside, options: PutBackOptions, safetyRun: string | null): Promise<PutBackResult> {
+    this.check();
+    if (this.lease !== null) {
+      await restoreProgress(this.#records, this.lease, {
+        status: "applying",
+        tables: beside.pairs.map(({ fit }) => ({ schema: fit.live.schema, name: fit.live.name })),
+        ...(safetyRun === null ? {} : { safetyRun }),
+      });
+    }
+    const pairs = parentsFirst(beside.pairs, beside.keys);
+    const capBytes = await this.#capBytes();
+    return await this.#keptAlive(async () => {
+      const stepped = await shrinkDifference(this.connection, pairs, beside.keys, {
+        ...options,
+        capBytes,
+        onStep: () => {
+          this.#changed = true;
+          this.check();
+          this.#deps.log.step("rows.step", {});
+          return Promise.resolve();
+        },
+      });
+      this.#deps.log.step("rows.shrunk", {});
+      const result = await putBack(this.connection, pairs, beside.keys, options);
+      return {
+        ...result,
+        inserted: result.inserted + stepped.inserted,
+        updated: result.updated + stepped.updated,
+        deleted: result.deleted + stepped.deleted,
+      };
+    });
+  }
+
+  /** A quarter of what the slot may hold back. */
+  async #capBytes(): Promise<number> {
+    if (this.#deps.capBytes !== undefined) return this.#deps.capBytes;
+    if (!this.identity.installed) return defaultCapBytes;
+    const [row] = await this.#records.query("select limit_bytes from backup.slot_state()");
+    const limit = Number(row?.["limit_bytes"] ?? 0);
+    return limit > 0 ? limit / 4 : defaultCapBytes;
+  }
+
+  /** Renews the lease while `work` goes on; a lease that is lost, or a wish to end, ends its statement. */
+  async #keptAlive<T>(work: () => Promise<T>): Promise<T> {
+    const over = new AbortController();
+    let ended: unknown = null;
+    const beating = (async () => {
+      while (this.lease !== null) {
+        await this.#deps.clock.sleep(renewMs, over.signal);
+        await restoreProgress(this.#records, this.lease, {});
+      }
+    })().catch(async (error: unknown) => {
+      if (over.signal.aborted) return;
+      ended = error;
+      await this.#cancelStatement();
+    });
+    try {
+      return await work();
+    } catch (error) {
+      throw ended ?? error;
+    } finally {
+      over.abort();
+      await beating;
+    }
+  }
+
+  /** The side schema stays until it expires. `measuredSeconds`: without the time that a person took to confirm. */
+  async finish(tables: readonly RestoreTable[], measuredSeconds: number): Promise<void> {
+    if (this.lease !== null) await finishRestore(this.#records, this.lease, { tables, measuredSeconds });
+  }
+
+  /**
+   * The record says why, and the side schema goes; it stays where steps were committed, since the rows as they were before
+   * stand in it. Never throws. Returns the error to tell.
+   */
+  async fail(error: unknown): Promise<unknown> {
+    const told = this.#deps.signal?.aborted === true && sqlstateOf(error) === "57014"
+      ? new HoldfastError("cancelled", "the restore was cancelled", { cause: error })
+      : error;
+    await this.connection.execute("rollback").catch(() => {});
+    if (this.lease !== null) await failRestore(this.#records, this.lease, asHoldfastError(told)).catch(() => {});
+    if (this.#changed) return told;
+    if (this.lease !== null) await dropSide(this.#records, this.lease.id).catch(() => false);
+    else await this.connection.execute(`drop schema if exists ${this.schema} cascade`).catch(() => {});
+    return told;
+  }
+
+  async close(): Promise<void> {
+    this.#deps.signal?.removeEventListener("abort", this.#onAbort);
+    await Promise.all([this.connection.close(), this.#records.close()]);
+  }
+
+  async #cancelStatement(): Promise<void> {
+    const canceller = await this.#deps.target.connect("holdfast:cancel").catch(() => null);
+    if (canceller === null) return;
+    await canceller.query("select pg_catalog.pg_cancel_backend($1::int)", [String(this.connection.processId)])
+      .catch(() => []);
+    await canceller.close();
+  }
+}
+
+/** Errors: `run_state` while another restore in place is at work, the same request's too. */
+async function beginOrGoOn(
+  records: Connection,
+  { target }: WorkDeps,
+  { digest, ...request }: WorkRequest,
+): Promise<BegunRestore & { readonly goesOn: boolean }> {
+  const [broken] = request.mode === "beside" ? [] : await records.query(
+    `select id, side_schema from backup.restores
+      where state ->> 'digest' = $1 and mode = $2 and side_schema is not null
+        and (status in ('planned', 'loading', 'applying') or (status = 'failed' and stage = 'applying'))
+        and side_dropped_at is null and (lease_until is null or lease_until < backup.clock_now())
+      order by started_at desc limit 1`,
+    [digest, request.mode],
+  );
+  const id = broken?.["id"] ?? null;
+  const lease = id === null ? null : await claimRestore(records, id, { worker: "cli", leaseSeconds, resume: true });
+  if (lease !== null) return { ...lease, sideSchema: broken?.["side_schema"] ?? null, goesOn: true };
+  const begun = await beginRestore(records, {
+    ...request,
+    side: true,
+    state: { digest },
+    targetLabel: target.label,
+    targetIsHere: true,
+    worker: "cli",
+    leaseSeconds,
+  });
+  return { ...begun, goesOn: false };
+}
+
+/** What is loaded and computed again goes; rows that were kept before they were changed stay, under another name. */
+async function clearSide(connection: Connection, schema: string): Promise<void> {
+  const rows = await connection.query(
+    "select c.relname from pg_catalog.pg_class as c where c.relnamespace = pg_catalog.to_regnamespace($1) and c.relkind = 'r'",
+    [schema],
+  );
+  const names = rows.map((row) => row["relname"] ?? "");
+  for (const name of names) {
+    if (!name.startsWith("holdfast before ")) await connection.execute(`drop table ${quoteQualified(schema, name)}`);
+    else if (!name.includes(" of try ")) {
+      const tries = names.filter((one) => one.startsWith(`${name} of try `)).length;
+      await connection.execute(
+        `alter table ${quoteQualified(schema, name)} rename to ${quoteIdent(`${name} of try ${tries + 1}`)}`,
+      );
+    }
+  }
+}
+
+/** Children after the tables that they refer to; those of a cycle in any order. */
+function parentsFirst(pairs: readonly Pair[], keys: readonly ForeignKey[]): Pair[] {
+  const byOid = new Map(pairs.map((pair) => [pair.fit.live.oid, pair]));
+  const ordered = new Set<Pair>();
+  const visit = (pair: Pair, path: ReadonlySet<Pair>) => {
+    if (ordered.has(pair) || path.has(pair)) return;
+    for (const key of keys) {
+      const parent = key.childOid === pair.fit.live.oid ? byOid.get(key.parentOid) : undefined;
+      if (parent !== undefined) visit(parent, new Set([...path, pair]));
+    }
+    ordered.add(pair);
+  };
+  for (const pair of pairs) visit(pair, new Set());
+  return [...ordered];
+}
+
+async function readIdentity(connection: Connection): Promise<TargetIdentity> {
+  const [row] = await connection.query(
+    `select pg_catalog.current_database() as database, s.system_identifier,
+            pg_catalog.to_regclass('backup.restores') is not null as installed
+       from pg_catalog.pg_control_system() as s`,
+  );
+  return {
+    database: row?.["database"] ?? "",
+    systemIdentifier: row?.["system_identifier"] ?? "",
+    installed: row?.["installed"] === "t",
+  };
+}

@@ -1,0 +1,161 @@
+/** A restore of rows that is larger than one transaction may be: in steps, killed between them, gone on with. */
+import { afterEach, describe, expect, it } from "vitest";
+import { systemClock } from "../../src/shared/clock.ts";
+import { createLog } from "../../src/shared/log.ts";
+import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
+import { webCryptoRandom } from "../../src/shared/random.ts";
+import { type Beside, findPastTable, layTableBeside } from "../../src/shared/rows/beside.ts";
+import { RowsWork } from "../../src/shared/rows/work.ts";
+import { query, useCluster } from "../support/cluster.ts";
+import { type Past, pastOf, patient, rowsOf } from "../integration/rows_fixture.ts";
+
+const cluster = useCluster();
+const open: Past[] = [];
+afterEach(async () => {
+  for (const past of open.splice(0)) await past.connection.close();
+});
+
+const many = `create schema app;
+  create table app.t (id int primary key, place int unique, parent int references app.t, x text not null);
+  insert into app.t select i, i, nullif(i / 2, 0), repeat('x', 200) from generate_series(1, 4000) as i;
+  create table app.child (id int primary key, t_id int not null references app.t);
+  insert into app.child select i, i from generate_series(1, 4000) as i`;
+
+/** Rows go, change, come, and swap values that are unique. */
+const disaster = `delete from app.child where id > 1000; delete from app.t where id > 2000;
+  update app.t set x = 'changed' where id <= 500; update app.t set place = -place where id <= 100;
+  update app.t set place = 101 + place where id <= 100; insert into app.t select i, i, null, 'new' from generate_series(9001, 9500) as i`;
+
+async function broken(): Promise<{ readonly past: Past; readonly was: string[] }> {
+  const past = await pastOf(cluster(), many);
+  open.push(past);
+  const was = await rowsOf(past.url, "app.t");
+  await query(past.url, disaster);
+  return { past, was };
+}
+
+async function begin(
+  past: Past,
+  capBytes: number,
+  onLine: (event: string) => void,
+  digest = "d",
+): Promise<{ work: RowsWork; beside: Beside }> {
+  const work = await RowsWork.begin({
+    target: openDatabase({ url: past.url }),
+    clock: systemClock,
+    random: webCryptoRandom,
+    log: createLog((line) => onLine(line.event), "debug"),
+    capBytes,
+  }, { scope: "table", mode: "replace", sourceBackup: past.source.backupId, pointAt: null, userId: null, digest });
+  const beside = await layTableBeside(
+    {
+      connection: work.connection,
+      source: past.source,
+      sameDatabase: true,
+      schema: work.schema,
+    },
+    findPastTable(past.source, { schema: "app", name: "t" }),
+    "test",
+  );
+  return { work, beside };
+}
+
+const whole = { ...patient, mode: "replace" } as const;
+const cap = 600_000;
+
+describe("a difference beyond the cap", () => {
+  it("is taken down in steps, also where a row refers to one of another step, and ends the same", async () => {
+    const { past, was } = await broken();
+    let steps = 0;
+    const { work, beside } = await begin(past, cap, (event) => void (steps += event === "step:rows.step" ? 1 : 0));
+    const result = await work.apply(beside, whole, null);
+    await work.finish([], 1);
+    await work.close();
+    expect(steps).toBeGreaterThan(5);
+    expect(result).toMatchObject({ inserted: 2000, updated: 500, deleted: 500 });
+    expect(await rowsOf(past.url, "app.t")).toEqual(was);
+    // All that was changed or deleted is kept as it was before.
+    expect(await query(past.url, `select count(*)::int as n from ${work.schema}."holdfast before 1"`)).toEqual([{
+      n: 1000,
+    }]);
+  }, 60_000);
+
+  it("that was killed between any two steps is gone on with by the same request, and loses nothing", async () => {
+    const { past, was } = await broken();
+    let [killed, schema] = [0, ""];
+    for (const at of [1, 3, 5]) {
+      let seen = 0;
+      const { work, beside } = await begin(past, cap, (event) => {
+        if (event === "step:rows.step" && ++seen === at) throw new Error("killed");
+      });
+      expect(schema === "" || work.schema === schema).toBe(true);
+      schema = work.schema;
+      const error = await work.apply(beside, whole, null).then(() => null, (thrown: unknown) => thrown);
+      if (error === null) {
+        await work.finish([], 1);
+        await work.close();
+        break;
+      }
+      killed++;
+      // As if the process had gone: nothing is told, the lease runs out.
+      await work.close();
+      await query(past.url, "update backup.restores set lease_until = clock_timestamp() - interval '1 second'");
+    }
+    expect(killed).toBeGreaterThan(1);
+    const { work, beside } = await begin(past, cap, () => {});
+    expect(work.schema).toBe(schema);
+    await work.apply(beside, whole, null);
+    await work.finish([], 1);
+    await work.close();
+    expect(await rowsOf(past.url, "app.t")).toEqual(was);
+    const kept = await query(
+      past.url,
+      `select relname from pg_class where relnamespace = '${schema}'::regnamespace and relname like 'holdfast before%'`,
+    );
+    const counts = await Promise.all(kept.map(async ({ relname }) => {
+      const [row] = await query(past.url, `select count(*)::int as n from ${schema}."${relname}"`);
+      return Number(row?.["n"]);
+    }));
+    expect(counts.reduce((sum, n) => sum + n, 0)).toBe(1000);
+  }, 120_000);
+
+  it("is refused while another one is at work on the same table, and one that was asked to end ends", async () => {
+    const { past } = await broken();
+    const present = await rowsOf(past.url, "app.t");
+    const first = await begin(past, cap, () => {});
+    await query(past.url, `update backup.restores set tables = '[{"schema": "app", "name": "t"}]'`);
+    const second = await begin(past, cap, () => {}, "other");
+    await expect(second.work.apply(second.beside, whole, null)).rejects.toMatchObject({ code: "run_state" });
+    await second.work.fail(new Error("refused"));
+    await second.work.close();
+    await query(past.url, `select backup.cancel_restore('${first.work.lease?.id}')`);
+    const ended: unknown = await first.work.apply(first.beside, whole, null).catch((error: unknown) => error);
+    expect(ended).toMatchObject({ code: "cancelled" });
+    await first.work.fail(ended);
+    await first.work.close();
+    expect(await rowsOf(past.url, "app.t")).toEqual(present);
+    expect(await query(past.url, "select status from backup.restores order by started_at")).toEqual([
+      { status: "cancelled" },
+      { status: "failed" },
+    ]);
+    expect(await query(past.url, "select nspname from pg_namespace where nspname like 'restore\\_%'")).toEqual([]);
+  }, 60_000);
+});
+
+describe("a restore whose session is ended in the middle", () => {
+  it("has changed nothing", async () => {
+    const { past } = await broken();
+    const present = await rowsOf(past.url, "app.t");
+    const { work, beside } = await begin(past, 10 ** 9, () => {});
+    const ending = work.apply(beside, {
+      ...whole,
+      beforeCommit: async () => {
+        await query(past.url, `select pg_terminate_backend(${work.connection.processId})`);
+      },
+    }, null);
+    await expect(ending).rejects.toMatchObject({ code: "database_unreachable" });
+    await work.fail(new Error("gone"));
+    await work.close();
+    expect(await rowsOf(past.url, "app.t")).toEqual(present);
+  }, 60_000);
+});

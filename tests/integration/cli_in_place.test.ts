@@ -1,0 +1,118 @@
+/** A full restore into the very database: definitions and rows by difference. The oracle is pg_dump and row hashes. */
+import { execFileSync } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { clusterMs, query, useCluster } from "../support/cluster.ts";
+import { loadSampleApp, type SampleApp } from "../support/sample_app/load.ts";
+import { cli } from "./cli_fixture.ts";
+import { rowsOf } from "./rows_fixture.ts";
+
+const cluster = useCluster();
+const folder = mkdtempSync(join(tmpdir(), "holdfast-in-place-"));
+let settings: Record<string, string> = {};
+let app: SampleApp;
+let backup = "";
+
+const source = () => cluster().plainUrl("postgres");
+
+async function ok(args: readonly string[]): Promise<Record<string, unknown>> {
+  const result = await cli([...args, "--json"], settings);
+  expect(result.exit, result.stdout + result.stderr).toBe(0);
+  return result.document as Record<string, unknown>;
+}
+
+/** What pg_dump says of the user's schemas. */
+function dumped(): string {
+  const text = execFileSync("pg_dump", [
+    "--schema-only",
+    "--schema=public",
+    "--schema=app",
+    cluster().plainUrl("supabase_admin"),
+  ], { encoding: "utf8", maxBuffer: 1 << 26 });
+  return text.replace(/^\\(un)?restrict .*$/gm, "");
+}
+
+/** Rows of every table, partition by partition, as text. */
+async function allRows(): Promise<Record<string, string[]>> {
+  const tables = await query(
+    source(),
+    `select c.oid::regclass::text as name from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
+      where c.relkind in ('r', 'm') and (n.nspname in ('public', 'app') or c.oid in ('auth.users'::regclass, 'auth.identities'::regclass))`,
+  );
+  const found: Record<string, string[]> = {};
+  for (const { name } of tables) found[String(name)] = await rowsOf(source(), `only ${name}`);
+  return found;
+}
+
+beforeAll(async () => {
+  settings = {
+    BACKUP_STORE: `file://${folder}/store`,
+    BACKUP_KEYS: `test:${randomBytes(32).toString("base64url")}`,
+    BACKUP_DB_URL: cluster().url("postgres"),
+  };
+  await ok(["init"]);
+  app = await loadSampleApp({
+    owner: { connectionString: source() },
+    admin: { connectionString: cluster().plainUrl("supabase_admin") },
+  }, { scale: 0.02 });
+  await query(
+    source(),
+    `create schema app; create table app.settings (name text primary key, value jsonb); insert into app.settings values ('a', '1'), ('b', 'null');
+     create function app.answer() returns int language sql as 'select 42'; grant execute on function app.answer() to authenticated`,
+  );
+  await ok(["incremental"]);
+  backup = String((await ok(["create"]))["id"]);
+}, clusterMs + 60_000);
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+describe("restore-full --apply replace", () => {
+  let definitions = "";
+  let rows: Record<string, string[]> = {};
+
+  beforeAll(async () => {
+    definitions = dumped();
+    rows = await allRows();
+    const [first, second] = app.people;
+    await query(
+      source(),
+      `delete from public.journal_entries where id in (select id from public.journal_entries limit 50);
+       update public.profiles set display_name = 'changed';
+       delete from auth.users where id = '${first?.id}'; update auth.users set phone = '+1' where id = '${second?.id}';
+       drop table public.mood_samples; drop policy if exists "own entries" on public.journal_entries;
+       alter table public.journal_entries disable row level security;
+       alter table public.profiles add extra text default 'x'; alter table public.tags drop column colour;
+       alter table app.settings rename to options; create or replace function app.answer() returns int language sql as 'select 41';
+       revoke execute on function app.answer() from authenticated; grant all on app.options to anon;
+       create index later on public.tags (name); update public.events set kind = 'lost' where id % 3 = 0`,
+    );
+    expect(dumped()).not.toBe(definitions);
+  }, 60_000);
+
+  it("shows all of it, and changes nothing", async () => {
+    const [changed, present] = [dumped(), await allRows()];
+    const plan = await ok(["restore-full", backup, "--apply", "replace", "--dry-run"]);
+    expect(plan).toMatchObject({ dryRun: true, ok: false });
+    expect(JSON.stringify(plan["definitions"])).toMatch(/mood_samples/);
+    expect(dumped()).toBe(changed);
+    expect(await allRows()).toEqual(present);
+    expect(await query(source(), "select nspname from pg_namespace where nspname like 'restore\\_%'")).toEqual([]);
+  }, 120_000);
+
+  it("makes definitions and rows what they were, after a safety backup, and begins a new chain", async () => {
+    const done = await ok(["restore-full", backup, "--apply", "replace", "--yes"]);
+    expect(done).toMatchObject({ ok: true, differences: [], safetyRun: expect.any(String) });
+    expect(dumped()).toBe(definitions);
+    expect(await allRows()).toEqual(rows);
+    expect(await query(source(), "select count(*)::int as n from backup.chains where ended_at is null")).toEqual([{
+      n: 0,
+    }]);
+    // The project is open again.
+    const status = await ok(["maintenance", "status"]);
+    expect(status).toMatchObject({ state: { closed: false } });
+    const again = await ok(["restore-full", backup, "--apply", "replace", "--dry-run"]);
+    expect((again["definitions"] as { steps: unknown[] }).steps).toEqual([]);
+  }, 180_000);
+});

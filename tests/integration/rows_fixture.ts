@@ -1,0 +1,69 @@
+/** A database with odd tables, a backup of it, and rows of the backup laid beside what became of it. */
+import { randomBytes } from "node:crypto";
+import { openSession } from "../../src/shared/backup/session.ts";
+import type { Connection } from "../../src/shared/postgres/connection.ts";
+import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
+import { openBackupRows } from "../../src/shared/rows/backup_rows.ts";
+import { type Beside, findPastTable, layRecordsBeside, layTableBeside } from "../../src/shared/rows/beside.ts";
+import { parseCondition } from "../../src/shared/rows/conditions.ts";
+import type { RestoreMode } from "../../src/shared/rows/difference.ts";
+import type { PastRows } from "../../src/shared/rows/past.ts";
+import { planRows, type RowsPlan } from "../../src/shared/rows/plan_rows.ts";
+import { putBack, type PutBackOptions, type PutBackResult } from "../../src/shared/rows/put_back.ts";
+import { type Cluster, query } from "../support/cluster.ts";
+import { backup, world } from "./backup_fixture.ts";
+
+export interface Past {
+  readonly url: string;
+  readonly source: PastRows;
+  readonly connection: Connection;
+}
+
+/** Runs `sql` in a fresh database and backs it up. */
+export async function pastOf(cluster: Cluster, sql: string): Promise<Past> {
+  const { url, deps } = await world(cluster);
+  await query(url, sql);
+  const run = await backup(deps);
+  const source = await openBackupRows(deps, run.id);
+  return { url, source, connection: await openSession(openDatabase({ url }), "holdfast:restore") };
+}
+
+export function sideName(): string {
+  return `restore_${randomBytes(4).toString("hex")}`;
+}
+
+export async function besideOf(
+  past: Past,
+  schema: string,
+  name: string,
+  where: readonly string[] = [],
+): Promise<Beside> {
+  const table = findPastTable(past.source, { schema, name });
+  const deps = { connection: past.connection, source: past.source, sameDatabase: true, schema: sideName() };
+  return where.length === 0
+    ? await layTableBeside(deps, table, "test")
+    : await layRecordsBeside(deps, table, where.map(parseCondition), "test");
+}
+
+export const patient = { wholeTables: true, fireTriggers: false, lockMs: 2000 } as const satisfies Omit<
+  PutBackOptions,
+  "mode"
+>;
+
+/** Plans and applies. */
+export async function bringBack(
+  past: Past,
+  beside: Beside,
+  mode: RestoreMode,
+  more: Partial<PutBackOptions> = {},
+): Promise<{ readonly plan: RowsPlan; readonly result: PutBackResult }> {
+  const plan = await planRows(past.connection, beside.pairs, beside.keys, mode);
+  const result = await putBack(past.connection, beside.pairs, beside.keys, { ...patient, mode, ...more });
+  return { plan, result };
+}
+
+/** Every row of a table as text, in an order of its own. */
+export async function rowsOf(url: string, table: string): Promise<string[]> {
+  const rows = await query(url, `select whole_row::text as row from ${table} as whole_row order by 1`);
+  return rows.map((row) => String(row["row"]));
+}

@@ -1,0 +1,312 @@
+/** The runbooks, followed command by command on the journal app: what a page says is lost is lost, and is back afterwards. */
+import { spawn } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { clusterMs, query, useCluster } from "../support/cluster.ts";
+import { loadSampleApp, type SampleApp } from "../support/sample_app/load.ts";
+import { root } from "../unit/project_files.ts";
+import { type Block, type Runbook, runbooks } from "../unit/runbook_pages.ts";
+import { rowsOf } from "./rows_fixture.ts";
+
+const cluster = useCluster();
+const folder = mkdtempSync(join(tmpdir(), "holdfast-runbooks-"));
+const pages = runbooks();
+const pageMs = 180_000;
+let storeAndKey: Record<string, string> = {};
+let app: SampleApp;
+let backup = "";
+/** As the backup has them. */
+let tags: readonly string[] = [];
+let tagged: readonly string[] = [];
+
+const source = () => cluster().plainUrl("postgres");
+const live = (text: string, values: readonly unknown[] = []) => query(source(), text, values);
+const withSource = () => ({ ...storeAndKey, BACKUP_DB_URL: cluster().url("postgres") });
+
+async function rowOf(text: string): Promise<Record<string, unknown>> {
+  const [row] = await live(text);
+  if (row === undefined) throw new Error(`no row: ${text}`);
+  return row;
+}
+
+/** The newest safety backup, as a person finds it in the list. */
+const safetyBackup = async () =>
+  String((await rowOf("select id from backup.runs where tiers = '{safety}' order by created_at desc limit 1"))["id"]);
+
+interface ShellResult {
+  readonly exit: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** What npm makes of the lines of a page: `npm_run.test.ts` has npm itself, which takes longer than the commands. */
+const npm = `#!/bin/sh
+shift 2
+script=$1
+shift
+for word do
+  shift
+  [ "$word" = -- ] || set -- "$@" "$word"
+done
+exec node '${join(root, "src/cli/holdfast.mjs")}' "\${script#backup:}" "$@"
+`;
+
+/** As a person types it into a shell, in a folder without a .env. */
+function shell(text: string, settings: Readonly<Record<string, string>>): Promise<ShellResult> {
+  const { PATH = "", HOME = "" } = process.env;
+  const child = spawn("sh", ["-e", "-u", "-c", text], {
+    cwd: join(folder, "bin"),
+    env: { PATH: `${join(folder, "bin")}:${PATH}`, HOME, ...settings },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  let [stdout, stderr] = ["", ""];
+  child.stdout.setEncoding("utf8").on("data", (part: string) => (stdout += part));
+  child.stderr.setEncoding("utf8").on("data", (part: string) => (stderr += part));
+  return new Promise((resolve, reject) => {
+    child.once("error", reject);
+    child.once("close", (exit) => resolve({ exit, stdout, stderr }));
+  });
+}
+
+/** A page that is followed from top to bottom. */
+class Followed {
+  readonly settings: Record<string, string>;
+  /** Of everything that was printed, the side schema that was named last. */
+  side = "";
+  readonly #left: Block[];
+
+  constructor(name: string, settings: Readonly<Record<string, string>>) {
+    const page = pages.find((one): one is Runbook => one.name === name);
+    if (page === undefined) throw new Error(`there is no runbook ${name}`);
+    this.#left = [...page.blocks];
+    this.settings = { ...settings };
+  }
+
+  /** The next blocks, which have to stand below that heading; all that are left there, or so many. Returns their output. */
+  async follow(section: string, blocks = this.#left.filter((block) => block.section === section).length) {
+    let output = "";
+    for (const block of this.#left.splice(0, blocks)) {
+      expect(block.section, block.text).toBe(section);
+      output += block.language === "sh" ? await this.#shell(block) : await this.#sql(block);
+    }
+    return output;
+  }
+
+  /** Nothing on the page was left out. */
+  end(): void {
+    expect(this.#left).toEqual([]);
+  }
+
+  async #shell({ text, exit }: Block): Promise<string> {
+    const result = await shell(text, this.settings);
+    expect(result.exit, `${text}\n${result.stdout}${result.stderr}`).toBe(exit);
+    this.side = result.stdout.match(/restore_[0-9a-f]{8}/g)?.at(-1) ?? this.side;
+    return result.stdout + result.stderr;
+  }
+
+  async #sql({ text }: Block): Promise<string> {
+    return JSON.stringify(await live(text.replaceAll("restore_1a2b3c4d", this.side)));
+  }
+}
+
+beforeAll(async () => {
+  mkdirSync(join(folder, "bin"));
+  writeFileSync(join(folder, "bin/npm"), npm, { mode: 0o755 });
+  storeAndKey = {
+    BACKUP_STORE: `file://${folder}/store`,
+    BACKUP_KEYS: `test:${randomBytes(32).toString("base64url")}`,
+  };
+  app = await loadSampleApp({
+    owner: { connectionString: source() },
+    admin: { connectionString: cluster().plainUrl("supabase_admin") },
+  }, { scale: 0.01 });
+  for (const command of ["init", "incremental", "create"]) {
+    const { exit, stderr } = await shell(`npm run -s backup:${command}`, withSource());
+    expect(exit, stderr).toBe(0);
+  }
+  [tags, tagged] = [await rowsOf(source(), "public.tags"), await rowsOf(source(), "public.entry_tags")];
+  backup = String((await rowOf("select id from backup.runs where kind = 'full' and status = 'succeeded'"))["id"]);
+}, clusterMs + 60_000);
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+describe("the runbook", () => {
+  it(
+    "a-deleted-row: an entry is back with what went with it, a wrong one is right, and is undone",
+    async () => {
+      const { id } = await rowOf("select entry_id as id from public.attachments order by id limit 1");
+      const theirs = `(select * from public.journal_entries where id = '${id}')`;
+      const attached = `(select * from public.attachments where entry_id = '${id}')`;
+      const [entry, attachments] = [await rowsOf(source(), theirs), await rowsOf(source(), attached)];
+      expect(attachments.length).toBeGreaterThan(0);
+      await live(`delete from public.journal_entries where id = '${id}'`);
+
+      const page = new Followed("a-deleted-row.md", {
+        ...withSource(),
+        TABLE: "public.journal_entries",
+        ROW: `id=${id}`,
+        BACKUP: backup.slice(0, 8),
+        CHILD: "public.attachments",
+        OF: `entry_id=${id}`,
+      });
+      expect(await page.follow("Decide")).toContain(backup.slice(0, 8));
+      await page.follow("Look");
+      expect(await rowsOf(source(), theirs)).toEqual([]);
+      expect(await rowsOf(source(), `${page.side}.journal_entries`)).toHaveLength(1);
+      await page.follow("Do", 1);
+      expect(await rowsOf(source(), theirs)).toEqual(entry);
+      await live(`update public.journal_entries set body = 'wrong' where id = '${id}'`);
+      const wrong = await rowsOf(source(), theirs);
+      await page.follow("Do", 1);
+      expect(await rowsOf(source(), theirs)).toEqual(entry);
+      expect(await rowsOf(source(), `${page.side}."holdfast before 1"`)).toEqual(wrong);
+      page.settings["SAFETY"] = await safetyBackup();
+      expect(await page.follow("Do")).toContain("attachments");
+      expect(await rowsOf(source(), attached)).toEqual(attachments);
+      await page.follow("Check");
+      await page.follow("Undo");
+      expect(await rowsOf(source(), theirs)).toEqual(wrong);
+      page.end();
+    },
+    pageMs,
+  );
+
+  it(
+    "a-table: what was deleted is back with what went with it, what was changed is undone",
+    async () => {
+      await live("delete from public.tags where id % 2 = 0; update public.tags set colour = 'none' where id % 3 = 0");
+      const lost = await rowsOf(source(), "public.tags");
+
+      const page = new Followed("a-table.md", {
+        ...withSource(),
+        TABLE: "public.tags",
+        BACKUP: backup.slice(0, 8),
+        CHILD: "public.entry_tags",
+      });
+      await page.follow("Decide");
+      await page.follow("Look");
+      expect(await rowsOf(source(), "public.tags")).toEqual(lost);
+      expect(await rowsOf(source(), `${page.side}.tags`)).toEqual(tags);
+      await page.follow("Do", 1);
+      const there = await rowsOf(source(), "public.tags");
+      expect(there).toHaveLength(tags.length);
+      expect(there).not.toEqual(tags);
+      await page.follow("Do", 1);
+      expect(await rowsOf(source(), "public.tags")).toEqual(tags);
+      page.settings["SAFETY"] = await safetyBackup();
+      expect(await page.follow("Do")).toContain("entry_tags");
+      expect(await rowsOf(source(), "public.entry_tags")).toEqual(tagged);
+      await page.follow("Check");
+      await page.follow("Undo");
+      expect(await rowsOf(source(), "public.tags")).toEqual(there);
+      page.end();
+    },
+    pageMs,
+  );
+
+  it(
+    "a-person: an account is found by its address and back, with the rows that are theirs",
+    async () => {
+      const person = app.people[11];
+      const theirs = (table: string, column: string) =>
+        rowsOf(source(), `(select * from ${table} where ${column} = '${person?.id}')`);
+      const everything = async () => [
+        await theirs("auth.users", "id"),
+        await theirs("auth.identities", "user_id"),
+        await theirs("public.profiles", "id"),
+        await theirs("public.journal_entries", "user_id"),
+        await theirs("public.tags", "user_id"),
+      ];
+      // A page above leaves tags as they were before it was followed.
+      await live("update public.tags as t set colour = '#' || repeat(left(t.name, 1), 2) || 'aaff'");
+      const was = await everything();
+      expect(was.every((rows) => rows.length > 0)).toBe(true);
+      await live("delete from auth.users where id = $1", [person?.id]);
+
+      const page = new Followed("a-person.md", {
+        ...withSource(),
+        EMAIL: person?.email ?? "",
+        BACKUP: backup.slice(0, 8),
+      });
+      expect(await page.follow("Decide")).toContain(`"id":"${person?.id}"`);
+      page.settings["PERSON"] = person?.id ?? "";
+      expect(await page.follow("Look")).toContain("other users' as well");
+      expect((await everything()).flat()).toEqual([]);
+      await page.follow("Do", 1);
+      expect(await everything()).toEqual(was);
+      await live("update public.profiles set display_name = 'somebody' where id = $1", [person?.id]);
+      const wrong = await everything();
+      await page.follow("Do", 1);
+      expect(await everything()).toEqual(was);
+      page.settings["SAFETY"] = await safetyBackup();
+      await page.follow("Do");
+      await page.follow("Check");
+      await page.follow("Undo");
+      expect(await everything()).toEqual(wrong);
+      page.end();
+    },
+    pageMs,
+  );
+
+  it(
+    "a-whole-database: from store and key alone, equal, and acting only on release",
+    async () => {
+      const copy = await cluster().createDatabase("copy");
+      const page = new Followed("a-whole-database.md", {
+        ...storeAndKey,
+        BACKUP_TARGET_DB_URL: cluster().url("postgres", copy),
+        BACKUP: backup,
+      });
+      await page.follow("Decide");
+      await page.follow("Look");
+      const entries = "select count(*)::int as n from public.journal_entries";
+      const webhook = async () => {
+        const [trigger] = await query(
+          cluster().plainUrl("postgres", copy),
+          "select tgenabled as state from pg_trigger where tgname = 'announce_entry'",
+        );
+        return trigger?.["state"];
+      };
+      const restored = () => query(cluster().plainUrl("postgres", copy), entries);
+      await expect(restored()).rejects.toThrow("does not exist");
+      expect(await page.follow("Do")).toContain("webhook");
+      expect(await webhook()).toBe("D");
+      expect(await restored()).toEqual([{ n: app.rows["public.journal_entries"] }]);
+      await page.follow("Check");
+      expect(await webhook()).toBe("O");
+      page.end();
+    },
+    pageMs,
+  );
+
+  it("a-moment: the second before in a copy, and a table back from it", async () => {
+    await live(
+      "insert into public.tags (user_id, name) select id, 'made that day' from auth.users order by id limit 3",
+    );
+    const was = await rowsOf(source(), "public.tags");
+    const { at } = await rowOf(
+      `select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as at`,
+    );
+    await live("update public.tags set colour = 'broken'");
+
+    const page = new Followed("a-moment.md", { ...withSource(), TABLE: "public.tags", MOMENT: String(at) });
+    await page.follow("Decide");
+    const output = await page.follow("Look");
+    const [copy = ""] = output.match(/postgres_at_\w+/) ?? [];
+    expect(await rowsOf(cluster().plainUrl("postgres", copy), "public.tags")).toEqual(was);
+    await page.follow("Do", 1);
+    expect(await rowsOf(source(), "public.tags")).not.toEqual(was);
+    await page.follow("Do");
+    expect(await rowsOf(source(), "public.tags")).toEqual(was);
+    await page.follow("Check");
+    page.end();
+  }, pageMs);
+});
+
+it("no runbook is left out: maintenance.md is followed in maintenance.test.ts", () => {
+  const followed = ["a-deleted-row", "a-moment", "a-person", "a-table", "a-whole-database", "maintenance"];
+  expect(pages.map(({ name }) => name.replace(".md", ""))).toEqual(followed);
+});
