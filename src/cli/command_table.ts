@@ -176,7 +176,7 @@ export const commands = {
   "restore-table": {
     summary: "bring back the rows of one table",
     about:
-      "Lays the rows as they were beside the live ones, in a schema `restore_…` of the same database. With --apply it prints what it would insert, put back and delete, and does it once the database's name is typed, after a safety backup, in one transaction.",
+      "Lays the rows as they were beside the live ones, in a schema `restore_…` of the same database, for 7 days. With --apply it prints what it would insert, put back and delete, and does it once the database's name is typed, after a safety backup, in one transaction.",
     words: [tableWord, orId],
     options: rows,
     examples: [
@@ -199,7 +199,7 @@ export const commands = {
   "restore-user": {
     summary: "bring back one person with all that is theirs",
     about:
-      "The user of auth.users and every row that the keys of then lead to from there. Rows that lead to other users as well are named and stay out. Sessions and tokens never come back, password and second factors of a user who is there only with --credentials.",
+      "The user of auth.users and every row that foreign keys lead to from there, as they were then. Rows that lead to other users as well are named and stay out. Sessions and tokens never come back, password and second factors of a user who is there only with --credentials.",
     words: [{ name: "user", required: true, help: "the id in auth.users" }, orId],
     options: ["as", "credentials", "shared", "map", ...rows],
     examples: [

@@ -89,7 +89,7 @@ export const options = {
     value: "url",
     variable: "BACKUP_TARGET_DB_URL",
     help:
-      "the database of the restore; without it `restore-full` and `restore-point` make a new one on the server of --db-url",
+      "the database of the restore; without it `restore-full` and `restore-point` make a new one on the server of --db-url, and rows go into the database of --db-url",
   },
   "target-db-ca": {
     type: "string",

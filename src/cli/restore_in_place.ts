@@ -31,7 +31,7 @@ import { keyRing, sourceDatabase, targetDatabase } from "./open.ts";
 import { openStore } from "./open_store.ts";
 import type { Outcome } from "./output.ts";
 import { amount, duration } from "./progress.ts";
-import { modeOf, recordOf, safetyOf } from "./restore_rows.ts";
+import { modeOf, newestOfNoRestore, recordOf, safetyOf } from "./restore_rows.ts";
 import { planLines } from "./rows_shown.ts";
 
 /** A table that somebody writes to is waited for so long. */
@@ -52,7 +52,7 @@ export async function restoreInPlace(context: Context, wanted: string): Promise<
     compressor: await loadZstd(),
   };
   const target = await targetDatabase(context) ?? await sourceDatabase(context);
-  const backup = await openBackup(read, wanted);
+  const backup = wanted === "latest" ? await newestOfNoRestore(context, read) : await openBackup(read, wanted);
   const source = await openBackupRows(read, backup.manifest.id);
   const choices = [mode, settings.has("drop-extra"), settings.has("credentials")];
   const work = await RowsWork.begin({ target, clock, random, log, signal }, {
@@ -222,6 +222,7 @@ class InPlace {
         `${result.inserted} rows inserted, ${result.updated} put back, ${result.deleted} deleted.`,
         ...kept.map((note) => `  kept: ${note.identity}: ${note.reason}`),
         ...differences.slice(0, mostListed).map((one) => `  differs: ${one}`),
+        ...(safetyRun === null ? [] : [`The safety backup from before is ${safetyRun}.`]),
         "Take a full backup now: the change stream begins anew.",
       ],
     };

@@ -2,12 +2,13 @@
 import { parsePoint } from "../shared/changes/plan/point.ts";
 import type { Point } from "../shared/changes/replay/replay.ts";
 import { sha256Hex } from "../shared/crypto/digest.ts";
-import { HoldfastError } from "../shared/errors.ts";
+import { asHoldfastError, HoldfastError } from "../shared/errors.ts";
 import { quarantineOf } from "../shared/format/manifest.ts";
 import { loadZstd } from "../shared/format/zstd.ts";
 import { openBackupRows } from "../shared/rows/backup_rows.ts";
 import type { Beside, BesideDeps } from "../shared/rows/beside.ts";
-import { type RestoreMode, restoreModes } from "../shared/rows/difference.ts";
+import { listKeys } from "../shared/rows/row_keys.ts";
+import { liveName, type RestoreMode, restoreModes } from "../shared/rows/difference.ts";
 import { openMomentRows } from "../shared/rows/moment_rows.ts";
 import type { PastRows } from "../shared/rows/past.ts";
 import type { RowsPlan } from "../shared/rows/plan_rows.ts";
@@ -17,18 +18,18 @@ import type { RestoreTable } from "../shared/jobs/restore_row.ts";
 import type { Database } from "../shared/postgres/connection.ts";
 import { quoteQualified } from "../shared/schema/quote.ts";
 import type { TableName } from "../shared/restore/project_rows.ts";
-import { openBackup, type OpenedBackup, type ReadDeps } from "../shared/verify/find_backup.ts";
+import { listBackups, openBackup, type OpenedBackup, type ReadDeps } from "../shared/verify/find_backup.ts";
 import type { Context } from "./context.ts";
 import { endOfIncremental } from "./end_of_incremental.ts";
 import { inDatabase } from "./new_database.ts";
 import { keyRing, sourceDatabase, sourceOptions, targetDatabase, targetOptions } from "./open.ts";
 import { openStore } from "./open_store.ts";
 import type { Outcome } from "./output.ts";
-import { amount, duration } from "./progress.ts";
+import { duration } from "./progress.ts";
 import { isSkipped, takeSafetyBackup } from "./safety_backup.ts";
 import { zoneMinutes } from "./zone.ts";
 import { openDatabase } from "../shared/postgres/pg_connection.ts";
-import { planLines, rowsDocument } from "./rows_shown.ts";
+import { planLines, rowsDocument, rowsText } from "./rows_shown.ts";
 
 /** What one of the commands brings. */
 export interface RowsScope {
@@ -138,7 +139,10 @@ async function restoreInto(context: Context, restoring: Restoring): Promise<Outc
     });
   }
   const plan = await work.plan(beside, mode);
-  const shown = planLines(plan, { subject, at: source.at, database: work.identity.database, rows, loadMs });
+  const shown = [
+    ...planLines(plan, { subject, at: source.at, database: work.identity.database, rows, loadMs }),
+    ...referringLines(beside, plan),
+  ];
   const document = (more: object) => rowsDocument(restoring, plan, warnings, more);
   if (settings.has("dry-run")) {
     await work.fail(new HoldfastError("cancelled", "only the plan was wanted"));
@@ -164,6 +168,17 @@ async function restoreInto(context: Context, restoring: Restoring): Promise<Outc
       };
     }
   }
+  isSkipped(settings.get("skip-safety-backup"), work.identity.database);
+  if (plan.tables.every((table) => table.insert + table.update + table.delete === 0)) {
+    await work.finish([], (clock.monotonicMs() - startMs) / 1000);
+    return {
+      exit: 0,
+      document: document({ ok: true }),
+      lines: [
+        `Nothing to do: ${subject} as of ${source.at} ${mode === "missing" ? "are all there" : "are as they were"}.`,
+      ],
+    };
+  }
   refuseForeseen(plan, settings.has("fire-triggers"));
   const safetyRun = await safetyOf(context, work);
   const result = await work.apply(beside, {
@@ -173,7 +188,7 @@ async function restoreInto(context: Context, restoring: Restoring): Promise<Outc
     lockMs: lockMs,
   }, safetyRun);
   await work.finish(recordOf(beside, result), (clock.monotonicMs() - startMs) / 1000);
-  const after = await restoring.after?.(beside, work) ?? { more: {}, lines: [] };
+  const after = await readAfter(restoring, beside);
   for (const warning of warnings) context.note(`warning: ${warning}`);
   const seconds = clock.monotonicMs() - startMs;
   return {
@@ -192,7 +207,8 @@ async function restoreInto(context: Context, restoring: Restoring): Promise<Outc
       `${subject} as of ${source.at} in ${
         duration(seconds)
       }: ${result.inserted} inserted, ${result.updated} put back, ${result.deleted} deleted.`,
-      `The rows as they were before stand in schema ${work.schema} until it expires.`,
+      ...keptLines(beside, result),
+      ...(safetyRun === null ? [] : [`The safety backup from before is ${safetyRun}.`]),
       ...after.lines,
     ],
   };
@@ -222,7 +238,9 @@ async function leaveBeside(
   loadMs: number,
 ): Promise<Outcome> {
   const { work, source, subject } = restoring;
-  if (context.settings.has("dry-run")) {
+  const dryRun = context.settings.has("dry-run");
+  const shown = await besideLines(work, beside, dryRun);
+  if (dryRun) {
     await work.fail(new HoldfastError("cancelled", "only the plan was wanted"));
   } else {
     await work.finish(
@@ -231,8 +249,6 @@ async function leaveBeside(
     );
   }
   for (const warning of warnings) context.note(`warning: ${warning}`);
-  const dryRun = context.settings.has("dry-run");
-  const lines = beside.sides.map(({ side, rows }) => `  ${side.sql}: ${amount(rows, "rows")}`);
   return {
     exit: 0,
     document: {
@@ -256,12 +272,63 @@ async function leaveBeside(
     },
     lines: [
       dryRun
-        ? `${subject} as of ${source.at} would stand in a side schema:`
-        : `${subject} as of ${source.at} stands in ${restoring.target.label}:`,
-      ...lines,
-      ...(dryRun ? [] : ["Nothing else was changed. Again with --apply missing, merge or replace it goes into place."]),
+        ? `${subject} as of ${source.at} would be laid into a side schema:`
+        : `${subject} as of ${source.at}, in ${restoring.target.label}:`,
+      ...shown,
+      ...(dryRun ? [] : [
+        "Nothing else was changed.",
+        ...(beside.pairs.length === 0 ? [] : ["With --apply missing, merge or replace the rows go into place."]),
+        ...(work.lease === null
+          ? []
+          : ["The schema goes after 7 days, unless the setting side_schema_seconds says otherwise."]),
+      ]),
     ],
   };
+}
+
+/** The rows are in place: what cannot be read of them any more is told, and undoes nothing. */
+async function readAfter({ after, work }: Restoring, beside: Beside) {
+  try {
+    return await after?.(beside, work) ?? { more: {}, lines: [] };
+  } catch (error) {
+    const { code, message } = asHoldfastError(error);
+    return { more: {}, lines: [`warning: the rows could not be read again as their owner: ${code}: ${message}`] };
+  }
+}
+
+/** Where the rows are that went, or were put back as they had been. */
+function keptLines(beside: Beside, result: PutBackResult): string[] {
+  return beside.pairs.flatMap((pair) => {
+    const counts = result.tables.find(({ table }) => table === liveName(pair));
+    const kept = (counts?.updated ?? 0) + (counts?.deleted ?? 0);
+    return kept === 0 ? [] : [`${rowsText(kept)} of ${liveName(pair)} as before: ${pair.before}, until it expires.`];
+  });
+}
+
+/** Rows of other tables went with these, perhaps, and do not come back with them. */
+function referringLines(beside: Beside, plan: RowsPlan): string[] {
+  const own = new Set(beside.pairs.map(({ fit }) => fit.live.oid));
+  const inserts = new Set(plan.tables.filter(({ insert }) => insert > 0).map(({ table }) => table));
+  const parents = new Set(beside.pairs.filter((pair) => inserts.has(liveName(pair))).map(({ fit }) => fit.live.oid));
+  const referring = beside.keys.filter(({ childOid, parentOid }) => parents.has(parentOid) && !own.has(childOid))
+    .map(({ child, pairs }) => `${child} (${pairs.map((pair) => pair.child).join(", ")})`);
+  return referring.length === 0
+    ? []
+    : [`  rows that refer to these are no part of this: ${[...new Set(referring)].join(", ")}`];
+}
+
+/** Tables of so few rows are shown with the keys of their rows. */
+const mostKeysShown = 20;
+
+async function besideLines(work: RowsWork, beside: Beside, dryRun: boolean): Promise<string[]> {
+  const lines: string[] = [];
+  for (const { side, rows } of beside.sides) {
+    lines.push(`  ${side.sql}: ${rowsText(rows)}`);
+    if (dryRun || rows > mostKeysShown) continue;
+    const keys = await listKeys(work.connection, side, mostKeysShown);
+    lines.push(...keys.map((key) => `    ${Object.entries(key).map(([name, value]) => `${name}=${value}`).join(" ")}`));
+  }
+  return lines;
 }
 
 /** Errors: `usage`. */
@@ -326,7 +393,7 @@ async function openPast(
   if (wanted === undefined) return await openMoment(context, read, parsePoint(at ?? "", zoneMinutes), tables);
   let backup: OpenedBackup;
   try {
-    backup = await openBackup(read, wanted);
+    backup = wanted === "latest" ? await newestOfNoRestore(context, read) : await openBackup(read, wanted);
   } catch (error) {
     const point = await endOfIncremental(context, wanted, error);
     return await openMoment(context, read, point, tables);
@@ -334,6 +401,27 @@ async function openPast(
   const quarantine = quarantineOf(backup.manifest);
   if (quarantine !== null) context.note(`warning: this backup was quarantined when it was taken: ${quarantine}`);
   return { source: await openBackupRows(read, backup.manifest.id), backup, isMoment: false };
+}
+
+/**
+ * `latest`, but none that a restore took of the state that it was to replace. Errors: those of `openBackup`;
+ * `backup_not_found` where there are only such ones.
+ */
+export async function newestOfNoRestore(context: Context, read: ReadDeps): Promise<OpenedBackup> {
+  const listed = await listBackups(read.store);
+  const others = listed.filter(({ tier }) => tier !== "safety");
+  const passed = listed.findIndex(({ tier }) => tier !== "safety");
+  if (passed > 0) {
+    context.note(`notice: latest passes over ${passed} newer backups that restores took before they changed something`);
+  }
+  for (const { id } of others) {
+    const backup = await openBackup(read, id);
+    if (quarantineOf(backup.manifest) === null) return backup;
+    context.note(`notice: latest passes over backup ${id}, which was quarantined`);
+  }
+  throw new HoldfastError("backup_not_found", "the store has no backup that counts as latest", {
+    hint: "`holdfast list` shows what there is; name one by its id.",
+  });
 }
 
 async function openMoment(

@@ -12,6 +12,11 @@ const verbs = {
   replace: "made equal",
 } as const;
 
+/** `1 row`, `3,000 rows`. */
+export function rowsText(rows: number): string {
+  return rows === 1 ? "1 row" : `${rows.toLocaleString("en-GB")} rows`;
+}
+
 export function planLines(
   plan: RowsPlan,
   facts: {
@@ -36,7 +41,7 @@ export function planLines(
     ]),
     ...plan.tables.flatMap((table) => [
       ...table.conflicts.map((one) =>
-        `  conflict in ${table.table}: ${one.rows} rows, ${one.what} (${one.name}${
+        `  conflict in ${table.table}: ${rowsText(one.rows)}, ${one.what} (${one.name}${
           one.other === null ? "" : ` with ${one.other}`
         })`
       ),
@@ -45,6 +50,9 @@ export function planLines(
         : [`  triggers of ${table.table} that fire all the same: ${table.alwaysTriggers.join(", ")}`]),
       ...table.notes.map((note) => `  note: ${note}`),
     ]),
+    ...(plan.tables.some((table) => table.conflicts.length > 0)
+      ? ["  so it would be refused, and nothing changed"]
+      : []),
     `  about ${amount(plan.bytes, "bytes")} of room and ${
       duration(Math.max(1000, changes * perRowMs))
     }, after the safety backup`,

@@ -232,7 +232,7 @@ as $$
 declare
   steps constant text[] := array[
     'reconcile_calls', 'revive_runs', 'end_orphaned_keepers', 'watch_schedules', 'watch_maintenance', 'watch_restores',
-    'purge_traces'
+    'watch_recoveries', 'purge_traces'
   ];
   step text;
   outcome integer;

@@ -131,7 +131,7 @@ as $$
       'realtime', '_realtime', '_analytics', '_supavisor', 'supabase_functions', 'pgbouncer', 'graphql', 'graphql_public',
       'supabase_migrations'
     )
-    or schema_name ~ '^(restore_[0-9a-f]{8}|pg_temp|pg_toast)'
+    or schema_name ~ '^(restore_[0-9a-f]{8}$|pg_temp|pg_toast)'
   )
 $$;
 revoke all on function backup.is_streamed_schema(text) from public;

@@ -1,7 +1,5 @@
 /** An app that keeps writing in every way it has, and remembers how each attempt went. */
-import { createClient, type SupabaseClient } from "@supabase/supabase-js";
-import type { Stack } from "../support/stack.ts";
-import { noSession } from "../integration/gateway_fixture.ts";
+import type { SupabaseClient } from "@supabase/supabase-js";
 
 export const ways = [
   "insert",
@@ -12,7 +10,7 @@ export const ways = [
   "delete of an old row",
   "call of a definer",
   "upload",
-  "sign-up",
+  "new account",
 ] as const;
 export type Way = typeof ways[number];
 
@@ -35,7 +33,7 @@ export interface WritingClient {
 const pauseMs = 50;
 
 /** `user` is signed in and owns what it writes; `service` uploads, and touches the rows of `entries` that were there. */
-export function startWriting({ gateway }: Stack, user: SupabaseClient, service: SupabaseClient): WritingClient {
+export function startWriting(user: SupabaseClient, service: SupabaseClient): WritingClient {
   const attempts: Attempt[] = [];
   let over = false;
   let round = 0;
@@ -77,7 +75,7 @@ export function startWriting({ gateway }: Stack, user: SupabaseClient, service: 
   );
   const people = goOn(() =>
     attempt(
-      "sign-up",
+      "new account",
       () => service.auth.admin.createUser({ email: `${crypto.randomUUID()}@journal.example`, email_confirm: true }),
     )
   );

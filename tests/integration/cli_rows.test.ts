@@ -305,7 +305,7 @@ describe("restore-user", () => {
     expect(own).toBeLessThan(tags.length);
     expect(await everything(recipient)).toEqual(others);
     // A message to somebody else is theirs too: named, and left out until it is asked for.
-    expect(String(done["warnings"])).toContain("1 rows of public.messages are other users' as well; they stay out");
+    expect(String(done["warnings"])).toContain("1 row of public.messages are other users' as well; they stay out");
     expect(await query(source(), "select text from public.messages")).toEqual([{ text: "to myself" }]);
     const shared = await ok(["restore-user", id, backup, "--shared", "--apply", "missing", ...quick()]);
     expect(await tagged(id)).toEqual(tags);

@@ -24,7 +24,7 @@ beforeAll(async () => {
   past = await pastOf(
     cluster(),
     [
-      ...["killed", "table_", "record", "parent", "leaving"].map(people),
+      ...["killed", "table_", "record", "parent", "leaving", "snapshot"].map(people),
       `create schema bag; create table bag.t (a int, x text); insert into bag.t select i % 20, 'x' from generate_series(1, 100) as i`,
     ].join(";\n"),
   );
@@ -298,4 +298,32 @@ describe("while others insert, update and delete", () => {
       n: 5,
     }]);
   }, 120_000);
+
+  it("leaves no orphan where the database's transactions see one snapshot by default", async () => {
+    const name = new URL(past.url).pathname.slice(1);
+    await query(past.url, "insert into snapshot.p values (903, 'late', 'x')");
+    await query(past.url, `alter database "${name}" set default_transaction_isolation = 'repeatable read'`);
+    try {
+      const connection = await openSession(openDatabase({ url: past.url }), "holdfast:restore");
+      const beside = await besideOf(past, "snapshot", "p");
+      await planRows(connection, beside.pairs, beside.keys, "replace");
+      let came = false;
+      const session: Connection = {
+        ...ending(connection, -1),
+        execute: async (text) => {
+          await connection.execute(text);
+          if (!text.startsWith("analyze") || came) return;
+          came = true;
+          await query(past.url, "insert into snapshot.t values (903, 903, 1, 'child')");
+        },
+      };
+      await expect(putBack(session, beside.pairs, beside.keys, { ...patient, mode: "replace" })).rejects.toMatchObject({
+        code: "rows_conflict",
+      });
+      await connection.close();
+      expect(await orphans("snapshot")).toBe(0);
+    } finally {
+      await query(past.url, `alter database "${name}" reset default_transaction_isolation`);
+    }
+  }, 60_000);
 });

@@ -448,4 +448,16 @@ describe("what is around the rows", () => {
     expect(await rowsOf(past.url, `${beside.schema}."holdfast before 1"`)).toEqual(["(1,later)", "(3,new)"]);
     await past.connection.close();
   }, 60_000);
+
+  it("a schema of the user's that is only called alike is in backups, or named where it cannot be", async () => {
+    const past = await pastOf(
+      cluster(),
+      "create schema restore_20240101_old; create table restore_20240101_old.t (id int); create schema restore_20240101; create table restore_20240101.t (id int)",
+    );
+    expect(past.source.tables.map(({ schema }) => schema)).toContain("restore_20240101_old");
+    expect(past.source.tables.map(({ schema }) => schema)).not.toContain("restore_20240101");
+    const [run] = await query(past.url, "select warnings::text as warnings from backup.runs");
+    expect(String(run?.["warnings"])).toMatch(/schema restore_20240101.*side schema/);
+    await past.connection.close();
+  }, 60_000);
 });

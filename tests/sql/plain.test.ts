@@ -46,6 +46,7 @@ describe.each([15, 17] as const)(
             watch_schedules: 0,
             watch_maintenance: 0,
             watch_restores: 0,
+            watch_recoveries: 0,
             purge_traces: 0,
           });
           expect((await owner.query("select id from public.backup_runs")).rows).toHaveLength(1);

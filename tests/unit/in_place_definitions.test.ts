@@ -48,6 +48,7 @@ describe("CREATE TABLE of a capture", () => {
     for (
       const text of [
         "create table a.b of a.c",
+        "create table a.b (c text)",
         "create table a.b (\n    id integer primary key\n) tablespace x",
         "create foreign table a.b () server s",
       ]
@@ -256,6 +257,14 @@ describe("a plan", () => {
       "last replace policy p on a.t",
     ]);
     expect(plan.steps.flatMap((step) => step.statements).join()).not.toMatch(/cascade/i);
+    const views = planDefinitionChanges(
+      captureOf([table, view("create or replace view a.v as\nSELECT 1")]),
+      captureOf([table, view("create or replace view a.v as\nSELECT 2")]),
+      options,
+    );
+    expect(views.steps.map((step) => step.statements)).toEqual([["drop view a.v"], [
+      "create or replace view a.v as\nSELECT 1",
+    ]]);
   });
 
   it("never touches schemas of ours, nor what the platform owns", () => {

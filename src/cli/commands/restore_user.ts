@@ -7,6 +7,7 @@ import { errno } from "../../shared/store/file_errors.ts";
 import type { Context } from "../context.ts";
 import type { Outcome } from "../output.ts";
 import { restoreRows } from "../restore_rows.ts";
+import { rowsText } from "../rows_shown.ts";
 
 /** The document: that of `restoreRows`. */
 export async function run(context: Context): Promise<Outcome> {
@@ -37,13 +38,19 @@ export async function run(context: Context): Promise<Outcome> {
   });
 }
 
-function warningsOf({ shared, notFollowed, leftOut }: UserBeside, taken: boolean): string[] {
+function warningsOf({ shared, notFollowed, suspects, unmatched, leftOut }: UserBeside, taken: boolean): string[] {
   return [
     ...shared.map(({ table, rows }) =>
-      `${rows} rows of ${table} are other users' as well; ${
+      `${rowsText(rows)} of ${table} are other users' as well; ${
         taken ? "they are among the rows" : "they stay out (--shared takes them)"
       }`
     ),
+    ...suspects.map(({ table, column }) =>
+      `${
+        quoteQualified(table.schema, table.name)
+      }.${column} looks like a user's id and is no key; backup.map.json can say so`
+    ),
+    ...unmatched,
     ...leftOut.map(({ table, reason }) => `rows of ${table} stay out: ${reason}`),
     ...notFollowed.map(({ from, columns, to, reason }) =>
       `${quoteQualified(from.schema, from.name)} (${columns.join(", ")}) is not followed to ${

@@ -7,6 +7,7 @@ import { objectName } from "../format/object_name.ts";
 import { addTasks, beginAttempt, recordSnapshot, renewLease, type Task } from "../jobs/queries.ts";
 import type { Connection } from "../postgres/connection.ts";
 import { captureSchema } from "../schema/capture.ts";
+import { quoteIdent } from "../schema/quote.ts";
 import type { SchemaCapture } from "../schema/capture_format.ts";
 import { tableFingerprints } from "../schema/fingerprint.ts";
 import { putAndReadBack } from "../store/put.ts";
@@ -18,7 +19,7 @@ import { type KeeperOptions, openKeeper } from "./keeper.ts";
 import type { Limits } from "./limits.ts";
 import { type PlannedTable, planTasks } from "./plan.ts";
 import { inSnapshot, openSession, textVersion } from "./session.ts";
-import { leftOutSchemas, readTableFacts, type TableFacts } from "./tables.ts";
+import { leftOutSchemas, readNamesakes, readTableFacts, type TableFacts } from "./tables.ts";
 import { encodeRanges } from "./task_detail.ts";
 
 export interface PlanContext {
@@ -55,7 +56,10 @@ export async function doPlan(context: PlanContext, task: Task): Promise<void> {
     const leaveOutSchemas = await leftOutSchemas(reader);
     const fingerprints = await tableFingerprints(reader, { leaveOutSchemas });
     const plan = await inSnapshot(reader, keeper.facts.name, [], async () => {
-      const capture = await captureSchema(reader, { leaveOutSchemas });
+      const capture = withNamesakes(
+        await captureSchema(reader, { leaveOutSchemas }),
+        await readNamesakes(reader),
+      );
       checkLocked(capture, new Set(keeper.tables.map((table) => table.oid)));
       const facts = await readTableFacts(reader, capture.tables.map((table) => table.oid));
       const base = await readBase(reader, task.run, attempt);
@@ -97,6 +101,12 @@ export async function doPlan(context: PlanContext, task: Task): Promise<void> {
   } finally {
     await reader.close();
   }
+}
+
+function withNamesakes(capture: SchemaCapture, names: readonly string[]): SchemaCapture {
+  const reason = "its name is that of a side schema, which restores of rows make and drop; give it another one";
+  const named = names.map((name) => ({ catalog: "pg_namespace", identity: `schema ${quoteIdent(name)}`, reason }));
+  return { ...capture, notCaptured: [...capture.notCaptured, ...named] };
 }
 
 /** Both lists are made of the same catalog in the same snapshot; a table that only one of them has is a defect of ours. */

@@ -7,7 +7,7 @@ import { quoteQualified } from "../schema/quote.ts";
 
 /** Our own schemas (`holdfast` holds the state of a restore), and side schemas of restores by the pattern of their names. */
 export const ownSchemas: readonly string[] = ["backup", "holdfast"];
-export const sideSchemaPattern = "^restore_[0-9a-f]{8}";
+export const sideSchemaPattern = "^restore_[0-9a-f]{8}$";
 
 export interface ListedTable {
   readonly oid: string;
@@ -65,6 +65,16 @@ export async function leftOutSchemas(connection: Connection): Promise<string[]> 
     [sideSchemaPattern],
   );
   return [...ownSchemas, ...rows.map((row) => text(row, "name"))];
+}
+
+/** Schemas that have the name of a side schema and are none of ours: no backup holds them, so that it has to be said. */
+export async function readNamesakes(connection: Connection): Promise<string[]> {
+  const rows = await connection.query(
+    `select n.nspname as name from pg_catalog.pg_namespace as n
+      where n.nspname ~ $1 and coalesce(pg_catalog.obj_description(n.oid, 'pg_namespace'), '') !~ '^holdfast:' order by 1`,
+    [sideSchemaPattern],
+  );
+  return rows.map((row) => text(row, "name"));
 }
 
 /** Sizes, and counters that tell a cause for rows that are gone. */

@@ -1,4 +1,5 @@
 /** Whether a restored database is what its source is: both sides read again and compared. */
+import { leftOutSchemas } from "../backup/tables.ts";
 import type { Connection } from "../postgres/connection.ts";
 import { captureSchema } from "../schema/capture.ts";
 import { applySettings } from "../schema/apply_settings.ts";
@@ -6,7 +7,7 @@ import type { Definition, SchemaCapture, TableShape } from "../schema/capture_fo
 import { historyColumn, historyTable, isOwnMigration } from "./migration_history.ts";
 import { platformMark } from "./judge_definition.ts";
 import { hashRows, type RowHash } from "./row_hash.ts";
-import { ownSchema, stateSchema, type TargetKind } from "./target.ts";
+import type { TargetKind } from "./target.ts";
 
 export interface Difference {
   readonly kind: "missing" | "extra" | "definition" | "owner" | "privileges" | "rows" | "sequence" | "foreign key";
@@ -25,9 +26,6 @@ export interface ProveExpectations {
   readonly settingsLost: readonly string[];
 }
 
-/** Schemas that are no part of what is compared. */
-const leaveOutSchemas = [ownSchema, stateSchema];
-
 /** Everything that is compared, of one side. */
 export interface ProvenSide {
   readonly capture: SchemaCapture;
@@ -44,7 +42,10 @@ export async function proveCopy(
   target: Connection,
   expected: ProveExpectations,
 ): Promise<Difference[]> {
-  const [from, to] = await Promise.all([beginSide(source, leaveOutSchemas), beginSide(target, leaveOutSchemas)]);
+  const [from, to] = await Promise.all([
+    beginSide(source, await leftOutSchemas(source)),
+    beginSide(target, await leftOutSchemas(target)),
+  ]);
   const tables = comparedTables(from, to, expected);
   const [fromHashes, toHashes] = await Promise.all([hashTables(source, tables), hashTables(target, tables)]);
   await Promise.all([source.execute("commit"), target.execute("commit")]);

@@ -29,11 +29,12 @@ export async function layDatabaseBeside(
   comment: string,
 ): Promise<DatabaseBeside> {
   const { connection, schema, source } = deps;
-  const leaves = new Set(source.graph.tables.flatMap((table) => table.partitions.map(nameOf)));
+  // Partition by partition: one that was detached since has its rows under its own name.
+  const parents = new Set(source.graph.tables.filter((table) => table.partitions.length > 0).map(nameOf));
   const leftOut: { table: string; reason: string; rows: number }[] = [];
   const wanted: PastTable[] = [];
   for (const table of source.tables) {
-    if (leaves.has(nameOf(table)) || neverSchemas.has(table.schema) || derived.has(nameOf(table))) continue;
+    if (parents.has(nameOf(table)) || neverSchemas.has(table.schema) || derived.has(nameOf(table))) continue;
     const reason = reasonToLeaveOut(table);
     if (reason === null) wanted.push(table);
     else if (table.rows > 0) leftOut.push({ table: nameOf(table), reason, rows: table.rows });

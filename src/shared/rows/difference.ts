@@ -214,13 +214,13 @@ function goes(pair: Pair, part: Part): string {
   )`;
 }
 
-/** In their order: what is there is kept in `before`, then it is deleted. Each says how many rows it was. */
-export function keepStatement(pair: Pair, part: Part): string {
-  return `insert into ${pair.before} select l.* from ${liveRelation(pair)} as l where ${goes(pair, part)}`;
-}
-
-export function deleteStatement(pair: Pair, part: Part): string {
-  return `delete from ${liveRelation(pair)} as l where ${goes(pair, part)}`;
+/** What goes is kept in `before`, in one statement, so that it is exactly what went; the rows that went, as `n`. */
+export function takeOutStatement(pair: Pair, part: Part): string {
+  const deleted = `delete from ${liveRelation(pair)} as l where ${goes(pair, part)} returning`;
+  // Rows without columns cannot be handed on, and are all the same.
+  if (pair.fit.live.columns.length === 0) return `with gone as (${deleted} 1) select count(*) as n from gone`;
+  return `with gone as (${deleted} l.*), kept as (insert into ${pair.before} select * from gone returning 1)
+    select count(*) as n from kept`;
 }
 
 /** Rows that are new. Columns that the past did not have get their defaults. */

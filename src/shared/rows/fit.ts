@@ -88,7 +88,11 @@ export function fitTable(past: PastTable, live: readonly LiveTable[], sameDataba
   }
   const fitting = new Set(columns.map((one) => one.live));
   const key = table.key !== null && table.key.every(({ name }) => fitting.has(name)) ? table.key : null;
-  if (key === null) notes.push(`${is} has no primary key that the rows of then know: whole rows are compared`);
+  if (key === null) {
+    notes.push(
+      `${is} has no primary key that tells rows of then from those of now: whole rows are compared, and merge does no more than missing`,
+    );
+  }
   return { past, live: table, columns, key, added: added.map((one) => one.name), lost, notes };
 }
 

@@ -4,10 +4,8 @@ import type { Connection } from "../postgres/connection.ts";
 import { sqlstateOf } from "../postgres/server_error.ts";
 import {
   allRows,
-  deleteStatement,
   differenceStatements,
   insertStatement,
-  keepStatement,
   liveName,
   lockRowsStatement,
   openRows,
@@ -15,6 +13,7 @@ import {
   type Part,
   putBackStatement,
   type RestoreMode,
+  takeOutStatement,
   unprovenStatement,
 } from "./difference.ts";
 import type { ForeignKey } from "./keys.ts";
@@ -59,7 +58,8 @@ export async function putBack(
   keys: readonly ForeignKey[],
   options: PutBackOptions,
 ): Promise<PutBackResult> {
-  await connection.execute("begin");
+  // Under another level the keys would be looked at with a snapshot from before the locks.
+  await connection.execute("begin isolation level read committed");
   try {
     await connection.execute(`set local lock_timeout = ${Math.round(options.lockMs)}`);
     await putTriggersAside(connection);
@@ -73,8 +73,9 @@ export async function putBack(
     // Steps that went before have verified less.
     await verifyKeys(connection, keys, pairs, allRows);
     if (!options.fireTriggers) await prove(connection, pairs, openRows);
-    await options.beforeCommit?.(connection);
     for (const pair of pairs) await markDone(connection, pair, openRows);
+    if (!options.fireTriggers) await proveBags(connection, pairs, options.mode);
+    await options.beforeCommit?.(connection);
     await connection.execute("commit");
     return result;
   } catch (error) {
@@ -132,9 +133,8 @@ export async function applyPart(
   }
   // All that goes first: a value that one row gives up can be one that another gets back.
   for (const [pair, wanted] of counts) {
-    const kept = await changed(connection, keepStatement(pair, part));
-    const gone = await changed(connection, deleteStatement(pair, part));
-    if (kept !== gone || gone !== wanted.updated + wanted.deleted) throw differ(pair);
+    const [gone] = await connection.query(takeOutStatement(pair, part));
+    if (Number(gone?.["n"]) !== wanted.updated + wanted.deleted) throw differ(pair);
   }
   for (const [pair, wanted] of counts) {
     const inserted = await changed(connection, insertStatement(pair, part));
@@ -178,6 +178,16 @@ async function prove(connection: Connection, pairs: readonly Pair[], part: Part)
         hint: "Nothing was changed. A rule or a trigger may be in the way.",
       });
     }
+  }
+}
+
+/** Rows without a key are read again by looking for what still differs. */
+async function proveBags(connection: Connection, pairs: readonly Pair[], mode: RestoreMode): Promise<void> {
+  for (const pair of pairs) {
+    if (pair.fit.key !== null) continue;
+    for (const statement of differenceStatements(pair, mode)) await connection.execute(statement);
+    const left = await wantedOf(connection, pair, openRows);
+    if (left.inserted + left.deleted > 0) throw differ(pair);
   }
 }
 

@@ -1,4 +1,5 @@
 /** A difference that is too large for one transaction, taken down step by step until the rest fits into one. */
+import { HoldfastError } from "../errors.ts";
 import type { Connection } from "../postgres/connection.ts";
 import { sqlstateOf } from "../postgres/server_error.ts";
 import {
@@ -49,9 +50,9 @@ export async function shrinkDifference(
     for (const pair of pairs) bytes += await openBytes(connection, pair);
     if (bytes * logPerByte <= options.capBytes) return done;
     const keyed = pairs.filter((pair) => pair.fit.key !== null);
-    for (const pair of keyed) await takeSteps(connection, pair, pairs, keys, "d.\"action\" <> 'delete'", options, done);
+    for (const pair of keyed) await takeSteps(connection, pair, keys, "d.\"action\" <> 'delete'", options, done);
     for (const pair of keyed.toReversed()) {
-      await takeSteps(connection, pair, pairs, keys, "d.\"action\" = 'delete'", options, done);
+      await takeSteps(connection, pair, keys, "d.\"action\" = 'delete'", options, done);
     }
   }
   return done;
@@ -65,7 +66,6 @@ async function openBytes(connection: Connection, pair: Pair): Promise<number> {
 async function takeSteps(
   connection: Connection,
   pair: Pair,
-  pairs: readonly Pair[],
   keys: readonly ForeignKey[],
   kind: string,
   options: StepOptions,
@@ -73,9 +73,6 @@ async function takeSteps(
 ): Promise<void> {
   // A quarter of the cap: a row can be larger than most.
   const rows = Math.max(100, Math.floor(options.capBytes / 4 / logPerByte / bytesOf(pair)));
-  const oids = new Set(pairs.map((one) => one.fit.live.oid));
-  // Keys between two of the tables hold again once both are through.
-  const outward = keys.filter((key) => !(oids.has(key.childOid) && oids.has(key.parentOid)));
   for (;;) {
     const [next] = await connection.query(
       `with taken as (
@@ -85,7 +82,7 @@ async function takeSteps(
        ) select count(*) as n from taken`,
     );
     if (Number(next?.["n"]) === 0) return;
-    const taken = await oneStep(connection, pair, outward, options);
+    const taken = await oneStep(connection, pair, keys, options);
     done.inserted += taken.inserted;
     done.updated += taken.updated;
     done.deleted += taken.deleted;
@@ -102,7 +99,7 @@ async function oneStep(
   options: StepOptions,
 ): Promise<Stepped> {
   const { delta } = pair;
-  await connection.execute("begin");
+  await connection.execute("begin isolation level read committed");
   try {
     await connection.execute(`set local lock_timeout = ${Math.round(options.lockMs)}`);
     await putTriggersAside(connection);
@@ -120,8 +117,14 @@ async function oneStep(
     return result;
   } catch (error) {
     await connection.execute("rollback").catch(() => {});
-    if (!(sqlstateOf(error) ?? "").startsWith("23")) throw refused(error);
+    if (!isForTheEnd(error)) throw refused(error);
     await connection.execute(`update ${delta} as d set "step" = 2 where ${inStep("d")}`);
     return { inserted: 0, updated: 0, deleted: 0 };
   }
+}
+
+/** A row that another step brings, or takes away, is in the way; or somebody wrote meanwhile. */
+function isForTheEnd(error: unknown): boolean {
+  if ((sqlstateOf(error) ?? "").startsWith("23")) return true;
+  return error instanceof HoldfastError && (error.code === "rows_conflict" || error.code === "counts_differ");
 }

@@ -40,6 +40,10 @@ export interface UserBeside extends Beside {
   /** Rows that reach another user too; among the rows only where they were asked for. */
   readonly shared: readonly { readonly table: string; readonly rows: number }[];
   readonly notFollowed: readonly NotFollowed[];
+  /** Columns that look like a user's id and are no key: a map can say so. */
+  readonly suspects: OwnershipPlan["suspects"];
+  /** Entries of the map that fit nothing. */
+  readonly unmatched: readonly string[];
   /** Tables of which rows of the user stay out, with the reason. */
   readonly leftOut: readonly { readonly table: string; readonly reason: string }[];
 }
@@ -99,7 +103,8 @@ export async function layUserBeside(deps: BesideDeps, choice: UserChoice, commen
     laid.push({ side, rows, keep, scope: owned(table) });
   }
   const beside = await pairUp(deps, laid, live);
-  return { ...beside, shared, notFollowed: plan.notFollowed, leftOut };
+  const { notFollowed, suspects, unmatched } = plan;
+  return { ...beside, shared, notFollowed, suspects, unmatched, leftOut };
 }
 
 function reasonToLeaveOut(

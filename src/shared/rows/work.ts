@@ -1,6 +1,6 @@
 /** One restore of rows, from its record in the database to its end. */
 import type { Clock } from "../clock.ts";
-import { asHoldfastError, HoldfastError } from "../errors.ts";
+import { asHoldfastError, type ErrorCode, HoldfastError } from "../errors.ts";
 import {
   beginRestore,
   type BegunRestore,
@@ -45,6 +45,23 @@ export interface TargetIdentity {
   /** Holdfast is installed there, so that restores are recorded. */
   readonly installed: boolean;
 }
+
+const askedInVain: ReadonlySet<ErrorCode> = new Set([
+  "usage",
+  "setting_missing",
+  "payload_invalid",
+  "table_not_found",
+  "row_not_found",
+  "rows_ambiguous",
+  "user_not_found",
+  "rows_conflict",
+  "value_unfit",
+  "triggers_would_fire",
+  "ownership_unclear",
+  "definitions_stuck",
+  "confirmation_wrong",
+  "confirmation_missing",
+]);
 
 export interface WorkRequest extends Pick<RestoreRequest, "scope" | "mode" | "sourceBackup" | "pointAt" | "userId"> {
   /** SHA-256 of what was asked for: one that was broken off while it applied is gone on with by the same request. */
@@ -168,7 +185,12 @@ export class RowsWork {
         },
       });
       this.#deps.log.step("rows.shrunk", {});
-      const result = await putBack(this.connection, pairs, beside.keys, options);
+      const result = await putBack(this.connection, pairs, beside.keys, options).catch((error: unknown) => {
+        // Whether a COMMIT that was not answered took place, nobody here can tell.
+        this.#changed ||= error instanceof HoldfastError && error.code === "database_unreachable";
+        throw error;
+      });
+      this.#changed = true;
       return {
         ...result,
         inserted: result.inserted + stepped.inserted,
@@ -225,11 +247,19 @@ export class RowsWork {
       ? new HoldfastError("cancelled", "the restore was cancelled", { cause: error })
       : error;
     await this.connection.execute("rollback").catch(() => {});
-    if (this.lease !== null) await failRestore(this.#records, this.lease, asHoldfastError(told)).catch(() => {});
+    if (this.lease !== null) await failRestore(this.#records, this.lease, this.#reason(told)).catch(() => {});
     if (this.#changed) return told;
     if (this.lease !== null) await dropSide(this.#records, this.lease.id).catch(() => false);
     else await this.connection.execute(`drop schema if exists ${this.schema} cascade`).catch(() => {});
     return told;
+  }
+
+  /** What a person asked for in vain is no failure of a restore, and nothing to be alarmed by. */
+  #reason(error: unknown): HoldfastError {
+    const failure = asHoldfastError(error);
+    return this.#changed || !askedInVain.has(failure.code)
+      ? failure
+      : new HoldfastError("cancelled", `${failure.code}: ${failure.message}`, { cause: error });
   }
 
   async close(): Promise<void> {
@@ -300,8 +330,11 @@ function parentsFirst(pairs: readonly Pair[], keys: readonly ForeignKey[]): Pair
   const visit = (pair: Pair, path: ReadonlySet<Pair>) => {
     if (ordered.has(pair) || path.has(pair)) return;
     for (const key of keys) {
-      const parent = key.childOid === pair.fit.live.oid ? byOid.get(key.parentOid) : undefined;
-      if (parent !== undefined) visit(parent, new Set([...path, pair]));
+      if (!key.children.some(({ oid }) => oid === pair.fit.live.oid)) continue;
+      for (const { oid } of key.parents) {
+        const parent = byOid.get(oid);
+        if (parent !== undefined) visit(parent, new Set([...path, pair]));
+      }
     }
     ordered.add(pair);
   };

@@ -55,7 +55,8 @@ export function backupById<T extends { readonly id: string }>(backups: readonly 
   const [only] = fits;
   if (only === undefined) {
     const short = letters.length < leastIdLetters ? `; an id is shortened to ${leastIdLetters} letters at least` : "";
-    throw new HoldfastError("backup_not_found", `the store has no backup ${wanted}${short}`);
+    const what = wanted === "" ? "no backup's id is given" : `the store has no backup ${wanted}${short}`;
+    throw new HoldfastError("backup_not_found", what);
   }
   if (fits.length > 1) {
     const ids = fits.slice(0, 3).map((backup) => backup.id).join(", ");

@@ -23,7 +23,7 @@ const leftOut = new Set([
 ]);
 
 export function isStreamedSchema(schema: string): boolean {
-  return !leftOut.has(schema) && !/^(restore_[0-9a-f]{8}|pg_temp|pg_toast)/.test(schema);
+  return !leftOut.has(schema) && !/^(restore_[0-9a-f]{8}$|pg_temp|pg_toast)/.test(schema);
 }
 
 /** The table whose rows are DDL; it travels although its schema does not. */

@@ -5,12 +5,14 @@ import { superuserAttribute } from "../judge_definition.ts";
 import type { ChangePhase, DefinitionNote, DefinitionPlan, DefinitionStep, InPlaceOptions } from "./change_format.ts";
 import { changePhases } from "./change_format.ts";
 import { effectiveStatements, isGrantsOnly } from "./compared.ts";
+import { extensionNotes, missingExtensions, platformNotes } from "./compared_only.ts";
 import { asideName, asideType } from "./aside_types.ts";
-import { dropStatements, relationName, resetAccess } from "./drop_statement.ts";
+import { dropStatements, relationName } from "./drop_statement.ts";
 import { type Changes, findChanges, parentOf } from "./find_changes.ts";
 import { locksOf } from "./locks.ts";
 import { loosenPolicy, replacePolicy } from "./policy_changes.ts";
 import { privilegeChanges } from "./privilege_changes.ts";
+import { resetAccess } from "./reset_access.ts";
 import { planRenames, type Rename } from "./renames.ts";
 import type { TableStatement } from "./table_changes.ts";
 
@@ -32,54 +34,6 @@ export function planDefinitionChanges(
     [...extensionNotes(was, is), ...platformNotes(was, is)],
     missingExtensions(was, is),
   ).plan(renamed.renames);
-}
-
-/** A line a service, since a newer version of one differs in many places. */
-function platformNotes(was: SchemaCapture, is: SchemaCapture): DefinitionNote[] {
-  const present = new Map(is.definitions.map((one) => [one.identity, one]));
-  const byService = new Map<string, string[]>();
-  for (const one of was.definitions) {
-    const other = present.get(one.identity);
-    // Settings and logins of its roles change with every deployment, maintenance mode among them.
-    if (one.platform === null || ["login", "settings", "membership", "role"].includes(one.kind)) continue;
-    if (other !== undefined && other.statements.join(";\n") === one.statements.join(";\n")) continue;
-    byService.set(one.platform, [...byService.get(one.platform) ?? [], one.identity]);
-  }
-  return [...byService].map(([service, identities]) => ({
-    identity: `platform ${service}`,
-    kind: "platform",
-    action: "keep",
-    reason: `${identities.slice(0, 3).join(", ")}${
-      identities.length > 3 ? ` and ${identities.length - 3} more` : ""
-    } of the platform differ; what it owns is compared only`,
-  }));
-}
-
-function missingExtensions(was: SchemaCapture, is: SchemaCapture): ReadonlySet<string> {
-  const present = new Set(is.extensions.map((one) => one.name));
-  return new Set(
-    was.extensions.filter((one) => !present.has(one.name)).map((one) => `extension ${quoteIdent(one.name)}`),
-  );
-}
-
-function extensionNotes(was: SchemaCapture, is: SchemaCapture): DefinitionNote[] {
-  const present = new Map(is.extensions.map((one) => [one.name, one]));
-  const former = new Set(was.extensions.map((one) => one.name));
-  const note = (name: string, reason: string): DefinitionNote => ({
-    identity: `extension ${quoteIdent(name)}`,
-    kind: "extension",
-    action: "keep",
-    reason: `${reason}; extensions are compared only`,
-  });
-  return [
-    ...was.extensions.flatMap((one) => {
-      const other = present.get(one.name);
-      if (other === undefined) return [note(one.name, "it is not there")];
-      if (other.version !== one.version) return [note(one.name, `it was version ${one.version}, is ${other.version}`)];
-      return other.schema === one.schema ? [] : [note(one.name, `it was in schema ${one.schema}`)];
-    }),
-    ...is.extensions.filter((one) => !former.has(one.name)).map((one) => note(one.name, "it came after the backup")),
-  ];
 }
 
 type Draft =

@@ -1,0 +1,178 @@
+-- The day after a full restore in place: failures are counted each hour, beside those of the day before it. Counts stand
+-- here, and no text of a failure. Lock order: the row of one watch → alerts and audit.
+
+create table backup.restore_watches (
+  restore_id uuid primary key references backup.restores (id) on delete cascade,
+  begun_at timestamptz not null,
+  until timestamptz not null,
+  -- failures up to here are in `since`
+  counted_at timestamptz not null,
+  -- {runs, jobs, answers}: of the day before; a kind that cannot be read is missing
+  before jsonb not null,
+  since jsonb not null default '{}',
+  -- kinds that are clearly worse: more than twice as many, and at least five
+  worse text[] not null default '{}',
+  status text not null default 'watching',
+  constraint status_is_known check (status in ('watching', 'calm', 'worse')),
+  constraint counts_are_objects check (jsonb_typeof(before) = 'object' and jsonb_typeof(since) = 'object'),
+  constraint counted_at_is_within_the_watch check (counted_at between begun_at and until),
+  constraint ended_watch_has_counted_to_its_end check (status = 'watching' or counted_at = until),
+  constraint ended_watch_says_what_is_worse check (status = 'watching' or (status = 'worse') = (worse <> '{}'))
+);
+comment on table backup.restore_watches is
+  'Failures in the day after a full restore in place, beside those of the day before it.';
+alter table backup.restore_watches enable row level security;
+revoke all on table backup.restore_watches from public;
+
+create function backup.may_read(schema_name text, table_name text) returns boolean
+language sql
+stable
+set search_path = ''
+as $$
+  select coalesce((
+    select pg_catalog.has_schema_privilege(n.oid, 'usage') and pg_catalog.has_table_privilege(c.oid, 'select')
+    from pg_catalog.pg_class as c
+    join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+    where n.nspname = schema_name and c.relname = table_name
+  ), false)
+$$;
+revoke all on function backup.may_read(text, text) from public;
+
+-- Failures from one moment to another, by kind: `runs` of ours; `jobs` of pg_cron, ours and the user's; `answers` of pg_net
+-- that were 4xx or 5xx, timed out or never came. A kind whose table is not there, or may not be read, is missing.
+create function backup.failures_between(from_moment timestamptz, to_moment timestamptz) returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  found bigint;
+  counts jsonb;
+begin
+  select count(*) into found
+  from backup.runs as r
+  where r.status = 'failed' and r.finished_at >= from_moment and r.finished_at < to_moment;
+  counts := pg_catalog.jsonb_build_object('runs', found);
+  if backup.may_read('cron', 'job_run_details') then
+    select count(*) into found
+    from cron.job_run_details as d
+    where d.status = 'failed'
+      and coalesce(d.end_time, d.start_time) >= from_moment and coalesce(d.end_time, d.start_time) < to_moment;
+    counts := counts || pg_catalog.jsonb_build_object('jobs', found);
+  end if;
+  if backup.may_read('net', '_http_response') then
+    select count(*) into found
+    from net._http_response as a
+    where a.created >= from_moment and a.created < to_moment
+      and (a.timed_out or a.status_code is null or a.status_code >= 400);
+    counts := counts || pg_catalog.jsonb_build_object('answers', found);
+  end if;
+  return counts;
+end
+$$;
+revoke all on function backup.failures_between(timestamptz, timestamptz) from public;
+
+-- Of the 24 hours before the moment. pg_net keeps answers for some hours only (pg_net.ttl, 6 hours unless set): those that
+-- are left are taken for the whole day; none are known when they are all gone.
+create function backup.failures_before(moment timestamptz) returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  kept interval := coalesce(nullif(pg_catalog.current_setting('pg_net.ttl', true), '')::interval, interval '6 hours');
+  known interval := least(interval '24 hours', moment - (backup.clock_now() - kept));
+  counts jsonb := backup.failures_between(moment - interval '24 hours', moment);
+  answers numeric;
+begin
+  if known <= interval '0' then
+    return counts - 'answers';
+  elsif counts ? 'answers' then
+    answers := (backup.failures_between(moment - known, moment) ->> 'answers')::numeric
+      * 86400 / extract(epoch from known);
+    counts := counts || pg_catalog.jsonb_build_object('answers', pg_catalog.round(answers));
+  end if;
+  return counts;
+end
+$$;
+revoke all on function backup.failures_before(timestamptz) from public;
+
+-- Each minute: begins a watch for every full restore in place that went well here within the last day, counts each hour,
+-- and closes the watch after 24 hours: its result is in the audit. An alert as soon as a kind is clearly worse; it goes once
+-- the day is over and somebody has acknowledged it. Returns how many watches were counted.
+create function backup.watch_recoveries() returns integer
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  moment timestamptz := backup.clock_now();
+  watch backup.restore_watches;
+  -- what happened a moment ago may not be written down yet
+  up_to timestamptz;
+  counted integer := 0;
+begin
+  insert into backup.restore_watches (restore_id, begun_at, until, counted_at, before)
+  select r.id, r.finished_at, r.finished_at + interval '24 hours', r.finished_at, backup.failures_before(r.started_at)
+  from backup.restores as r
+  where r.scope in ('full', 'point') and r.mode <> 'beside' and r.status = 'succeeded' and r.target_is_here
+    and r.finished_at > moment - interval '24 hours'
+  on conflict (restore_id) do nothing;
+  for watch in
+    select w.*
+    from backup.restore_watches as w
+    where w.status = 'watching' and w.counted_at <= moment - interval '65 minutes'
+      or w.status = 'watching' and w.until <= moment - interval '5 minutes'
+    order by w.begun_at
+    for no key update skip locked
+  loop
+    up_to := least(watch.until, moment - interval '5 minutes');
+    update backup.restore_watches as w
+    set counted_at = up_to,
+      since = (
+        select pg_catalog.jsonb_object_agg(n.key, n.value::bigint + coalesce((w.since ->> n.key)::bigint, 0))
+        from pg_catalog.jsonb_each_text(backup.failures_between(w.counted_at, up_to)) as n
+      )
+    where w.restore_id = watch.restore_id
+    returning w.* into watch;
+    update backup.restore_watches as w
+    set worse = array(
+        select n.key from pg_catalog.jsonb_each_text(w.since) as n
+        where n.value::bigint >= 5 and n.value::bigint > 2 * (w.before ->> n.key)::bigint
+        order by n.key
+      )
+    where w.restore_id = watch.restore_id
+    returning w.* into watch;
+    if watch.worse <> '{}' then
+      perform backup.raise_alert(
+        'restore_worse', 'restore:' || watch.restore_id,
+        'more failures since the restore in place than in the day before it: ' || (
+          select pg_catalog.string_agg(
+            pg_catalog.format('%s %s, not %s', kind, watch.since ->> kind, watch.before ->> kind), '; ' order by kind
+          )
+          from pg_catalog.unnest(watch.worse) as w (kind)
+        )
+      );
+    end if;
+    if up_to = watch.until then
+      update backup.restore_watches as w
+      set status = case when w.worse = '{}' then 'calm' else 'worse' end
+      where w.restore_id = watch.restore_id;
+      perform backup.audit(
+        'restore.watched', 'restore:' || watch.restore_id,
+        pg_catalog.jsonb_build_object('before', watch.before, 'since', watch.since, 'worse', watch.worse)
+      );
+    end if;
+    counted := counted + 1;
+  end loop;
+  perform backup.resolve_alert(a.kind, a.subject)
+  from backup.alerts as a
+  where a.kind = 'restore_worse' and a.status = 'acknowledged'
+    and not exists (
+      select from backup.restore_watches as w
+      where a.subject = 'restore:' || w.restore_id and w.status = 'watching'
+    );
+  return counted;
+end
+$$;
+revoke all on function backup.watch_recoveries() from public;
