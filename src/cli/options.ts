@@ -162,6 +162,19 @@ export const options = {
   "fire-triggers": { type: "boolean", help: "go on although triggers that always fire would run for every row" },
   "drop-extra": { type: "boolean", help: "also drop tables and other objects that came after the backup" },
   "without-maintenance": { type: "boolean", help: "do not close the project to writes meanwhile" },
+  "critical": {
+    type: "string",
+    value: "schema.table",
+    multiple: true,
+    help: "count the rows of these tables after the restore; without it of all",
+  },
+  "check-user": {
+    type: "string",
+    value: "e-mail",
+    help: "sign this user in afterwards, who has to see a row of their own; the password is in BACKUP_CHECK_PASSWORD",
+  },
+  "check-table": { type: "string", value: "schema.table", help: "the table from which the check user reads" },
+  "smoke": { type: "string", value: "file", help: "queries of yours (SQL) that have to go through afterwards" },
   "skip-safety-backup": {
     type: "string",
     value: "database",

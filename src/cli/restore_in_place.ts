@@ -4,6 +4,7 @@ import { HoldfastError } from "../shared/errors.ts";
 import { loadZstd } from "../shared/format/zstd.ts";
 import { enterMaintenance } from "../shared/maintenance/switch_on.ts";
 import { leaveMaintenance } from "../shared/maintenance/switch_off.ts";
+import { type CheckResult, runChecks } from "../shared/restore/in_place/checks.ts";
 import type { DefinitionPlan } from "../shared/restore/in_place/change_format.ts";
 import {
   planNow,
@@ -22,6 +23,7 @@ import type { PastRows } from "../shared/rows/past.ts";
 import type { RowsPlan } from "../shared/rows/plan_rows.ts";
 import type { PutBackResult } from "../shared/rows/put_back.ts";
 import { RowsWork } from "../shared/rows/work.ts";
+import { quoteQualified } from "../shared/schema/quote.ts";
 import { applySettings } from "../shared/schema/apply_settings.ts";
 import type { Database } from "../shared/postgres/connection.ts";
 import { openBackup, type OpenedBackup, type ReadDeps } from "../shared/verify/find_backup.ts";
@@ -31,8 +33,10 @@ import { keyRing, sourceDatabase, targetDatabase } from "./open.ts";
 import { openStore } from "./open_store.ts";
 import type { Outcome } from "./output.ts";
 import { amount, duration } from "./progress.ts";
-import { modeOf, newestOfNoRestore, recordOf, safetyOf } from "./restore_rows.ts";
+import { modeOf, newestOfNoRestore, recordOf, refuseForeseen, safetyOf } from "./restore_rows.ts";
 import { planLines } from "./rows_shown.ts";
+import { readSettingFile } from "./settings.ts";
+import { parseTableNames, tableOf } from "./table_names.ts";
 
 /** A table that somebody writes to is waited for so long. */
 const lockMs = 30_000;
@@ -148,7 +152,19 @@ class InPlace {
         };
       }
     }
+    this.#refuseForeseen(plan, was);
     return await this.#carryOut(settling, deps, beside, startMs);
+  }
+
+  /** Before the project is closed. Of a `replace`, what its definitions will settle is no obstacle. */
+  #refuseForeseen(plan: RowsPlan, was: SettleContext["was"]): void {
+    const known = new Set(was.tables.map(({ schema, name }) => quoteQualified(schema, name)));
+    const isOpen = (other: string | null) => this.#mode !== "replace" || (other !== null && !known.has(other));
+    const conflicts = plan.tables.map((table) => ({
+      ...table,
+      conflicts: table.conflicts.filter(({ what, other }) => isOpen(what === "still referred to" ? other : null)),
+    }));
+    refuseForeseen({ ...plan, tables: conflicts }, this.#context.settings.has("fire-triggers"));
   }
 
   async #carryOut(
@@ -190,6 +206,8 @@ class InPlace {
       );
     }
     const differences = await this.#differences(settling, result, beside);
+    const checks = await this.#checks(settling);
+    const failed = checks.filter(({ ok }) => ok === false);
     await work.finish(recordOf(beside, result), (clock.monotonicMs() - startMs) / 1000);
     if (fenced) {
       const opened = await leaveMaintenance(await maintenanceDeps(this.#context));
@@ -199,10 +217,10 @@ class InPlace {
     const seconds = clock.monotonicMs() - startMs;
     const steps = (before?.steps ?? 0) + (after?.steps ?? 0);
     return {
-      exit: differences.length === 0 ? 0 : 3,
+      exit: differences.length + failed.length === 0 ? 0 : 3,
       document: {
         id: this.#source.backupId,
-        ok: differences.length === 0,
+        ok: differences.length + failed.length === 0,
         inserted: result.inserted,
         updated: result.updated,
         deleted: result.deleted,
@@ -211,6 +229,7 @@ class InPlace {
         mode: this.#mode,
         definitions: { steps, kept },
         differences,
+        checks,
         views,
         safetyRun,
         sideSchema: work.schema,
@@ -222,10 +241,40 @@ class InPlace {
         `${result.inserted} rows inserted, ${result.updated} put back, ${result.deleted} deleted.`,
         ...kept.map((note) => `  kept: ${note.identity}: ${note.reason}`),
         ...differences.slice(0, mostListed).map((one) => `  differs: ${one}`),
+        ...checks.map(({ check, ok, detail }) => `  ${ok === false ? "FAILED " : ""}${check}: ${detail}`),
         ...(safetyRun === null ? [] : [`The safety backup from before is ${safetyRun}.`]),
         "Take a full backup now: the change stream begins anew.",
       ],
     };
+  }
+
+  /** As people would try it; the project is opened whatever comes of it, since closed it serves nobody. */
+  async #checks(settling: SettleContext): Promise<CheckResult[]> {
+    const { settings, clock, log, signal } = this.#context;
+    const email = settings.get("check-user");
+    const smoke = settings.get("smoke");
+    const table = settings.get("check-table");
+    const critical = parseTableNames(settings.get("critical"), "critical").map(tableOf);
+    const password = settings.variable("BACKUP_CHECK_PASSWORD");
+    if (email !== undefined && password === undefined) {
+      throw new HoldfastError("setting_missing", "--check-user is set and BACKUP_CHECK_PASSWORD is not");
+    }
+    return await runChecks({
+      database: this.#target,
+      project: (await maintenanceDeps(this.#context)).project,
+      clock,
+      log,
+      signal,
+    }, {
+      manifest: this.#backup.manifest,
+      was: settling.was,
+      leaveOutSchemas: settling.leaveOutSchemas,
+      mode: this.#mode,
+      critical: critical.length === 0 ? null : critical,
+      user: email === undefined || password === undefined ? null : { email, password },
+      table: table === undefined ? null : tableOf(table),
+      smoke: smoke === undefined ? null : await readSettingFile(smoke, "smoke"),
+    });
   }
 
   /** What is not as the backup has it, beyond what the plan keeps. */

@@ -340,7 +340,7 @@ export function modeOf(text: string | undefined): RestoreMode | null {
 }
 
 /** What is known to fail is told before a safety backup is taken for it. */
-function refuseForeseen(plan: RowsPlan, fireTriggers: boolean): void {
+export function refuseForeseen(plan: RowsPlan, fireTriggers: boolean): void {
   const conflicts = plan.tables.flatMap((table) =>
     table.conflicts.map((one) =>
       `${table.table}: ${one.rows} rows, ${one.what} (${one.name}${one.other === null ? "" : `, ${one.other}`})`

@@ -1,5 +1,6 @@
 /** Names of tables as people type them, made into the form that the change stream knows them by. */
 import { HoldfastError } from "../shared/errors.ts";
+import type { TableName } from "../shared/restore/project_rows.ts";
 import { quoteQualified, splitQualified, unquoteIdent } from "../shared/schema/quote.ts";
 import type { OptionName } from "./options.ts";
 
@@ -25,4 +26,16 @@ export function parseTableNames(text: string | undefined, option: OptionName): s
 
 function folded(name: string): string {
   return name.startsWith('"') ? unquoteIdent(name) : name.toLowerCase();
+}
+
+/** Errors: `usage` for a name without a schema, since no search path is guessed. */
+export function tableOf(text: string): TableName {
+  const parts = splitQualified(text.trim());
+  if (parts === null) {
+    throw new HoldfastError("usage", `${text} is no table with its schema`, {
+      hint: 'Write schema.table, such as public.notes or "App"."Notes".',
+    });
+  }
+  const [schema, name] = parts.map(folded);
+  return { schema: schema ?? "", name: name ?? "" };
 }

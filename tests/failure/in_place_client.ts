@@ -32,8 +32,12 @@ export interface WritingClient {
 /** Between two rounds of all ways; each way is tried some ten times a second. */
 const pauseMs = 50;
 
-/** `user` is signed in and owns what it writes; `service` uploads, and touches the rows of `entries` that were there. */
-export function startWriting(user: SupabaseClient, service: SupabaseClient): WritingClient {
+/** `user` is signed in and owns what it writes; `visitor` is nobody, and signs up; `service` uploads, and touches the rows of `entries` that were there. */
+export function startWriting(
+  user: SupabaseClient,
+  visitor: SupabaseClient,
+  service: SupabaseClient,
+): WritingClient {
   const attempts: Attempt[] = [];
   let over = false;
   let round = 0;
@@ -76,7 +80,7 @@ export function startWriting(user: SupabaseClient, service: SupabaseClient): Wri
   const people = goOn(() =>
     attempt(
       "new account",
-      () => service.auth.admin.createUser({ email: `${crypto.randomUUID()}@journal.example`, email_confirm: true }),
+      () => visitor.auth.signUp({ email: `${crypto.randomUUID()}@journal.example`, password: crypto.randomUUID() }),
     )
   );
   return {

@@ -15,6 +15,7 @@ import { startWriting, ways, type WritingClient } from "./in_place_client.ts";
 let settings: Record<string, string> = {};
 let service: SupabaseClient;
 let anna: SupabaseClient;
+let visitor: SupabaseClient;
 let backup = "";
 let kept: Record<string, string> = {};
 
@@ -23,6 +24,7 @@ const project = useProject({}, async ({ stack: { gateway, cluster, keys, workerS
   const account = { email: "anna@journal.example", password: "a good password" };
   await service.auth.admin.createUser({ ...account, email_confirm: true });
   anna = createClient(gateway.url, gateway.anonKey, noSession);
+  visitor = createClient(gateway.url, gateway.anonKey, noSession);
   const { error } = await anna.auth.signInWithPassword(account);
   if (error !== null) throw error;
   await query(
@@ -169,7 +171,7 @@ describe("a full restore in place while an app keeps writing", () => {
   it(
     "lets no write in, ends with exactly the backup's rows, and takes every write again",
     async () => {
-      const client = startWriting(anna, service);
+      const client = startWriting(anna, visitor, service);
       try {
         await writtenSince(client, 0);
         await harm();
@@ -205,7 +207,7 @@ describe("a full restore in place while an app keeps writing", () => {
 
 describe("a full restore in place that is killed", () => {
   it("stays closed to writes; the same command again ends well", async () => {
-    const client = startWriting(anna, service);
+    const client = startWriting(anna, visitor, service);
     try {
       await writtenSince(client, 0);
       await harm();

@@ -15,6 +15,7 @@ const folder = mkdtempSync(join(tmpdir(), "holdfast-in-place-"));
 let settings: Record<string, string> = {};
 let app: SampleApp;
 let backup = "";
+let factor = "";
 
 const source = () => cluster().plainUrl("postgres");
 
@@ -63,6 +64,13 @@ beforeAll(async () => {
     `create schema app; create table app.settings (name text primary key, value jsonb); insert into app.settings values ('a', '1'), ('b', 'null');
      create function app.answer() returns int language sql as 'select 42'; grant execute on function app.answer() to authenticated`,
   );
+  // Somebody with a second factor and a session, who keeps both.
+  factor = app.people[2]?.id ?? "";
+  await query(
+    source(),
+    `insert into auth.mfa_factors (id, user_id, factor_type, status, created_at, updated_at) values (gen_random_uuid(), '${factor}', 'totp', 'verified', now(), now());
+     insert into auth.sessions (id, user_id) values (gen_random_uuid(), '${factor}')`,
+  );
   await ok(["incremental"]);
   backup = String((await ok(["create"]))["id"]);
 }, clusterMs + 60_000);
@@ -86,6 +94,11 @@ describe("restore-full --apply replace", () => {
        alter table public.profiles add extra text default 'x'; alter table public.tags drop column colour;
        alter table app.settings rename to options; create or replace function app.answer() returns int language sql as 'select 41';
        revoke execute on function app.answer() from authenticated; grant all on app.options to anon;
+       insert into auth.users (id, email) values ('99999999-9999-4999-8999-999999999999', 'new@journal.example');
+       insert into auth.sessions (id, user_id) values (gen_random_uuid(), '99999999-9999-4999-8999-999999999999');
+       insert into auth.mfa_factors (id, user_id, factor_type, status, created_at, updated_at)
+         values (gen_random_uuid(), '99999999-9999-4999-8999-999999999999', 'totp', 'verified', now(), now()),
+           (gen_random_uuid(), '${factor}', 'phone', 'verified', now(), now());
        create index later on public.tags (name); update public.events set kind = 'lost' where id % 3 = 0`,
     );
     expect(dumped()).not.toBe(definitions);
@@ -108,6 +121,11 @@ describe("restore-full --apply replace", () => {
     expect(await allRows()).toEqual(rows);
     expect(await query(source(), "select count(*)::int as n from backup.chains where ended_at is null")).toEqual([{
       n: 0,
+    }]);
+    // Who came later goes with all that hung on the account; who was there keeps sessions and second factors of today.
+    expect(await query(source(), "select user_id from auth.sessions")).toEqual([{ user_id: factor }]);
+    expect(await query(source(), "select user_id from auth.mfa_factors")).toEqual([{ user_id: factor }, {
+      user_id: factor,
     }]);
     // The project is open again.
     const status = await ok(["maintenance", "status"]);

@@ -9,7 +9,7 @@ import type { Context } from "../context.ts";
 import { whereSeparator } from "../options.ts";
 import type { Outcome } from "../output.ts";
 import { restoreRows } from "../restore_rows.ts";
-import { tableOf } from "./restore_table.ts";
+import { tableOf } from "../table_names.ts";
 
 /** Rows whose keys are listed, or that are printed as INSERTs, at most. */
 const mostListed = 20;

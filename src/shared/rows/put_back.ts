@@ -131,8 +131,9 @@ export async function applyPart(
     }
     counts.set(pair, wanted);
   }
-  // All that goes first: a value that one row gives up can be one that another gets back.
-  for (const [pair, wanted] of counts) {
+  // All that goes first, since a value that one row gives up can be one that another gets back; children before parents,
+  // by which it may be known whose they are.
+  for (const [pair, wanted] of [...counts].reverse()) {
     const [gone] = await connection.query(takeOutStatement(pair, part));
     if (Number(gone?.["n"]) !== wanted.updated + wanted.deleted) throw differ(pair);
   }
