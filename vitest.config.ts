@@ -1,8 +1,8 @@
 import { defineConfig } from "vitest/config";
 
 /**
- * One project a folder of `tests/`. The pure ones share two threads; those that start servers run after them, one file of
- * a folder at a time, in a process of their own.
+ * One project a folder of `tests/`. The pure ones share two threads; those that start servers run one file at a time,
+ * in a process of their own, after the pure ones. `npm test` runs `integration` beside the others (tests/run.mjs).
  */
 const pure = (name: string) => ({
   test: {
@@ -36,9 +36,8 @@ export default defineConfig({
       servers("contract", 1),
       servers("sql", 2),
       servers("integration", 3),
-      // Beside the one before: each waits for servers of its own most of the time.
-      servers("failure", 3),
-      servers("compat", 4),
+      servers("failure", 4),
+      servers("compat", 5),
     ],
   },
 });

@@ -21,9 +21,10 @@ import { fullBackup, type Table } from "./full_backup.ts";
 import { functions } from "./functions.ts";
 import { Report } from "./report.ts";
 import { restore } from "./restore.ts";
+import { person, rows } from "./rows.ts";
 import { stream } from "./stream.ts";
 
-const questions = ["full", "restore", "functions", "again", "stream"] as const;
+const questions = ["full", "restore", "rows", "functions", "again", "stream"] as const;
 
 const { values } = parseArgs({
   options: {
@@ -37,7 +38,7 @@ const { values } = parseArgs({
 });
 if (values.help) {
   console.log(
-    "npm run bench -- [--target-mb 1100] [--rounds 3] [--only full,restore,functions,again,stream] [--json FILE] [--readme]",
+    "npm run bench -- [--target-mb 1100] [--rounds 3] [--only full,restore,rows,functions,again,stream] [--json FILE] [--readme]",
   );
   process.exit(0);
 }
@@ -59,6 +60,8 @@ const say = (line: string) => console.error(line);
 const report = new Report(say);
 /** Of the change stream: asked by itself, and with a place of its own in the README. */
 const streamReport = new Report(say);
+/** Of restores of rows; likewise. */
+const rowsReport = new Report(say);
 const stack = await startStack({
   durable: false,
   stream: false,
@@ -99,11 +102,20 @@ try {
 
   const setting = { cluster, role: "postgres", keys: stack.keys };
   const execute = async (sql: string) => void await psql(cluster, "postgres", ["-c", sql]);
-  if (asked.has("full") || asked.has("restore")) {
+  if (asked.has("full") || asked.has("restore") || asked.has("rows")) {
+    if (asked.has("rows")) {
+      await execute(`insert into auth.users (id, email) values (${person}, 'bench@journal.example')`);
+    }
     const kept = await fullBackup(setting, tables, rounds, report);
     try {
       const onTarget = async (sql: string) => void await psql(target, target.superuser, ["-c", sql]);
       if (asked.has("restore")) await restore(setting, target, kept, rounds, report, onTarget);
+      if (asked.has("rows")) {
+        const answered = (sql: string) => psql(cluster, "postgres", ["-c", sql]);
+        const onTheirs = async (sql: string, database = "postgres") =>
+          void await psql(target, target.superuser, ["-d", database, "-c", sql]);
+        await rows(setting, target, kept, rounds, rowsReport, answered, onTheirs);
+      }
     } finally {
       kept.remove();
     }
@@ -120,6 +132,7 @@ const machine = `${cpus().length} cores (${cpus()[0]?.model ?? "unknown"}), ${(t
 const day = new Date().toISOString().slice(0, 10);
 const sections = [
   { marker: "bench", report, how: `medians of ${rounds}; a database of about ${targetMb} MB` },
+  { marker: "bench-rows", report: rowsReport, how: `medians of ${rounds}; a database of about ${targetMb} MB` },
   { marker: "bench-stream", report: streamReport, how: `incrementals of a database of about ${targetMb} MB` },
 ].filter((section) => section.report.findings.length > 0);
 for (const { marker, report: own, how } of sections) {
@@ -136,8 +149,8 @@ if (values.json !== undefined) {
     rounds,
     targetMb,
     at: new Date().toISOString(),
-    findings: [...report.findings, ...streamReport.findings],
-    runs: { ...report.runs, ...streamReport.runs },
+    findings: [...report.findings, ...rowsReport.findings, ...streamReport.findings],
+    runs: { ...report.runs, ...rowsReport.runs, ...streamReport.runs },
   };
   writeFileSync(values.json, `${JSON.stringify(document, null, 2)}\n`);
 }

@@ -1,71 +1,86 @@
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import type { Cluster } from "../src/local/postgres.ts";
-import { denoPath } from "../src/local/setup.mjs";
 import { type Command, measure } from "./measure.ts";
-import type { Setting } from "./programs.ts";
+import { ours, type Setting, temporaryFolder } from "./programs.ts";
 import type { Report } from "./report.ts";
 
-/** Of `bench.journal`, some 60 % of the database. */
-const largest = { schema: "bench", name: "journal" };
+/** Some 58 % of the database, and a table of large values. */
+const largest = "bench.journal";
+const medium = "attachments";
+/** One of the 5,000 people whose entries are in the journal; to be in auth.users before the backup. */
+export const person = "md5('user1')::uuid";
 
 /**
- * How long does it take to get one record, all records of one person, and every row of the largest table out of a full
- * backup? Reading alone, each in a process of its own; beside it `pg_restore -t` of the same table into an empty database.
+ * How long does it take to bring back one record of the largest table, a person, and a table beside the live one? By CLI, from
+ * the start of the process to its end, without the safety backup; beside it `pg_restore -t` into an empty database.
  */
-export async function rowsOut(
+export async function rows(
   setting: Setting,
   target: Cluster,
   from: { readonly dump: string; readonly store: string },
-  some: { readonly id: string; readonly user: string },
   rounds: number,
   report: Report,
-  execute: (sql: string, database?: string) => Promise<void>,
+  execute: (sql: string) => Promise<string>,
+  onTarget: (sql: string, database?: string) => Promise<void>,
 ): Promise<void> {
-  let tableBytes = 0;
-  const read = async (name: string, leastRows: number, ...condition: string[]) => {
-    const { schema, name: table } = largest;
-    const run = await measure(reader(setting, [from.store, schema, table, ...condition]));
-    const found = JSON.parse(run.stdout) as { rows: number; tableBytes: number };
-    if (found.rows < leastRows) throw new Error(`${name}: ${found.rows} rows were found`);
-    tableBytes = found.tableBytes;
+  const folder = temporaryFolder("rows");
+  const map = join(folder.path, "map.json");
+  writeFileSync(map, JSON.stringify({ version: 1, users: [{ table: largest, column: "user_id" }] }));
+  const apply = ["--apply", "missing", "--yes", "--skip-safety-backup", "postgres"];
+  const restore = async (name: string, args: readonly string[], least: number) => {
+    const run = await measure(ours(setting, args, from.store));
+    const found = JSON.parse(run.stdout) as { inserted: number; restore: string; tables?: { rows: number }[] };
+    const came = found.inserted + (found.tables ?? []).reduce((sum, table) => sum + table.rows, 0);
+    if (came < least) throw new Error(`${name}: ${came} rows came back`);
     report.run(name, run.wallMs, run.peakBytes);
+    await execute(`select backup.drop_side('${found.restore}')`);
   };
-  for (let round = 0; round < rounds; round++) {
-    await execute("create database theirs");
-    // With -t the schema of a table is not made.
-    await execute(`create schema ${largest.schema}`, "theirs");
-    const theirs = await measure(restoreTable(target, from.dump));
-    report.run("pg_restore -t journal", theirs.wallMs, theirs.peakBytes);
-    await execute("drop database theirs with (force)");
-    await read("one record out of it", 1, "id", some.id);
-    await read("one person's records out of it", 2, "user_id", some.user);
-    await read("every row of it", 3);
-  }
-  report.find("the largest table (COPY text)", tableBytes / 1e6, "MB");
-  report.find("pg_restore -t of it", report.seconds("pg_restore -t journal"), "s");
-  // The goal is for a table of 1 GB.
-  const record = report.seconds("one record out of it");
-  report.find("one record read out of a backup of it", record, "s", 15 * Math.max(1, tableBytes / 1e9));
-  report.find("one person's records read out of it", report.seconds("one person's records out of it"), "s");
-  report.find("every row of it read", report.seconds("every row of it"), "s");
-  const peak = Math.max(...(report.runs["one record out of it"]?.peakBytes ?? []));
-  report.find("peak memory of reading one record", peak / 1e6, "MB");
-}
+  try {
+    const user = (await execute(`select ${person}`)).trim();
+    for (let round = 0; round < rounds; round++) {
+      await onTarget("create database theirs");
+      await onTarget("create schema bench", "theirs");
+      const theirs = await measure(restoreTable(target, from.dump));
+      report.run("pg_restore -t attachments", theirs.wallMs, theirs.peakBytes);
+      await onTarget("drop database theirs with (force)");
 
-function reader(setting: Setting, args: readonly string[]): Command {
-  const file = (name: string) => fileURLToPath(new URL(name, import.meta.url));
-  return {
-    program: denoPath(),
-    args: ["run", "--quiet", "-A", "--config", file("../deno.json"), file("rows_read.ts"), ...args],
-    env: { BACKUP_KEYS: setting.keys },
-  };
+      const id = 1000 + round;
+      await execute(`delete from ${largest} where id = ${id}`);
+      await restore("restore-record", ["restore-record", largest, "latest", "--where", `id=${id}`, ...apply], 1);
+      await execute(`delete from ${largest} where user_id = ${person}`);
+      await restore("restore-user", ["restore-user", user, "latest", "--map", map, ...apply], 2);
+      await restore("restore-table", ["restore-table", `bench.${medium}`, "latest"], 3);
+    }
+  } finally {
+    folder.remove();
+  }
+  const bytes = async (table: string) =>
+    Number(await execute(`select sum(pg_column_size(t.*)) from ${table} as t`)) / 1e6;
+  const [largestMb, mediumMb] = [await bytes(largest), await bytes(`bench.${medium}`)];
+  // The goals are for 1 GB and for 100 MB.
+  report.find(`the largest table, of a record and a person`, largestMb, "MB");
+  report.find(
+    "one record of it, back in place",
+    report.seconds("restore-record"),
+    "s",
+    15 * Math.max(1, largestMb / 1000),
+  );
+  report.find("one person of it, back in place", report.seconds("restore-user"), "s", 60);
+  report.find("a table of large values", mediumMb, "MB");
+  report.find(
+    "that table, beside the live one",
+    report.seconds("restore-table"),
+    "s",
+    30 * Math.max(1, mediumMb / 100),
+  );
+  report.find("pg_restore -t of that table", report.seconds("pg_restore -t attachments"), "s");
 }
 
 function restoreTable(cluster: Cluster, dump: string): Command {
   return {
     program: join(cluster.bin, "pg_restore"),
-    args: ["--no-owner", "--no-privileges", "-n", largest.schema, "-t", largest.name, "-d", "theirs", dump],
+    args: ["--no-owner", "--no-privileges", "-n", "bench", "-t", medium, "-d", "theirs", dump],
     env: cluster.environment(cluster.superuser, "theirs"),
   };
 }

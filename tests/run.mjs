@@ -21,17 +21,13 @@ try {
   const packages = await run(denoPath(), ["run", "-A", "src/local/packages.ts"], { cwd: root });
   if (packages !== 0) throw new Error(`src/local/packages.ts ended with ${packages}`);
 
-  const report = join(folder, "report.json");
-  const status = await run(process.execPath, [
-    join(root, "node_modules", "vitest", "vitest.mjs"),
-    "run",
-    "--reporter=default",
-    "--reporter=json",
-    `--outputFile.json=${report}`,
-    ...filters,
-  ], { cwd: root });
+  // Both wait for servers of their own most of the time; each folder stays in a process of its own.
+  const halves = filters.length > 0 ? [[]] : [["integration"], ["unit", "contract", "sql", "failure", "compat"]];
+  const reports = await Promise.all(halves.map((projects, half) => runHalf(projects, half)));
+  const status = Math.max(...reports.map((one) => one.status));
 
-  counts = tally(JSON.parse(readFileSync(report, "utf8")), filters.length > 0 ? [] : testFiles());
+  const testResults = reports.flatMap(({ report }) => JSON.parse(readFileSync(report, "utf8")).testResults);
+  counts = tally({ testResults }, filters.length > 0 ? [] : testFiles());
   for (const file of counts.silent) problems.push(`no test of ${file} ran`);
   if (status !== 0 && counts.failed === 0 && counts.skipped === 0) problems.push(`vitest ended with ${status}`);
 } catch (error) {
@@ -47,6 +43,21 @@ if (counts.skipped > 0) process.stderr.write("tests: a skipped test proves nothi
 const failed = Math.max(counts.failed, problems.length > 0 ? 1 : 0);
 process.exitCode = failed > 0 || counts.skipped > 0 || counts.passed === 0 ? 1 : 0;
 process.stdout.write(`${closingLine({ ...counts, failed })}\n`);
+
+/** Runs the projects of vitest.config.ts that are named, all of them where none is. */
+async function runHalf(projects, half) {
+  const report = join(folder, `report-${half}.json`);
+  const status = await run(process.execPath, [
+    join(root, "node_modules", "vitest", "vitest.mjs"),
+    "run",
+    "--reporter=default",
+    "--reporter=json",
+    `--outputFile.json=${report}`,
+    ...projects.flatMap((project) => ["--project", project]),
+    ...filters,
+  ], { cwd: root });
+  return { report, status };
+}
 
 /** Every test file of the tree, relative to the root. */
 function testFiles() {

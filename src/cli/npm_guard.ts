@@ -22,16 +22,53 @@ export function refuseSwallowedFlags(
 ): void {
   const script = environment["npm_lifecycle_event"] ?? "";
   if (!script.startsWith("backup:")) return;
-  const tookLocal = wordsTook(script).includes("--no-global");
-  const swallowed = optionsOf(command).filter((name) =>
-    isSet(environment[variable(name)]) || (name === "local" && tookLocal)
-  );
+  const took = wordsTook(script);
+  const { values, rest } = readShorthands(took);
+  const wasGiven = (name: OptionName) =>
+    values.has(name) || (name === "local" && took.includes("--no-global")) ||
+    // A shorthand sets it as well.
+    (isSet(environment[variable(name)]) &&
+      (values.size === 0 || !inShorthands.has(name) || rest.includes(`--${name}`)));
+  const swallowed = optionsOf(command).filter(wasGiven);
   if (swallowed.length === 0) return;
-  const words = argv.slice(0, commandFacts(command).words.length);
-  const flags = flagsOf(swallowed, argv.slice(words.length), environment);
+  const own = [...argv];
+  for (const value of values.values()) if (own.includes(value)) own.splice(own.indexOf(value), 1);
+  const words = own.slice(0, commandFacts(command).words.length);
+  const given = Object.fromEntries([...values].map(([name, value]) => [variable(name), value]));
+  const flags = flagsOf(swallowed, own.slice(words.length), { ...environment, ...given });
   const line = ["npm", "run", "-s", script, "--", ...words.map(shellWord), ...flags].join(" ");
   const names = swallowed.map((name) => `--${name}`).join(" and ");
   throw new HoldfastError("usage", `npm kept ${names} for itself`, { hint: `Put options behind \`--\`: ${line}` });
+}
+
+/** npm reads these as shorthands of one letter each, written together: `--as 4` reaches us as the word `4`. */
+const shorthands: Readonly<Partial<Record<OptionName, readonly string[]>>> = {
+  "as": ["--all", "--loglevel", "silent"],
+  "apply": ["--all", "--parseable", "--parseable", "--long", "--yes"],
+  "map": ["--message", "--all", "--parseable"],
+  "sql": ["--loglevel", "silent", "--loglevel", "warn", "--long"],
+};
+const inShorthands: ReadonlySet<string> = new Set(["all", "yes", "message"]);
+
+/** Which of those stand in npm's own words, with their values, and the words without them. */
+function readShorthands(
+  took: readonly string[],
+): { readonly values: ReadonlyMap<OptionName, string>; readonly rest: readonly string[] } {
+  const values = new Map<OptionName, string>();
+  const rest: string[] = [];
+  for (let at = 0; at < took.length;) {
+    const found = (Object.entries(shorthands) as [OptionName, readonly string[]][]).find(([name, words]) =>
+      words.every((word, index) => took[at + index] === word) && (!takesValue(name) || isWord(took[at + words.length]))
+    );
+    if (found === undefined) {
+      rest.push(took[at++] ?? "");
+      continue;
+    }
+    const [name, words] = found;
+    at += words.length;
+    values.set(name, takesValue(name) ? took[at++] ?? "" : "true");
+  }
+  return { values, rest };
 }
 
 /** The surplus words that npm makes of a swallowed flag's value get the same advice. */
@@ -72,6 +109,10 @@ function flagsOf(names: readonly OptionName[], surplus: readonly string[], envir
     if (value !== "true") return [`--${name}`, shellWord(value)];
     return [`--${name}`, only === undefined ? `<${optionFacts(name).value ?? "value"}>` : shellWord(only)];
   });
+}
+
+function isWord(text: string | undefined): boolean {
+  return text !== undefined && !text.startsWith("-");
 }
 
 function takesValue(name: OptionName): boolean {

@@ -30,10 +30,11 @@ import { openBackup, type OpenedBackup, type ReadDeps } from "../shared/verify/f
 import type { Context } from "./context.ts";
 import { maintenanceDeps } from "./maintenance_deps.ts";
 import { keyRing, sourceDatabase, targetDatabase } from "./open.ts";
+import { newestOfNoRestore } from "./open_past.ts";
 import { openStore } from "./open_store.ts";
 import type { Outcome } from "./output.ts";
 import { amount, duration } from "./progress.ts";
-import { modeOf, newestOfNoRestore, recordOf, refuseForeseen, safetyOf } from "./restore_rows.ts";
+import { modeOf, recordOf, refuseForeseen, safetyOf } from "./restore_rows.ts";
 import { planLines } from "./rows_shown.ts";
 import { readSettingFile } from "./settings.ts";
 import { parseTableNames, tableOf } from "./table_names.ts";

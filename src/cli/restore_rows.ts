@@ -1,15 +1,10 @@
 /** A table, rows or a person, from a backup or a moment: beside the live ones, then into place. */
-import { parsePoint } from "../shared/changes/plan/point.ts";
-import type { Point } from "../shared/changes/replay/replay.ts";
 import { sha256Hex } from "../shared/crypto/digest.ts";
 import { asHoldfastError, HoldfastError } from "../shared/errors.ts";
-import { quarantineOf } from "../shared/format/manifest.ts";
 import { loadZstd } from "../shared/format/zstd.ts";
-import { openBackupRows } from "../shared/rows/backup_rows.ts";
 import type { Beside, BesideDeps } from "../shared/rows/beside.ts";
 import { listKeys } from "../shared/rows/row_keys.ts";
-import { liveName, type RestoreMode, restoreModes } from "../shared/rows/difference.ts";
-import { openMomentRows } from "../shared/rows/moment_rows.ts";
+import { type RestoreMode, restoreModes } from "../shared/rows/difference.ts";
 import type { PastRows } from "../shared/rows/past.ts";
 import type { RowsPlan } from "../shared/rows/plan_rows.ts";
 import type { PutBackResult } from "../shared/rows/put_back.ts";
@@ -18,18 +13,15 @@ import type { RestoreTable } from "../shared/jobs/restore_row.ts";
 import type { Database } from "../shared/postgres/connection.ts";
 import { quoteQualified } from "../shared/schema/quote.ts";
 import type { TableName } from "../shared/restore/project_rows.ts";
-import { listBackups, openBackup, type OpenedBackup, type ReadDeps } from "../shared/verify/find_backup.ts";
+import type { OpenedBackup, ReadDeps } from "../shared/verify/find_backup.ts";
 import type { Context } from "./context.ts";
-import { endOfIncremental } from "./end_of_incremental.ts";
-import { inDatabase } from "./new_database.ts";
-import { keyRing, sourceDatabase, sourceOptions, targetDatabase, targetOptions } from "./open.ts";
+import { keyRing, sourceDatabase, targetDatabase } from "./open.ts";
+import { openPast } from "./open_past.ts";
 import { openStore } from "./open_store.ts";
 import type { Outcome } from "./output.ts";
 import { duration } from "./progress.ts";
 import { isSkipped, takeSafetyBackup } from "./safety_backup.ts";
-import { zoneMinutes } from "./zone.ts";
-import { openDatabase } from "../shared/postgres/pg_connection.ts";
-import { planLines, rowsDocument, rowsText } from "./rows_shown.ts";
+import { keptLines, planLines, referringLines, rowsDocument, rowsText } from "./rows_shown.ts";
 
 /** What one of the commands brings. */
 export interface RowsScope {
@@ -296,27 +288,6 @@ async function readAfter({ after, work }: Restoring, beside: Beside) {
   }
 }
 
-/** Where the rows are that went, or were put back as they had been. */
-function keptLines(beside: Beside, result: PutBackResult): string[] {
-  return beside.pairs.flatMap((pair) => {
-    const counts = result.tables.find(({ table }) => table === liveName(pair));
-    const kept = (counts?.updated ?? 0) + (counts?.deleted ?? 0);
-    return kept === 0 ? [] : [`${rowsText(kept)} of ${liveName(pair)} as before: ${pair.before}, until it expires.`];
-  });
-}
-
-/** Rows of other tables went with these, perhaps, and do not come back with them. */
-function referringLines(beside: Beside, plan: RowsPlan): string[] {
-  const own = new Set(beside.pairs.map(({ fit }) => fit.live.oid));
-  const inserts = new Set(plan.tables.filter(({ insert }) => insert > 0).map(({ table }) => table));
-  const parents = new Set(beside.pairs.filter((pair) => inserts.has(liveName(pair))).map(({ fit }) => fit.live.oid));
-  const referring = beside.keys.filter(({ childOid, parentOid }) => parents.has(parentOid) && !own.has(childOid))
-    .map(({ child, pairs }) => `${child} (${pairs.map((pair) => pair.child).join(", ")})`);
-  return referring.length === 0
-    ? []
-    : [`  rows that refer to these are no part of this: ${[...new Set(referring)].join(", ")}`];
-}
-
 /** Tables of so few rows are shown with the keys of their rows. */
 const mostKeysShown = 20;
 
@@ -364,79 +335,4 @@ export function recordOf(beside: Beside, result: PutBackResult): RestoreTable[] 
     const { inserted = 0, updated = 0, deleted = 0 } = counts ?? {};
     return { schema: fit.live.schema, name: fit.live.name, inserted, updated, deleted };
   });
-}
-
-interface Past {
-  readonly source: PastRows;
-  /** The full backup that the rows are of, or stand on. */
-  readonly backup: OpenedBackup;
-  readonly isMoment: boolean;
-}
-
-/** Errors: `usage` unless exactly one of an id and --at says which rows; those of opening them. */
-async function openPast(
-  context: Context,
-  read: ReadDeps,
-  wanted: string | undefined,
-  tables: readonly TableName[] | null,
-): Promise<Past> {
-  const at = context.settings.get("at");
-  if ((wanted === undefined) === (at === undefined)) {
-    throw new HoldfastError(
-      "usage",
-      wanted === undefined ? "no backup and no --at is given" : "a backup and --at are given",
-      {
-        hint: "Give a backup's id, or --at with a moment such as 2024-01-09T12:00:00Z.",
-      },
-    );
-  }
-  if (wanted === undefined) return await openMoment(context, read, parsePoint(at ?? "", zoneMinutes), tables);
-  let backup: OpenedBackup;
-  try {
-    backup = wanted === "latest" ? await newestOfNoRestore(context, read) : await openBackup(read, wanted);
-  } catch (error) {
-    const point = await endOfIncremental(context, wanted, error);
-    return await openMoment(context, read, point, tables);
-  }
-  const quarantine = quarantineOf(backup.manifest);
-  if (quarantine !== null) context.note(`warning: this backup was quarantined when it was taken: ${quarantine}`);
-  return { source: await openBackupRows(read, backup.manifest.id), backup, isMoment: false };
-}
-
-/**
- * `latest`, but none that a restore took of the state that it was to replace. Errors: those of `openBackup`;
- * `backup_not_found` where there are only such ones.
- */
-export async function newestOfNoRestore(context: Context, read: ReadDeps): Promise<OpenedBackup> {
-  const listed = await listBackups(read.store);
-  const others = listed.filter(({ tier }) => tier !== "safety");
-  const passed = listed.findIndex(({ tier }) => tier !== "safety");
-  if (passed > 0) {
-    context.note(`notice: latest passes over ${passed} newer backups that restores took before they changed something`);
-  }
-  for (const { id } of others) {
-    const backup = await openBackup(read, id);
-    if (quarantineOf(backup.manifest) === null) return backup;
-    context.note(`notice: latest passes over backup ${id}, which was quarantined`);
-  }
-  throw new HoldfastError("backup_not_found", "the store has no backup that counts as latest", {
-    hint: "`holdfast list` shows what there is; name one by its id.",
-  });
-}
-
-async function openMoment(
-  context: Context,
-  read: ReadDeps,
-  point: Point,
-  tables: readonly TableName[] | null,
-): Promise<Past> {
-  const { clock, log, random, signal, progress } = context;
-  const options = await targetOptions(context) ?? await sourceOptions(context);
-  progress.update({ label: "restoring the moment into a database of its own", done: 0, total: null, unit: "steps" });
-  const source = await openMomentRows({ ...read, clock, log, random }, point, tables, {
-    database: openDatabase(options),
-    inDatabase: (name) => openDatabase(inDatabase(options, name)),
-  }, { signal });
-  progress.clear();
-  return { source, backup: await openBackup(read, source.backupId), isMoment: true };
 }

@@ -1,6 +1,9 @@
 /** What people and documents see of a restore of rows. */
 import type { PastRows } from "../shared/rows/past.ts";
+import type { Beside } from "../shared/rows/beside.ts";
+import { liveName } from "../shared/rows/difference.ts";
 import type { RowsPlan } from "../shared/rows/plan_rows.ts";
+import type { PutBackResult } from "../shared/rows/put_back.ts";
 import type { RowsWork } from "../shared/rows/work.ts";
 import type { Database } from "../shared/postgres/connection.ts";
 import { columns } from "./output.ts";
@@ -82,4 +85,25 @@ export function rowsDocument(
     bytes: plan.bytes,
     ...more,
   };
+}
+
+/** Where the rows are that went, or were put back as they had been. */
+export function keptLines(beside: Beside, result: PutBackResult): string[] {
+  return beside.pairs.flatMap((pair) => {
+    const counts = result.tables.find(({ table }) => table === liveName(pair));
+    const kept = (counts?.updated ?? 0) + (counts?.deleted ?? 0);
+    return kept === 0 ? [] : [`${rowsText(kept)} of ${liveName(pair)} as before: ${pair.before}, until it expires.`];
+  });
+}
+
+/** Rows of other tables went with these, perhaps, and do not come back with them. */
+export function referringLines(beside: Beside, plan: RowsPlan): string[] {
+  const own = new Set(beside.pairs.map(({ fit }) => fit.live.oid));
+  const inserts = new Set(plan.tables.filter(({ insert }) => insert > 0).map(({ table }) => table));
+  const parents = new Set(beside.pairs.filter((pair) => inserts.has(liveName(pair))).map(({ fit }) => fit.live.oid));
+  const referring = beside.keys.filter(({ childOid, parentOid }) => parents.has(parentOid) && !own.has(childOid))
+    .map(({ child, pairs }) => `${child} (${pairs.map((pair) => pair.child).join(", ")})`);
+  return referring.length === 0
+    ? []
+    : [`  rows that refer to these are no part of this: ${[...new Set(referring)].join(", ")}`];
 }

@@ -559,8 +559,9 @@ describe("changes of definitions", () => {
       dumpEntries(cluster(), new URL(from.url).pathname.slice(1)),
       dumpEntries(cluster(), copy.name),
     );
-    // Our own views and publications are in no backup.
-    expect(differing.filter((name) => here(name) && !/^(?:TABLE |VIEW )?backup_|^holdfast_/.test(name))).toEqual([]);
+    // Our own views, functions and publications are in no backup.
+    expect(differing.filter((name) => here(name) && !/^(?:TABLE |VIEW |FUNCTION )?backup_|^holdfast_/.test(name)))
+      .toEqual([]);
   }, 60_000);
 });
 

@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { commandNames } from "../../src/cli/command_table.ts";
+import { type CommandName, commandNames } from "../../src/cli/command_table.ts";
 import { pushMigrations } from "../../src/local/stack.ts";
 import { clusterMs, query, useCluster, withClient } from "../support/cluster.ts";
 import { loadSampleApp, type SampleApp } from "../support/sample_app/load.ts";
@@ -28,17 +28,25 @@ beforeAll(async () => {
   settings = { BACKUP_DB_URL: cluster().url("postgres"), BACKUP_STORE: store, BACKUP_KEYS: keys };
 }, clusterMs);
 
+/** What a command wants behind its name, besides settings. */
+const usualWords: Readonly<Partial<Record<CommandName, readonly string[]>>> = {
+  "verify": ["latest"],
+  "restore": ["latest", "--scope", "full"],
+  "restore-full": ["latest"],
+  "restore-table": ["public.t", "latest"],
+  "restore-record": ["public.t", "latest", "--where", "id=1"],
+  "restore-user": ["00000000-0000-0000-0000-000000000000", "latest"],
+  "restore-point": ["latest"],
+  "accept": ["latest"],
+  "release": ["all"],
+  "maintenance": ["off"],
+};
+
 describe("the CLI before anything is installed", () => {
   it("says for every command what is missing, as exit 2 or 1 with one line and no document", async () => {
     const settled = await Promise.all(
       commandNames.filter((name) => name !== "keygen" && name !== "doctor").map(async (name) => {
-        const words = ["verify", "restore-full", "restore-point", "accept"].includes(name)
-          ? ["latest"]
-          : name === "release"
-          ? ["all"]
-          : name === "maintenance"
-          ? ["off"]
-          : [];
+        const words = usualWords[name] ?? [];
         return { name, ...(await cli([name, ...words], {})) };
       }),
     );

@@ -402,7 +402,14 @@ async function statusOf(): Promise<{ recoveryPointSeconds: number }> {
 /** Holds the drain at a lock, so that its session is surely there, and ends it. */
 async function loseItsSession(): Promise<void> {
   await withClient(cluster().plainUrl("supabase_admin"), async (blocker) => {
-    await blocker.query("begin; lock table backup.drain in access exclusive mode");
+    const drains = "select from pg_stat_activity where application_name = 'holdfast:drain'";
+    // Between two drains: in the middle of one its lease would have to run out first.
+    await until(async () => {
+      await blocker.query("begin; lock table backup.drain in access exclusive mode");
+      if ((await query(cluster().plainUrl("supabase_admin"), drains)).length === 0) return true;
+      await blocker.query("rollback");
+      return false;
+    });
     // From another session: within one transaction the view stays as it was first seen.
     await until(async () => {
       const ended = await query(

@@ -82,6 +82,31 @@ describe("flags that npm kept", () => {
     expect(error.hint).toMatch(/: npm run -s backup:verify -- latest --json --local$/);
   });
 
+  it("are seen where npm reads them as its own shorthands: --as and --apply", () => {
+    const words = (...more: string[]) => ["run", "backup:restore-user", "u", "latest", ...more];
+    const apply = ["--all", "--parseable", "--parseable", "--long", "--yes"];
+    const environment = npm("backup:restore-user", { all: "true", yes: "true", parseable: "true", long: "true" });
+    const error = failure(() =>
+      refuseSwallowedFlags(
+        "restore-user",
+        ["u", "latest", "n", "missing"],
+        environment,
+        () => words("--all", "--loglevel", "silent", "n", ...apply, "missing"),
+      )
+    );
+    expect(error).toMatchObject({ code: "usage", exit: 2, message: "npm kept --as and --apply for itself" });
+    expect(error.hint).toMatch(/: npm run -s backup:restore-user -- u latest --as n --apply missing$/);
+    const both = failure(() =>
+      refuseSwallowedFlags(
+        "restore-user",
+        ["u", "latest", "merge"],
+        environment,
+        () => words(...apply, "merge", "--yes"),
+      )
+    );
+    expect(both.message).toBe("npm kept --apply and --yes for itself");
+  });
+
   it("are not looked for outside of npm run, where such variables are somebody's settings", () => {
     expect(() => refuseSwallowedFlags("list", [], { npm_config_json: "true" }, () => ["--no-global"])).not.toThrow();
     expect(() => refuseSwallowedFlags("list", [], npm("deploy", { json: "true" }), () => ["--no-global"])).not
