@@ -127,6 +127,7 @@ class InPlace {
     if (refused !== undefined && this.#mode === "replace") {
       throw new HoldfastError("definitions_stuck", `${refused.identity}: ${refused.reason}`);
     }
+    await work.requireRoom(this.#backup.manifest.totals.rawBytes);
     const deps = this.#besideDeps();
     const beside = await layDatabaseBeside(deps, { credentials: settings.has("credentials") }, this.#subject());
     this.#context.progress.clear();

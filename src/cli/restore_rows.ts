@@ -114,6 +114,7 @@ async function restoreInto(context: Context, restoring: Restoring): Promise<Outc
       await work.loaded(rows);
     },
   };
+  if (restoring.scope === "table") await work.requireRoom(bytesOf(source, restoring.tables ?? []));
   progress.update({ label: "reading the backup", done: 0, total: null, unit: "bytes" });
   const beside = await restoring.lay(deps, `holdfast: ${subject} as of ${source.at}, from backup ${source.backupId}`);
   progress.clear();
@@ -172,6 +173,7 @@ async function restoreInto(context: Context, restoring: Restoring): Promise<Outc
     };
   }
   refuseForeseen(plan, settings.has("fire-triggers"));
+  await work.requireRoom(plan.bytes);
   const safetyRun = await safetyOf(context, work);
   const result = await work.apply(beside, {
     mode,
@@ -204,6 +206,11 @@ async function restoreInto(context: Context, restoring: Restoring): Promise<Outc
       ...after.lines,
     ],
   };
+}
+
+function bytesOf(source: PastRows, tables: readonly TableName[]): number {
+  return source.tables.filter((table) => tables.some((one) => one.schema === table.schema && one.name === table.name))
+    .reduce((sum, table) => sum + table.rawBytes, 0);
 }
 
 /** Errors: those of `takeSafetyBackup`; `usage` for a target that it cannot back up, unless that is named. */

@@ -262,6 +262,22 @@ describe("restore-record", () => {
   }, 120_000);
 });
 
+describe("a disk whose size is known", () => {
+  it("is not filled by rows that do not fit", async () => {
+    await query(source(), "update backup.settings set value = '1' where name = 'disk_mb'");
+    try {
+      const result = await cli(["restore-table", "public.journal_entries", backup, "--json"], settings);
+      expect([failure(result).code, result.exit]).toEqual(["space_missing", 1]);
+      expect(failure(result).message).toMatch(/^the rows take about \d+ MB, and the databases leave 0 MB of the disk$/);
+    } finally {
+      await query(source(), "update backup.settings set value = '0' where name = 'disk_mb'");
+    }
+    const left =
+      "select nspname from pg_namespace where nspname in (select side_schema from backup.restores where status = 'cancelled')";
+    expect(await query(source(), left)).toEqual([]);
+  }, 60_000);
+});
+
 describe("restore-user", () => {
   const tables: readonly [string, string][] = [
     ["auth.users", "id"],

@@ -46,6 +46,9 @@ export interface TargetIdentity {
   readonly installed: boolean;
 }
 
+/** A row in a table and its index, for a byte of its text. */
+const roomPerByte = 1.5;
+
 const askedInVain: ReadonlySet<ErrorCode> = new Set([
   "usage",
   "setting_missing",
@@ -61,6 +64,7 @@ const askedInVain: ReadonlySet<ErrorCode> = new Set([
   "definitions_stuck",
   "confirmation_wrong",
   "confirmation_missing",
+  "space_missing",
 ]);
 
 export interface WorkRequest extends Pick<RestoreRequest, "scope" | "mode" | "sourceBackup" | "pointAt" | "userId"> {
@@ -120,6 +124,27 @@ export class RowsWork {
       await Promise.all([connection.close(), records?.close()]);
       throw error;
     }
+  }
+
+  /**
+   * Errors: `space_missing` where the setting disk_mb tells the size of the disk, which SQL cannot see, and the databases leave
+   * less of it than rows of so many bytes take.
+   */
+  async requireRoom(bytes: number): Promise<void> {
+    if (!this.identity.installed) return;
+    const [row] = await this.#records.query(
+      `select pg_catalog.round(backup.setting_integer('disk_mb') - (
+                select pg_catalog.sum(pg_catalog.pg_database_size(d.oid)) from pg_catalog.pg_database as d
+              ) / 1048576)::text as free
+        where backup.setting_integer('disk_mb') > 0`,
+    );
+    const needed = Math.ceil((bytes * roomPerByte) / 1024 ** 2);
+    if (row === undefined || Number(row["free"]) >= needed) return;
+    throw new HoldfastError(
+      "space_missing",
+      `the rows take about ${needed} MB, and the databases leave ${Math.max(0, Number(row["free"]))} MB of the disk`,
+      { hint: "Make room, set disk_mb right, or restore into another server with --target-db-url." },
+    );
   }
 
   /** To be called as rows come. Errors: `cancelled`, `lease_lost`. */
