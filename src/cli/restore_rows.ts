@@ -2,12 +2,12 @@
 import { sha256Hex } from "../shared/crypto/digest.ts";
 import { asHoldfastError, HoldfastError } from "../shared/errors.ts";
 import { loadZstd } from "../shared/format/zstd.ts";
-import type { Beside, BesideDeps } from "../shared/rows/beside.ts";
-import { listKeys } from "../shared/rows/row_keys.ts";
-import { type RestoreMode, restoreModes } from "../shared/rows/difference.ts";
-import type { PastRows } from "../shared/rows/past.ts";
-import type { RowsPlan } from "../shared/rows/plan_rows.ts";
-import type { PutBackResult } from "../shared/rows/put_back.ts";
+import type { Beside, BesideDeps } from "../shared/rows/beside/beside.ts";
+import { listKeys } from "../shared/rows/apply/row_keys.ts";
+import { type RestoreMode, restoreModes } from "../shared/rows/apply/difference.ts";
+import type { PastRows } from "../shared/rows/past/past.ts";
+import type { RowsPlan } from "../shared/rows/apply/plan_rows.ts";
+import type { PutBackResult } from "../shared/rows/apply/put_back.ts";
 import { RowsWork } from "../shared/rows/work.ts";
 import type { RestoreTable } from "../shared/jobs/restore_row.ts";
 import type { Database } from "../shared/postgres/connection.ts";

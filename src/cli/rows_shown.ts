@@ -1,9 +1,9 @@
 /** What people and documents see of a restore of rows. */
-import type { PastRows } from "../shared/rows/past.ts";
-import type { Beside } from "../shared/rows/beside.ts";
-import { liveName } from "../shared/rows/difference.ts";
-import type { RowsPlan } from "../shared/rows/plan_rows.ts";
-import type { PutBackResult } from "../shared/rows/put_back.ts";
+import type { PastRows } from "../shared/rows/past/past.ts";
+import type { Beside } from "../shared/rows/beside/beside.ts";
+import { liveName } from "../shared/rows/apply/difference.ts";
+import type { RowsPlan } from "../shared/rows/apply/plan_rows.ts";
+import type { PutBackResult } from "../shared/rows/apply/put_back.ts";
 import type { RowsWork } from "../shared/rows/work.ts";
 import type { Database } from "../shared/postgres/connection.ts";
 import { columns } from "./output.ts";

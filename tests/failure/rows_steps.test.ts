@@ -4,7 +4,7 @@ import { systemClock } from "../../src/shared/clock.ts";
 import { createLog } from "../../src/shared/log.ts";
 import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
 import { webCryptoRandom } from "../../src/shared/random.ts";
-import { type Beside, findPastTable, layTableBeside } from "../../src/shared/rows/beside.ts";
+import { type Beside, findPastTable, layTableBeside } from "../../src/shared/rows/beside/beside.ts";
 import { RowsWork } from "../../src/shared/rows/work.ts";
 import { query, useCluster } from "../support/cluster.ts";
 import { type Past, pastOf, patient, rowsOf } from "../integration/rows_fixture.ts";

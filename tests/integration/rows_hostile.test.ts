@@ -1,10 +1,10 @@
 /** Tables, names and changes that a restore of rows could trip over. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { insertTexts } from "../../src/shared/rows/insert_text.ts";
-import { readForeignKeys } from "../../src/shared/rows/keys.ts";
-import { planRows } from "../../src/shared/rows/plan_rows.ts";
-import { readAsOwner } from "../../src/shared/rows/read_as_owner.ts";
-import { putBack } from "../../src/shared/rows/put_back.ts";
+import { insertTexts } from "../../src/shared/rows/apply/insert_text.ts";
+import { readForeignKeys } from "../../src/shared/rows/apply/keys.ts";
+import { planRows } from "../../src/shared/rows/apply/plan_rows.ts";
+import { readAsOwner } from "../../src/shared/rows/apply/read_as_owner.ts";
+import { putBack } from "../../src/shared/rows/apply/put_back.ts";
 import { query, useCluster } from "../support/cluster.ts";
 import { besideOf, bringBack, type Past, pastOf, patient, rowsOf } from "./rows_fixture.ts";
 

@@ -1,5 +1,5 @@
 /** Random tables, keys, rows and decisions, and whose rows they are by looking at every row. It knows nothing of the planner. */
-import type { BackupMap } from "../../src/shared/rows/map_file.ts";
+import type { BackupMap } from "../../src/shared/rows/ownership/map_file.ts";
 import { quoteIdent, quoteLiteral } from "../../src/shared/schema/quote.ts";
 import { seeded } from "../support/sample_app/words.ts";
 

@@ -2,8 +2,8 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { query, useCluster, withClient } from "../support/cluster.ts";
 import { besideOf, bringBack, type Past, pastOf, patient, rowsOf } from "./rows_fixture.ts";
-import { planRows } from "../../src/shared/rows/plan_rows.ts";
-import { putBack } from "../../src/shared/rows/put_back.ts";
+import { planRows } from "../../src/shared/rows/apply/plan_rows.ts";
+import { putBack } from "../../src/shared/rows/apply/put_back.ts";
 
 const cluster = useCluster();
 

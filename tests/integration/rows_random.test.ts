@@ -10,13 +10,13 @@ import {
   load,
   makeSide,
   pairUp,
-} from "../../src/shared/rows/beside.ts";
-import { parseCondition } from "../../src/shared/rows/conditions.ts";
-import { restoreModes } from "../../src/shared/rows/difference.ts";
-import { readLiveTables } from "../../src/shared/rows/live_tables.ts";
-import { planRows } from "../../src/shared/rows/plan_rows.ts";
-import { putBack } from "../../src/shared/rows/put_back.ts";
-import { makeSideSchema } from "../../src/shared/rows/side_tables.ts";
+} from "../../src/shared/rows/beside/beside.ts";
+import { parseCondition } from "../../src/shared/rows/beside/conditions.ts";
+import { restoreModes } from "../../src/shared/rows/apply/difference.ts";
+import { readLiveTables } from "../../src/shared/rows/beside/live_tables.ts";
+import { planRows } from "../../src/shared/rows/apply/plan_rows.ts";
+import { putBack } from "../../src/shared/rows/apply/put_back.ts";
+import { makeSideSchema } from "../../src/shared/rows/beside/side_tables.ts";
 import { useCluster } from "../support/cluster.ts";
 import { type Past, pastOf, patient, sideName } from "./rows_fixture.ts";
 import {

@@ -1,6 +1,6 @@
 /** What a restore of rows is to leave, computed row by row over texts. */
 import type pg from "pg";
-import type { RestoreMode } from "../../src/shared/rows/difference.ts";
+import type { RestoreMode } from "../../src/shared/rows/apply/difference.ts";
 import { quoteQualified } from "../../src/shared/schema/quote.ts";
 import type { RandomTable } from "./rows_random_tables.ts";
 

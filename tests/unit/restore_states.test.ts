@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { restoreStates } from "../../src/shared/jobs/restore_states.ts";
 
-const migration = new URL("../../supabase/migrations/20261121120000_holdfast_restores.sql", import.meta.url);
+const migration = new URL("../../supabase/migrations/20261121120010_holdfast_restores.sql", import.meta.url);
 const sql = readFileSync(migration, "utf8");
 const table = sql.slice(sql.indexOf("create table backup.restores ("));
 

@@ -1,10 +1,10 @@
 /** The filter over COPY text, against one that splits and decodes every row. */
 import { randomInt } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import { orderCopyFields } from "../../src/shared/rows/backup_fields.ts";
-import type { RowFilter } from "../../src/shared/rows/past.ts";
-import { compileRowFilter, type FilterColumn, filterRows } from "../../src/shared/rows/row_filter.ts";
-import { textForm } from "../../src/shared/rows/row_filter_types.ts";
+import { orderCopyFields } from "../../src/shared/rows/past/backup_fields.ts";
+import type { RowFilter } from "../../src/shared/rows/past/past.ts";
+import { compileRowFilter, type FilterColumn, filterRows } from "../../src/shared/rows/past/row_filter.ts";
+import { textForm } from "../../src/shared/rows/past/row_filter_types.ts";
 
 const utf8 = new TextEncoder();
 const decoded = (bytes: Uint8Array) => new TextDecoder("utf-8", { fatal: true }).decode(bytes);

@@ -4,8 +4,8 @@ import {
   readPartition,
   readPartitioned,
   readPrimaryKey,
-} from "../../src/shared/rows/read_definitions.ts";
-import { groupsInOrder } from "../../src/shared/rows/link_groups.ts";
+} from "../../src/shared/rows/past/read_definitions.ts";
+import { groupsInOrder } from "../../src/shared/rows/ownership/link_groups.ts";
 
 describe("a foreign key's statement", () => {
   const head =

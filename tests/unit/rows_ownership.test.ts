@@ -1,14 +1,14 @@
 import { describe, expect, it } from "vitest";
 import { HoldfastError } from "../../src/shared/errors.ts";
 import type { TableName } from "../../src/shared/restore/project_rows.ts";
-import { nameOf } from "../../src/shared/rows/fold_partitions.ts";
-import type { Edge, Graph, GraphTable } from "../../src/shared/rows/graph.ts";
-import { emptyMap, readBackupMap } from "../../src/shared/rows/map_file.ts";
-import { ownedTables, type OwnershipPlan, planOwnership } from "../../src/shared/rows/ownership.ts";
-import { liveRelation, ownershipSql } from "../../src/shared/rows/ownership_sql.ts";
-import { ownershipSteps } from "../../src/shared/rows/ownership_steps.ts";
-import { userIdColumns } from "../../src/shared/rows/user_id_columns.ts";
-import { checkShares, rowsThatMatter, totalSql } from "../../src/shared/rows/share_limit.ts";
+import { nameOf } from "../../src/shared/rows/past/fold_partitions.ts";
+import type { Edge, Graph, GraphTable } from "../../src/shared/rows/past/graph.ts";
+import { emptyMap, readBackupMap } from "../../src/shared/rows/ownership/map_file.ts";
+import { ownedTables, type OwnershipPlan, planOwnership } from "../../src/shared/rows/ownership/ownership.ts";
+import { liveRelation, ownershipSql } from "../../src/shared/rows/ownership/ownership_sql.ts";
+import { ownershipSteps } from "../../src/shared/rows/ownership/ownership_steps.ts";
+import { userIdColumns } from "../../src/shared/rows/ownership/user_id_columns.ts";
+import { checkShares, rowsThatMatter, totalSql } from "../../src/shared/rows/ownership/share_limit.ts";
 
 /** `posts: id uuid, author uuid > users; …`: a `>` is a foreign key to the first column of that table. */
 function graphOf(...lines: readonly string[]): Graph {

@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { readBackupMap } from "../../src/shared/rows/map_file.ts";
+import { readBackupMap } from "../../src/shared/rows/ownership/map_file.ts";
 
 const page = readFileSync(new URL("../../docs/backup-map.md", import.meta.url), "utf8");
 

@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
-import type { PastTable } from "../../src/shared/rows/past.ts";
-import { sideNames } from "../../src/shared/rows/side_tables.ts";
+import type { PastTable } from "../../src/shared/rows/past/past.ts";
+import { sideNames } from "../../src/shared/rows/beside/side_tables.ts";
 
 const table = (schema: string, name: string): PastTable => ({
   schema,

@@ -1,9 +1,9 @@
 import { HoldfastError } from "../../shared/errors.ts";
-import { type Beside, findPastTable, layRecordsBeside } from "../../shared/rows/beside.ts";
-import { parseCondition } from "../../shared/rows/conditions.ts";
-import { insertTexts } from "../../shared/rows/insert_text.ts";
-import { readAsOwner } from "../../shared/rows/read_as_owner.ts";
-import { listKeys } from "../../shared/rows/row_keys.ts";
+import { type Beside, findPastTable, layRecordsBeside } from "../../shared/rows/beside/beside.ts";
+import { parseCondition } from "../../shared/rows/beside/conditions.ts";
+import { insertTexts } from "../../shared/rows/apply/insert_text.ts";
+import { readAsOwner } from "../../shared/rows/apply/read_as_owner.ts";
+import { listKeys } from "../../shared/rows/apply/row_keys.ts";
 import type { RowsWork } from "../../shared/rows/work.ts";
 import type { Context } from "../context.ts";
 import { whereSeparator } from "../options.ts";

@@ -1,4 +1,4 @@
-import { findPastTable, layTableBeside } from "../../shared/rows/beside.ts";
+import { findPastTable, layTableBeside } from "../../shared/rows/beside/beside.ts";
 import type { Context } from "../context.ts";
 import type { Outcome } from "../output.ts";
 import { restoreRows } from "../restore_rows.ts";

@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { HoldfastError } from "../../shared/errors.ts";
-import { type BackupMap, emptyMap, readBackupMap } from "../../shared/rows/map_file.ts";
-import { layUserBeside, type UserBeside } from "../../shared/rows/user_beside.ts";
+import { type BackupMap, emptyMap, readBackupMap } from "../../shared/rows/ownership/map_file.ts";
+import { layUserBeside, type UserBeside } from "../../shared/rows/beside/user_beside.ts";
 import { quoteQualified } from "../../shared/schema/quote.ts";
 import { errno } from "../../shared/store/file_errors.ts";
 import type { Context } from "../context.ts";

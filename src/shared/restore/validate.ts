@@ -3,7 +3,7 @@ import type { Clock } from "../clock.ts";
 import { HoldfastError } from "../errors.ts";
 import { leftOutSchemas } from "../backup/tables.ts";
 import type { Connection, Database } from "../postgres/connection.ts";
-import { platformTreatments } from "../rows/auth_map.ts";
+import { platformTreatments } from "../rows/ownership/auth_map.ts";
 import { applySettings } from "../schema/apply_settings.ts";
 import type { SchemaCapture } from "../schema/capture_format.ts";
 import { openBackup, type ReadDeps } from "../verify/find_backup.ts";

@@ -2,8 +2,8 @@
 import { HoldfastError } from "../errors.ts";
 import type { RestoreRow, RestoreTable } from "../jobs/restore_row.ts";
 import type { Connection } from "../postgres/connection.ts";
-import { platformTreatments } from "../rows/auth_map.ts";
-import { readLiveTables } from "../rows/live_tables.ts";
+import { platformTreatments } from "../rows/ownership/auth_map.ts";
+import { readLiveTables } from "../rows/beside/live_tables.ts";
 import { applySettings } from "../schema/apply_settings.ts";
 import { quoteIdent, quoteQualified } from "../schema/quote.ts";
 import { checkForeignKeys } from "./orphans.ts";

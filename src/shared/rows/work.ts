@@ -20,12 +20,12 @@ import { openSession } from "../backup/session.ts";
 import { toHex } from "../crypto/digest.ts";
 import type { Random } from "../random.ts";
 import { quoteIdent, quoteQualified } from "../schema/quote.ts";
-import type { Beside } from "./beside.ts";
-import type { Pair, RestoreMode } from "./difference.ts";
-import type { ForeignKey } from "./keys.ts";
-import { planRows, type RowsPlan } from "./plan_rows.ts";
-import { putBack, type PutBackOptions, type PutBackResult } from "./put_back.ts";
-import { shrinkDifference } from "./put_back_steps.ts";
+import type { Beside } from "./beside/beside.ts";
+import type { Pair, RestoreMode } from "./apply/difference.ts";
+import type { ForeignKey } from "./apply/keys.ts";
+import { planRows, type RowsPlan } from "./apply/plan_rows.ts";
+import { putBack, type PutBackOptions, type PutBackResult } from "./apply/put_back.ts";
+import { shrinkDifference } from "./apply/put_back_steps.ts";
 
 export interface WorkDeps {
   /** Where rows go. */

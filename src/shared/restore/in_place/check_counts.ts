@@ -1,8 +1,8 @@
 /** Rows of the critical tables, counted again against the manifest. */
 import type { Connection } from "../../postgres/connection.ts";
 import { sqlstateOf } from "../../postgres/server_error.ts";
-import { captureGraph } from "../../rows/capture_graph.ts";
-import { nameOf } from "../../rows/fold_partitions.ts";
+import { captureGraph } from "../../rows/past/capture_graph.ts";
+import { nameOf } from "../../rows/past/fold_partitions.ts";
 import { quoteQualified } from "../../schema/quote.ts";
 import type { TableName } from "../project_rows.ts";
 import { failed, type Found, listed, notTried, well } from "./check_result.ts";

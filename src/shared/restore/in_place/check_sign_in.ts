@@ -2,10 +2,10 @@
 import { z } from "zod";
 import type { ProjectApi } from "../../maintenance/project_api.ts";
 import type { Connection } from "../../postgres/connection.ts";
-import { nameOf } from "../../rows/fold_partitions.ts";
-import { liveGraph } from "../../rows/live_graph.ts";
-import { emptyMap } from "../../rows/map_file.ts";
-import { ownedTables, planOwnership } from "../../rows/ownership.ts";
+import { nameOf } from "../../rows/past/fold_partitions.ts";
+import { liveGraph } from "../../rows/ownership/live_graph.ts";
+import { emptyMap } from "../../rows/ownership/map_file.ts";
+import { ownedTables, planOwnership } from "../../rows/ownership/ownership.ts";
 import { quoteIdent, quoteQualified } from "../../schema/quote.ts";
 import type { TableName } from "../project_rows.ts";
 import { callAsApp, toldOf } from "./check_call.ts";

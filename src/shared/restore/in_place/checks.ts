@@ -5,7 +5,7 @@ import { HoldfastError } from "../../errors.ts";
 import type { Log } from "../../log.ts";
 import type { ProjectApi } from "../../maintenance/project_api.ts";
 import type { Connection, Database } from "../../postgres/connection.ts";
-import type { RestoreMode } from "../../rows/difference.ts";
+import type { RestoreMode } from "../../rows/apply/difference.ts";
 import type { SchemaCapture } from "../../schema/capture_format.ts";
 import type { TableName } from "../project_rows.ts";
 import { checkCounts } from "./check_counts.ts";

@@ -1,0 +1,110 @@
+/** What putting rows back would do, counted before anything is touched. */
+import type { Connection } from "../../postgres/connection.ts";
+import {
+  countStatement,
+  differenceStatements,
+  liveName,
+  type Pair,
+  type RestoreMode,
+  takenStatement,
+} from "./difference.ts";
+import type { ForeignKey } from "./keys.ts";
+import { foretellKeys, type KeyTrouble } from "./keys_hold.ts";
+import { refused } from "./put_back.ts";
+
+export interface RowConflict {
+  readonly what: KeyTrouble["what"] | "a unique key is taken";
+  /** Of the constraint or the index. */
+  readonly name: string;
+  /** The other table of a foreign key; null for a unique key. */
+  readonly other: string | null;
+  readonly rows: number;
+}
+
+export interface TablePlan {
+  /** Quoted name of the live table. */
+  readonly table: string;
+  readonly insert: number;
+  readonly update: number;
+  readonly delete: number;
+  /** Rows of then that are there as they were, or are left as they are in this mode. */
+  readonly unchanged: number;
+  readonly conflicts: readonly RowConflict[];
+  readonly alwaysTriggers: readonly string[];
+  readonly notes: readonly string[];
+}
+
+export interface RowsPlan {
+  readonly mode: RestoreMode;
+  readonly tables: readonly TablePlan[];
+  /** Bytes that the rows and what is kept of the present ones take, about. */
+  readonly bytes: number;
+}
+
+/**
+ * Fills the tables of work and counts. Conflicts are those that can be foretold; the rest is met when rows are applied, which
+ * then changes nothing. Errors: `value_unfit` for a value that its column does not take any more, those of the connection.
+ */
+export async function planRows(
+  connection: Connection,
+  pairs: readonly Pair[],
+  keys: readonly ForeignKey[],
+  mode: RestoreMode,
+): Promise<RowsPlan> {
+  await connection.execute("begin");
+  try {
+    for (const pair of pairs) {
+      for (const statement of differenceStatements(pair, mode)) await connection.execute(statement);
+    }
+    await connection.execute("commit");
+  } catch (error) {
+    await connection.execute("rollback").catch(() => {});
+    throw refused(error);
+  }
+  const troubles = await foretellKeys(connection, keys, pairs);
+  const tables: TablePlan[] = [];
+  let bytes = 0;
+  for (const pair of pairs) {
+    const [row] = await connection.query(countStatement(pair));
+    const [side, inserts, updates, deletes] = ["side", "inserts", "updates", "deletes"].map((name) =>
+      Number(row?.[name] ?? 0)
+    ) as [number, number, number, number];
+    const { fit } = pair;
+    bytes += (inserts + 2 * updates + deletes) * bytesOf(pair);
+    tables.push({
+      table: liveName(pair),
+      insert: inserts,
+      update: updates,
+      delete: deletes,
+      unchanged: side - inserts - updates,
+      conflicts: [
+        ...await takenKeys(connection, pair),
+        ...(troubles.get(pair) ?? []).map(({ what, constraint, other, rows }) => ({
+          what,
+          name: constraint,
+          other,
+          rows,
+        })),
+      ],
+      alwaysTriggers: inserts + updates + deletes > 0 ? fit.live.alwaysTriggers : [],
+      notes: fit.notes,
+    });
+  }
+  return { mode, tables, bytes: Math.round(bytes) };
+}
+
+/** Of a row, about: its text as it was, and what the server adds. */
+export function bytesOf({ fit }: Pair): number {
+  return fit.past.rows === 0 ? 100 : fit.past.rawBytes / fit.past.rows + 40;
+}
+
+async function takenKeys(connection: Connection, pair: Pair): Promise<RowConflict[]> {
+  const found: RowConflict[] = [];
+  for (const unique of pair.fit.live.uniques) {
+    const sql = takenStatement(pair, unique);
+    const [row] = sql === null ? [] : await connection.query(sql);
+    const rows = Number(row?.["n"] ?? 0);
+    if (rows > 0) found.push({ what: "a unique key is taken", name: unique.name, other: null, rows });
+  }
+  return found;
+}

@@ -1,0 +1,147 @@
+/** The rows of all tables into a side schema, for a full restore in place. */
+import { quoteIdent, quoteQualified } from "../../schema/quote.ts";
+import { projectTables, treatmentOf } from "../ownership/auth_map.ts";
+import { type Beside, type BesideDeps, type LaidTable, load, makeSide, pairUp } from "./beside.ts";
+import { nameOf } from "../past/fold_partitions.ts";
+import { readForeignKeys } from "../apply/keys.ts";
+import { type LiveTable, readLiveTables } from "./live_tables.ts";
+import { usersTable } from "../ownership/ownership.ts";
+import type { PastTable } from "../past/past.ts";
+import { makeSideSchema, sideNames } from "./side_tables.ts";
+
+export interface DatabaseBeside extends Beside {
+  readonly laid: readonly LaidTable[];
+  /** Tables whose rows stay as they are, with the reason. */
+  readonly leftOut: readonly { readonly table: string; readonly reason: string; readonly rows: number }[];
+}
+
+/** Whose rows belong to the target, whatever a backup says. */
+const neverSchemas = new Set(["supabase_migrations"]);
+/** The platform makes them itself, out of files. */
+const derived = new Set(["storage.prefixes"]);
+
+/**
+ * Of the services' tables what a project's own restore may touch: users, identities, buckets. Sessions and tokens never; files
+ * come with their bytes; password and second factors of users who are there stay, unless `credentials`.
+ * Errors: those of `loadSideTable` and of the connection.
+ */
+export async function layDatabaseBeside(
+  deps: BesideDeps,
+  choice: { readonly credentials: boolean },
+  comment: string,
+): Promise<DatabaseBeside> {
+  const { connection, schema, source } = deps;
+  // Partition by partition: one that was detached since has its rows under its own name.
+  const parents = new Set(source.graph.tables.filter((table) => table.partitions.length > 0).map(nameOf));
+  const leftOut: { table: string; reason: string; rows: number }[] = [];
+  const wanted: PastTable[] = [];
+  const closed: PastTable[] = [];
+  for (const table of source.tables) {
+    if (parents.has(nameOf(table)) || neverSchemas.has(table.schema) || derived.has(nameOf(table))) continue;
+    const reason = reasonToLeaveOut(table);
+    if (reason === null) wanted.push(table);
+    else if (table.rows > 0) leftOut.push({ table: nameOf(table), reason, rows: table.rows });
+    if (reason !== null && treatmentOf(table).restore === "never") closed.push(table);
+  }
+  await makeSideSchema(connection, schema, comment);
+  const live = await readLiveTables(connection, [...wanted, ...closed]);
+  const names = sideNames([...wanted, ...closed]);
+  const laid: LaidTable[] = [];
+  const users = wanted.find((table) => nameOf(table) === nameOf(usersTable));
+  const usersSide = users === undefined ? null : quoteQualified(schema, names.get(users) ?? users.name);
+  const ofGone = await rowsOfGone(deps, live, usersSide);
+  for (const table of wanted) {
+    const side = await makeSide(deps, table, names.get(table) ?? table.name, live);
+    let rows = await load(deps, side, null);
+    const { credentials, tokens, restore } = treatmentOf(table);
+    const isPlatform = table.schema === "auth" || table.schema === "storage";
+    if (isPlatform) await forgetTokens(deps, side.sql, side.columns.map(({ name }) => name), tokens);
+    if (restore === "credentials" && isPlatform && !choice.credentials) {
+      rows = await withoutPresentUsers(deps, side.sql, live);
+    }
+    const isGuarded = isPlatform && restore === "credentials" && !choice.credentials;
+    laid.push({
+      side,
+      rows,
+      keep: new Set([...tokens, ...(choice.credentials ? [] : credentials)]),
+      scope: isGuarded ? ofGone(table) : null,
+    });
+  }
+  // What hangs on an account goes with it, as it would by the keys of the platform.
+  for (const table of closed) {
+    const scope = ofGone(table);
+    if (scope === "false") continue;
+    const side = await makeSide(deps, table, names.get(table) ?? table.name, live);
+    laid.push({ side, rows: 0, keep: new Set(), scope });
+  }
+  return { ...await pairUp(deps, laid, live), laid, leftOut };
+}
+
+/** The same rows, with the tables that there are now. */
+export async function pairAgain(deps: BesideDeps, beside: DatabaseBeside): Promise<DatabaseBeside> {
+  const live = await readLiveTables(deps.connection, beside.laid.map(({ side }) => side.past));
+  return { ...beside, ...await pairUp(deps, beside.laid, live) };
+}
+
+/** Which live rows `l` of a service's table hang, by its foreign keys, on users who were not there then; `false`: none. */
+async function rowsOfGone(
+  { connection }: BesideDeps,
+  live: readonly LiveTable[],
+  usersSide: string | null,
+): Promise<(table: PastTable) => string> {
+  const users = live.find((table) => nameOf(table) === nameOf(usersTable));
+  if (users === undefined || usersSide === null) return () => "false";
+  const services = live.filter(({ schema }) => schema === usersTable.schema);
+  const keys = await readForeignKeys(connection, services.map(({ oid }) => oid));
+  const conditions = (oid: string, alias: string, path: readonly string[]): string[] =>
+    oid === users.oid ? [`not exists (select from ${usersSide} as u where u.id = ${alias}.id)`] : keys
+      .filter((key) => key.childOid === oid && !path.includes(key.parentOid))
+      .flatMap((key) => {
+        const parent = `p${path.length}`;
+        const same = key.pairs.map((pair) =>
+          `${parent}.${quoteIdent(pair.parent)} ${pair.equals} ${alias}.${quoteIdent(pair.child)}`
+        );
+        const further = conditions(key.parentOid, parent, [...path, oid]);
+        return further.length === 0 ? [] : [
+          `exists (select from ${key.parentRows} as ${parent} where ${same.join(" and ")} and (${
+            further.join(" or ")
+          }))`,
+        ];
+      });
+  return (table) => {
+    const found = services.find((one) => nameOf(one) === nameOf(table));
+    const all = found === undefined || found.oid === users.oid ? [] : conditions(found.oid, "l", []);
+    return all.length === 0 ? "false" : all.join(" or ");
+  };
+}
+
+function reasonToLeaveOut(table: PastTable): string | null {
+  if (projectTables.has(nameOf(table))) return null;
+  const { restore, why } = treatmentOf(table);
+  if (restore === "never") return why;
+  return restore === "files" ? "a row comes back with its file only" : null;
+}
+
+async function forgetTokens(
+  { connection }: BesideDeps,
+  side: string,
+  columns: readonly string[],
+  tokens: readonly string[],
+): Promise<void> {
+  const there = tokens.filter((token) => columns.includes(token));
+  if (there.length === 0) return;
+  await connection.execute(`update ${side} set ${there.map((one) => `${quoteIdent(one)} = ''`).join(", ")}`);
+}
+
+/** Second factors come back with their user only. Returns how many rows are left. */
+async function withoutPresentUsers(
+  { connection }: BesideDeps,
+  side: string,
+  live: readonly LiveTable[],
+): Promise<number> {
+  if (live.some((table) => table.schema === "auth" && table.name === "users")) {
+    await connection.execute(`delete from ${side} where user_id in (select id from auth.users)`);
+  }
+  const [row] = await connection.query(`select count(*) as n from ${side}`);
+  return Number(row?.["n"]);
+}

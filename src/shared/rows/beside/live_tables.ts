@@ -1,0 +1,133 @@
+/** Tables of the database that rows go back into, as they are now. */
+import { z } from "zod";
+import type { Connection } from "../../postgres/connection.ts";
+import type { TableName } from "../../restore/project_rows.ts";
+import { readRows } from "../../schema/read_rows.ts";
+
+const column = z.object({
+  name: z.string(),
+  type: z.string(),
+  attnum: z.int(),
+  notNull: z.boolean(),
+  generated: z.boolean(),
+  /** Has a default, or is an identity column. */
+  filled: z.boolean(),
+});
+
+const keyColumn = z.object({
+  name: z.string(),
+  /** The index's own equality, as `operator(schema.=)`: another type's may be found by name under an empty search path. */
+  equals: z.string(),
+});
+
+const uniqueKey = z.object({
+  /** Of the index. */
+  name: z.string(),
+  columns: z.array(keyColumn),
+  /** NULLS NOT DISTINCT: two nulls are alike. */
+  nullsToo: z.boolean(),
+});
+
+const liveTable = z.object({
+  oid: z.string(),
+  schema: z.string(),
+  name: z.string(),
+  partitioned: z.boolean(),
+  columns: z.array(column),
+  /** Columns of the primary key in its order; null: there is none. */
+  key: z.array(keyColumn).nullable(),
+  /** Other unique keys over plain columns of all rows; those with conditions or expressions are met when rows go in. */
+  uniques: z.array(uniqueKey),
+  /** A unique key or an exclusion, its own or a partition's, is deferrable: replica role does not check it. */
+  deferrable: z.boolean(),
+  /** Triggers that fire under `session_replication_role = replica` as well. */
+  alwaysTriggers: z.array(z.string()),
+  bytes: z.number(),
+});
+
+export type LiveColumn = z.infer<typeof column>;
+export type KeyColumn = z.infer<typeof keyColumn>;
+export type LiveTable = z.infer<typeof liveTable>;
+
+const keyColumns = `pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+    'name', a.attname, 'equals', pg_catalog.format('operator(%I.%s)', e.nspname, o.oprname)
+  ) order by k.place)`;
+
+/** Columns \`a\` of index \`i\` of table \`c\`, with the operator \`o\` that is equality in the index. */
+const columnsOfKey = `
+  cross join pg_catalog.generate_series(0, i.indnkeyatts - 1) as k (place)
+  join pg_catalog.pg_attribute as a on a.attrelid = c.oid and a.attnum = i.indkey[k.place]
+  join pg_catalog.pg_opclass as f on f.oid = i.indclass[k.place]
+  join pg_catalog.pg_amop as m on m.amopfamily = f.opcfamily and m.amoplefttype = f.opcintype
+    and m.amoprighttype = f.opcintype and m.amopstrategy = 3
+  join pg_catalog.pg_operator as o on o.oid = m.amopopr
+  join pg_catalog.pg_namespace as e on e.oid = o.oprnamespace`;
+
+/**
+ * Those that are there of the names, and those of the oids. Partitions are answered for as tables of their own.
+ * Errors: those of the connection.
+ */
+export async function readLiveTables(
+  connection: Connection,
+  wanted: readonly (TableName & { readonly oid: string })[],
+): Promise<LiveTable[]> {
+  if (wanted.length === 0) return [];
+  return await readRows(
+    connection,
+    "tables",
+    liveTable,
+    `select c.oid, n.nspname as schema, c.relname as name, c.relkind = 'p' as partitioned,
+            pg_catalog.to_jsonb(array(
+              select pg_catalog.jsonb_build_object(
+                'name', a.attname, 'type', pg_catalog.format_type(a.atttypid, a.atttypmod), 'attnum', a.attnum,
+                'notNull', a.attnotnull, 'generated', a.attgenerated <> '',
+                'filled', a.atthasdef or a.attidentity <> ''
+              )
+              from pg_catalog.pg_attribute as a
+              where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.attnum
+            )) as columns,
+            (
+              select ${keyColumns} from pg_catalog.pg_index as i ${columnsOfKey}
+              where i.indrelid = c.oid and i.indisprimary
+            ) as key,
+            pg_catalog.to_jsonb(array(
+              select pg_catalog.jsonb_build_object(
+                'name', x.relname, 'columns', ${keyColumns}, 'nullsToo', i.indnullsnotdistinct
+              )
+              from pg_catalog.pg_index as i join pg_catalog.pg_class as x on x.oid = i.indexrelid ${columnsOfKey}
+              where i.indrelid = c.oid and i.indisunique and not i.indisprimary and i.indisvalid
+                and i.indpred is null and i.indexprs is null
+              group by x.oid, x.relname, i.indnullsnotdistinct order by x.relname
+            )) as uniques,
+            exists (
+              select from pg_catalog.pg_index as i
+               where not i.indimmediate and (
+                 i.indrelid = c.oid or i.indrelid in (select p.relid from pg_catalog.pg_partition_tree(c.oid) as p)
+               )
+            ) as deferrable,
+            pg_catalog.to_jsonb(array(
+              select distinct t.tgname::text
+              from pg_catalog.pg_trigger as t
+              where not t.tgisinternal and t.tgenabled in ('A', 'R') and (
+                t.tgrelid = c.oid or t.tgrelid in (select p.relid from pg_catalog.pg_partition_tree(c.oid) as p)
+              )
+              order by 1
+            )) as "alwaysTriggers",
+            coalesce((
+              select sum(pg_catalog.pg_table_size(p.relid)) from pg_catalog.pg_partition_tree(c.oid) as p
+            ), pg_catalog.pg_table_size(c.oid))::float8 as bytes
+       from pg_catalog.pg_class as c
+       join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+      where c.relkind in ('r', 'p') and c.relpersistence <> 't' and (
+        c.oid = any ($1::oid[]) or exists (
+          select from pg_catalog.jsonb_to_recordset($2::jsonb) as w (schema name, name name)
+          where w.schema = n.nspname and w.name = c.relname
+        )
+      )
+      order by n.nspname, c.relname`,
+    [
+      `{${wanted.map(({ oid }) => oid).join(",")}}`,
+      JSON.stringify(wanted.map(({ schema, name }) => ({ schema, name }))),
+    ],
+  );
+}

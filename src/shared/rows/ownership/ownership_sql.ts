@@ -1,0 +1,188 @@
+/** The SQL that tells a user's rows from those that are others' as well. Pure. */
+import { HoldfastError } from "../../errors.ts";
+import type { TableName } from "../../restore/project_rows.ts";
+import { quoteIdent, quoteLiteral, quoteQualified } from "../../schema/quote.ts";
+import { nameOf } from "../past/fold_partitions.ts";
+import type { GraphTable } from "../past/graph.ts";
+import type { Link, OwnershipPlan } from "./ownership.ts";
+import { type Arm, type Carried, carriedTables, fieldOf, setsOf, viaOf } from "./ownership_sets.ts";
+
+/** What stands behind FROM for a table, without an alias; null: it has no rows there. */
+export type RelationOf = (table: TableName) => string | null;
+
+/** The live table: with all its partitions, without tables that inherit from it, whose keys are not its own. */
+export function liveRelation(table: Pick<GraphTable, "schema" | "name" | "partitions">): string {
+  const name = quoteQualified(table.schema, table.name);
+  return table.partitions.length > 0 ? name : `only ${name}`;
+}
+
+export interface OwnershipSql {
+  /**
+   * Rows of a table that reach the user: its key columns by their names (`tableoid` and `ctid` where it has no key), and
+   * `shared`, true where the row is not the user's alone. Errors: `internal` for a table that is not in the plan.
+   */
+  rows(table: TableName): string;
+  /**
+   * The same of all tables at once, for a table made of it: `place` of the table in the plan, `key`, the texts of the columns
+   * that `rows` gives, and `shared`. Each set is computed once, where `rows` of every table would compute it again.
+   */
+  readonly all: string;
+  /** What `rows` gives, read from a relation that holds the answer of `all`. Errors: as for `rows`. */
+  rowsIn(relation: string, table: TableName): string;
+  /** One row for each table with such rows: `schema`, `name`, and how many are `owned` and `shared`. */
+  readonly counts: string;
+}
+
+/**
+ * Statements of one parameter, `user`: SQL for the user's id as text, such as `$1`. Sets are built table by table: rows that
+ * reach the user (parents first), then all rows that those lead to (children first), then which of them reach another user
+ * (parents first). So a side table has to hold the rows that `ownershipSteps` names, and no more.
+ *
+ * The session's search_path may be empty; an extension's type other than citext is then compared by what the server finds.
+ */
+export function ownershipSql(plan: OwnershipPlan, relationOf: RelationOf, user: string): OwnershipSql {
+  const tables = carriedTables(plan);
+  const places = new Map(tables.map(({ table }, place) => [nameOf(table), place]));
+  const groups = plan.groups.map((group) => group.tables.map((table) => places.get(nameOf(table)) ?? -1));
+  const context: Context = { tables, places, relationOf, user };
+  const sets = [
+    ...setsOf("mine", groups, tables, (place) => mineArms(context, place)),
+    ...setsOf("reached", groups.toReversed(), tables, (place) => reachedArms(context, place)),
+    ...setsOf("others", groups, tables, (place) => othersArms(context, place)),
+  ];
+  const head = sets.length === 0 ? "" : `with recursive ${sets.join(",\n")}\n`;
+  const placeOf = (table: TableName): number => {
+    const place = places.get(nameOf(table));
+    if (place === undefined) throw new HoldfastError("internal", `${nameOf(table)} is not in the ownership plan`);
+    return place;
+  };
+  return {
+    rows(table) {
+      const place = placeOf(table);
+      return head + verdicts(tableAt(context, place), place);
+    },
+    all: head +
+      (tables.length === 0
+        ? "select 0 as place, '{}'::text[] as key, false as shared where false"
+        : tables.map((carried, place) => keyed(carried, place)).join("\nunion all\n")),
+    rowsIn(relation, table) {
+      const place = placeOf(table);
+      const { identity, columns, types } = tableAt(context, place);
+      const fields = identity.map((column, index) =>
+        `k.key[${index + 1}]::${types[columns.indexOf(column)]} as ${quoteIdent(column)}`
+      );
+      return `select ${fields.join(", ")}, k.shared from ${relation} k where k.place = ${place}`;
+    },
+    counts: head +
+      (tables.length === 0 ? nothing : tables.map((carried, place) => counted(carried, place)).join("\nunion all\n")),
+  };
+}
+
+const nothing = "select '' as schema, '' as name, 0::bigint as owned, 0::bigint as shared where false";
+
+interface Context {
+  readonly tables: readonly Carried[];
+  readonly places: ReadonlyMap<string, number>;
+  readonly relationOf: RelationOf;
+  readonly user: string;
+}
+
+/** Rows that reach the user. */
+function mineArms(context: Context, place: number): Arm[] {
+  const carried = tableAt(context, place);
+  const source = relationSource(carried, context.relationOf);
+  if (carried.isUsers) return [{ source, condition: isUser(carried, "id", "=", context.user), via: null }];
+  return carried.table.upward.map((link) => upwardArm(context, carried, link, source, "="));
+}
+
+/** Rows that reach the user, and all that they lead to. */
+function reachedArms(context: Context, place: number): Arm[] {
+  const carried = tableAt(context, place);
+  const source = relationSource(carried, context.relationOf);
+  return [
+    { source: `mine${place} t`, condition: null, via: null },
+    ...context.tables.flatMap((child, at) =>
+      child.table.upward.filter((link) => link.userColumn === null && nameOf(link.to) === nameOf(carried.table))
+        .map((link): Arm => ({
+          source,
+          condition: null,
+          via: viaOf(carried, link.toColumns, at, child, link.columns),
+        }))
+    ),
+  ];
+}
+
+/** Of those, the rows that reach another user as well, or that a rule gives to others. */
+function othersArms(context: Context, place: number): Arm[] {
+  const carried = tableAt(context, place);
+  const mine = `mine${place}`;
+  const source = carried.table.rule === "owned"
+    ? `(select * from reached${place} except select * from ${mine}) t`
+    : `reached${place} t`;
+  if (carried.isUsers) return [{ source, condition: isUser(carried, "id", "<>", context.user), via: null }];
+  const arms = carried.table.upward.map((link) => upwardArm(context, carried, link, source, "<>"));
+  return carried.table.rule === "shared" ? [{ source: `${mine} t`, condition: null, via: null }, ...arms] : arms;
+}
+
+function upwardArm(context: Context, carried: Carried, link: Link, source: string, operator: "=" | "<>"): Arm {
+  if (link.userColumn !== null) {
+    const rest = link.columns.filter((column) => column !== link.userColumn)
+      .map((column) => `t.${fieldOf(carried, column)} is not null`);
+    return {
+      source,
+      condition: [isUser(carried, link.userColumn, operator, context.user), ...rest].join(" and "),
+      via: null,
+    };
+  }
+  const place = context.places.get(nameOf(link.to)) ?? -1;
+  const target = tableAt(context, place);
+  return {
+    source,
+    condition: null,
+    via: viaOf(carried, link.columns, place, target, link.toColumns),
+  };
+}
+
+/** The id is compared in the column's type where that is known, so that an index serves. */
+function isUser(carried: Carried, column: string, operator: "=" | "<>", user: string): string {
+  const field = `t.${fieldOf(carried, column)}`;
+  const type = carried.table.types.get(column) ?? "";
+  if (type === "uuid") return `${field} ${operator} ${user}::text::uuid`;
+  const text = /^(text|character varying)/.test(type) ? field : `${field}::text`;
+  return `${text} ${operator} ${user}::text::uuid::text`;
+}
+
+function tableAt({ tables }: Context, place: number): Carried {
+  const carried = tables[place];
+  if (carried === undefined) throw new HoldfastError("internal", "an ownership plan leads out of itself");
+  return carried;
+}
+
+function relationSource({ table, columns, types }: Carried, relationOf: RelationOf): string {
+  const relation = relationOf(table);
+  const fields = columns.map((column, index) =>
+    `${relation === null ? `null::${types[index]}` : `t.${quoteIdent(column)}`} as c${index}`
+  );
+  return relation === null
+    ? `(select ${fields.join(", ")} where false) t`
+    : `(select ${fields.join(", ")} from ${relation} t) t`;
+}
+
+function verdicts({ identity, columns }: Carried, place: number): string {
+  const named = identity.map((column) => `v.c${columns.indexOf(column)} as ${quoteIdent(column)}`).join(", ");
+  const part = (operation: string) => `(select * from mine${place} ${operation} select * from others${place}) v`;
+  return `select ${named}, false as shared from ${part("except")}
+union all select ${named}, true from ${part("intersect")}`;
+}
+
+function keyed(carried: Carried, place: number): string {
+  const texts = carried.identity.map((column) => `q.${quoteIdent(column)}::text`);
+  return `select ${place} as place, array[${texts.join(", ")}] as key, q.shared from (${verdicts(carried, place)}) q`;
+}
+
+function counted(carried: Carried, place: number): string {
+  const { schema, name } = carried.table;
+  return `select ${quoteLiteral(schema)}::text as schema, ${quoteLiteral(name)}::text as name,
+       count(*) filter (where not q.shared) as owned, count(*) filter (where q.shared) as shared
+  from (${verdicts(carried, place)}) q having count(*) > 0`;
+}
