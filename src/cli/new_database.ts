@@ -3,7 +3,6 @@ import type { Manifest } from "../shared/format/manifest.ts";
 import { utcStamp } from "../shared/format/layout.ts";
 import type { Connection } from "../shared/postgres/connection.ts";
 import type { DatabaseOptions } from "../shared/postgres/pg_connection.ts";
-import { quoteIdent, quoteLiteral } from "../shared/schema/quote.ts";
 
 /** Names of databases are cut at 63 bytes. */
 const maxNameBytes = 63;
@@ -26,14 +25,4 @@ export function inDatabase(options: DatabaseOptions, name: string): DatabaseOpti
 
 export async function databaseExists(session: Connection, name: string): Promise<boolean> {
   return (await session.query("select from pg_catalog.pg_database where datname = $1", [name])).length > 0;
-}
-
-/** With the encoding and locale of the backup's server; closed to everybody but its owner at once. */
-export async function createDatabase(session: Connection, name: string, server: Manifest["server"]): Promise<void> {
-  const quoted = quoteIdent(name);
-  const [encoding, collate, ctype] = [server.encoding, server.collate, server.ctype].map(quoteLiteral);
-  await session.execute(
-    `create database ${quoted} template template0 encoding ${encoding} lc_collate ${collate} lc_ctype ${ctype}`,
-  );
-  await session.execute(`revoke connect, temporary on database ${quoted} from public`);
 }

@@ -174,7 +174,11 @@ export const options = {
     help: "sign this user in afterwards, who has to see a row of their own; the password is in BACKUP_CHECK_PASSWORD",
   },
   "check-table": { type: "string", value: "schema.table", help: "the table from which the check user reads" },
-  "smoke": { type: "string", value: "file", help: "queries of yours (SQL) that have to go through afterwards" },
+  "smoke": {
+    type: "string",
+    value: "file",
+    help: "queries of yours (SQL) that have to go through afterwards, and each hour of the next day",
+  },
   "skip-safety-backup": {
     type: "string",
     value: "database",

@@ -3,9 +3,10 @@ import { HoldfastError } from "../shared/errors.ts";
 import type { Manifest } from "../shared/format/manifest.ts";
 import type { Database } from "../shared/postgres/connection.ts";
 import { openDatabase } from "../shared/postgres/pg_connection.ts";
+import { createDatabase } from "../shared/restore/create_database.ts";
 import { restoreFailure } from "../shared/restore/sessions.ts";
 import type { Context } from "./context.ts";
-import { createDatabase, databaseExists, inDatabase, newDatabaseName } from "./new_database.ts";
+import { databaseExists, inDatabase, newDatabaseName } from "./new_database.ts";
 import { sourceDatabase, sourceOptions, targetDatabase } from "./open.ts";
 import type { Settings } from "./settings.ts";
 

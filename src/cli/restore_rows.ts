@@ -2,14 +2,14 @@
 import { sha256Hex } from "../shared/crypto/digest.ts";
 import { asHoldfastError, HoldfastError } from "../shared/errors.ts";
 import { loadZstd } from "../shared/format/zstd.ts";
-import type { Beside, BesideDeps } from "../shared/rows/beside/beside.ts";
+import { isNothing, recordOf, refuseForeseen } from "../shared/rows/apply/foreseen.ts";
+import { layAsked, pairAsked, type RowsAsked, subjectOf, warningsOf } from "../shared/rows/asked.ts";
+import type { Beside } from "../shared/rows/beside/beside.ts";
+import type { LayDeps } from "../shared/rows/beside/lay.ts";
 import { listKeys } from "../shared/rows/apply/row_keys.ts";
 import { type RestoreMode, restoreModes } from "../shared/rows/apply/difference.ts";
 import type { PastRows } from "../shared/rows/past/past.ts";
-import type { RowsPlan } from "../shared/rows/apply/plan_rows.ts";
-import type { PutBackResult } from "../shared/rows/apply/put_back.ts";
 import { RowsWork } from "../shared/rows/work.ts";
-import type { RestoreTable } from "../shared/jobs/restore_row.ts";
 import type { Database } from "../shared/postgres/connection.ts";
 import { quoteQualified } from "../shared/schema/quote.ts";
 import type { TableName } from "../shared/restore/project_rows.ts";
@@ -25,15 +25,7 @@ import { keptLines, planLines, referringLines, rowsDocument, rowsText } from "./
 
 /** What one of the commands brings. */
 export interface RowsScope {
-  readonly scope: "table" | "record" | "user";
-  /** For people: `public.notes`, `2 rows of public.notes`. */
-  readonly subject: string;
-  readonly userId: string | null;
-  /** What else of the command makes it another request. */
-  readonly details: readonly unknown[];
-  /** Tables that a moment has to bring; null: all. */
-  readonly tables: readonly TableName[] | null;
-  readonly lay: (deps: BesideDeps, comment: string) => Promise<Beside>;
+  readonly asked: RowsAsked;
   /** Looks at the rows once they are beside; what it throws ends the restore. */
   readonly look?: (beside: Beside, work: RowsWork) => Promise<Outcome | null>;
   /** More for the document and for people, after rows went into place. */
@@ -41,7 +33,6 @@ export interface RowsScope {
     beside: Beside,
     work: RowsWork,
   ) => Promise<{ readonly more: object; readonly lines: readonly string[] }>;
-  readonly warnings: (beside: Beside) => readonly string[];
 }
 
 /**
@@ -58,26 +49,26 @@ export async function restoreRows(context: Context, wanted: string | undefined, 
     compressor: await loadZstd(),
   };
   const target = await targetDatabase(context) ?? await sourceDatabase(context);
-  const at = await openPast(context, read, wanted, scope.tables);
+  const { asked } = scope;
+  // All tables may be a user's.
+  const at = await openPast(context, read, wanted, asked.scope === "user" ? null : [asked.table]);
   const { source, backup } = at;
   let work: RowsWork;
   try {
     work = await RowsWork.begin({ target, clock, random, log, signal }, {
-      scope: scope.scope,
+      scope: asked.scope,
       mode: mode ?? "beside",
       sourceBackup: source.backupId,
       pointAt: at.isMoment ? source.at : null,
-      userId: scope.userId,
-      digest: await sha256Hex(
-        new TextEncoder().encode(JSON.stringify([scope.subject, scope.details, wanted, settings.get("at")])),
-      ),
+      userId: asked.scope === "user" ? asked.choice.user : null,
+      digest: await sha256Hex(new TextEncoder().encode(JSON.stringify([asked, wanted, settings.get("at")]))),
     });
   } catch (error) {
     await source.close();
     throw error;
   }
   try {
-    return await restoreInto(context, { ...scope, mode, source, backup, work, target });
+    return await restoreInto(context, { ...scope, subject: subjectOf(asked), mode, source, backup, work, target });
   } catch (error) {
     throw await work.fail(error);
   } finally {
@@ -87,6 +78,7 @@ export async function restoreRows(context: Context, wanted: string | undefined, 
 }
 
 interface Restoring extends RowsScope {
+  readonly subject: string;
   readonly mode: RestoreMode | null;
   readonly source: PastRows;
   readonly backup: OpenedBackup;
@@ -96,12 +88,12 @@ interface Restoring extends RowsScope {
 
 async function restoreInto(context: Context, restoring: Restoring): Promise<Outcome> {
   const { settings, clock, progress } = context;
-  const { mode, source, work, subject } = restoring;
+  const { asked, mode, source, work, subject } = restoring;
   const { project } = restoring.backup.manifest;
   let startMs = clock.monotonicMs();
   let rows = 0;
   let bytes = 0;
-  const deps: BesideDeps = {
+  const deps: LayDeps = {
     connection: work.connection,
     source,
     sameDatabase: project.systemIdentifier === work.identity.systemIdentifier &&
@@ -114,16 +106,17 @@ async function restoreInto(context: Context, restoring: Restoring): Promise<Outc
       await work.loaded(rows);
     },
   };
-  if (restoring.scope === "table") await work.requireRoom(bytesOf(source, restoring.tables ?? []));
+  if (asked.scope === "table") await work.requireRoom(bytesOf(source, asked.table));
   progress.update({ label: "reading the backup", done: 0, total: null, unit: "bytes" });
-  const beside = await restoring.lay(deps, `holdfast: ${subject} as of ${source.at}, from backup ${source.backupId}`);
+  const laid = await layAsked(deps, asked, `holdfast: ${subject} as of ${source.at}, from backup ${source.backupId}`);
+  const beside = await pairAsked(deps, asked, laid);
   progress.clear();
   const looked = await restoring.look?.(beside, work) ?? null;
   if (looked !== null) {
     await work.fail(new HoldfastError("cancelled", "nothing was to be restored"));
     return looked;
   }
-  const warnings = [...restoring.warnings(beside), ...beside.unfit.map(({ reason }) => reason)];
+  const warnings = [...warningsOf(asked, laid), ...beside.unfit.map(({ reason }) => reason)];
   const loadMs = clock.monotonicMs() - startMs;
   if (mode === null) return await leaveBeside(context, restoring, beside, warnings, loadMs);
   if (beside.pairs.length === 0) {
@@ -162,7 +155,7 @@ async function restoreInto(context: Context, restoring: Restoring): Promise<Outc
     }
   }
   isSkipped(settings.get("skip-safety-backup"), work.identity.database);
-  if (plan.tables.every((table) => table.insert + table.update + table.delete === 0)) {
+  if (isNothing(plan)) {
     await work.finish([], (clock.monotonicMs() - startMs) / 1000);
     return {
       exit: 0,
@@ -177,7 +170,7 @@ async function restoreInto(context: Context, restoring: Restoring): Promise<Outc
   const safetyRun = await safetyOf(context, work);
   const result = await work.apply(beside, {
     mode,
-    wholeTables: restoring.scope === "table",
+    wholeTables: asked.scope === "table",
     fireTriggers: settings.has("fire-triggers"),
     lockMs: lockMs,
   }, safetyRun);
@@ -208,9 +201,8 @@ async function restoreInto(context: Context, restoring: Restoring): Promise<Outc
   };
 }
 
-function bytesOf(source: PastRows, tables: readonly TableName[]): number {
-  return source.tables.filter((table) => tables.some((one) => one.schema === table.schema && one.name === table.name))
-    .reduce((sum, table) => sum + table.rawBytes, 0);
+function bytesOf(source: PastRows, { schema, name }: TableName): number {
+  return source.tables.find((table) => table.schema === schema && table.name === name)?.rawBytes ?? 0;
 }
 
 /** Errors: those of `takeSafetyBackup`; `usage` for a target that it cannot back up, unless that is named. */
@@ -315,31 +307,4 @@ export function modeOf(text: string | undefined): RestoreMode | null {
   const mode = restoreModes.find((one) => one === text);
   if (mode !== undefined) return mode;
   throw new HoldfastError("usage", `--apply is one of ${restoreModes.join(", ")}`);
-}
-
-/** What is known to fail is told before a safety backup is taken for it. */
-export function refuseForeseen(plan: RowsPlan, fireTriggers: boolean): void {
-  const conflicts = plan.tables.flatMap((table) =>
-    table.conflicts.map((one) =>
-      `${table.table}: ${one.rows} rows, ${one.what} (${one.name}${one.other === null ? "" : `, ${one.other}`})`
-    )
-  );
-  if (conflicts.length > 0) throw new HoldfastError("rows_conflict", conflicts.join("; "));
-  const firing = plan.tables.filter((table) => table.alwaysTriggers.length > 0);
-  if (firing.length > 0 && !fireTriggers) {
-    throw new HoldfastError(
-      "triggers_would_fire",
-      firing.map(({ table, alwaysTriggers }) => `${table}: ${alwaysTriggers.join(", ")}`).join("; "),
-    );
-  }
-}
-
-/** For the restore's record. */
-export function recordOf(beside: Beside, result: PutBackResult): RestoreTable[] {
-  return beside.pairs.map(({ fit }) => {
-    const name = quoteQualified(fit.live.schema, fit.live.name);
-    const counts = result.tables.find(({ table }) => table === name);
-    const { inserted = 0, updated = 0, deleted = 0 } = counts ?? {};
-    return { schema: fit.live.schema, name: fit.live.name, inserted, updated, deleted };
-  });
 }

@@ -212,7 +212,10 @@ begin
       select old.runid
       from cron.job_run_details as old
       where old.end_time < oldest
-        and (old.command = 'select backup.tick()' or old.command like 'select backup.run_schedule(%')
+        and (
+          old.command = 'select backup.tick()' or old.command like 'select backup.run_schedule(%'
+          or old.command like 'set statement_timeout = %; select backup.try_smoke(%'
+        )
       order by old.runid
       limit 5000
     );
@@ -231,8 +234,8 @@ set lock_timeout = '5s'
 as $$
 declare
   steps constant text[] := array[
-    'reconcile_calls', 'revive_runs', 'end_orphaned_keepers', 'watch_schedules', 'watch_maintenance', 'watch_restores',
-    'watch_recoveries', 'purge_traces'
+    'reconcile_calls', 'revive_runs', 'end_orphaned_keepers', 'watch_schedules', 'watch_maintenance',
+    'revive_restores', 'watch_restores', 'watch_recoveries', 'purge_traces'
   ];
   step text;
   outcome integer;

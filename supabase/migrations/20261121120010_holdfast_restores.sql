@@ -48,6 +48,10 @@ create table backup.restores (
   worker text,
   token bigint not null default 1,
   lease_until timestamptz,
+  -- a function works on it, leg by leg: when the next one is sent where none is at work; null: the CLI does
+  next_leg_at timestamptz,
+  -- legs that were claimed since one came to its end
+  legs_begun integer not null default 0,
   cancel_requested_at timestamptz,
   requested_by text not null,
   started_at timestamptz not null default backup.clock_now(),
@@ -169,7 +173,7 @@ revoke all on function backup.held_restore(uuid, bigint) from public;
 
 -- Begins one. Of `facts`: scope, mode, source_backup, target_label; optional point_at, target_is_here (true), user_id, side
 -- (true for tables, rows and users), side_seconds, tables, steps_total, safety_run, state, worker, lease_seconds (90),
--- requested_by. A side schema is named here, where no schema has the name, and made by whoever fills it.
+-- requested_by, by_function (false: nobody has it yet, legs of the function do). A side schema is named here, where no schema has the name, and made by whoever fills it.
 -- HF415 for a second one in place on the same tables.
 create function backup.begin_restore(facts jsonb, out id uuid, out side_schema text, out token bigint)
 language plpgsql
@@ -189,7 +193,7 @@ begin
   end if;
   insert into backup.restores as r (
     scope, mode, source_backup, point_at, target_label, target_is_here, user_id, side_schema, side_expires_at, tables,
-    steps_total, safety_run, state, worker, lease_until, requested_by
+    steps_total, safety_run, state, worker, lease_until, next_leg_at, requested_by
   )
   values (
     facts ->> 'scope', facts ->> 'mode', (facts ->> 'source_backup')::uuid, (facts ->> 'point_at')::timestamptz,
@@ -201,7 +205,10 @@ begin
     end,
     backup.restored_tables(facts -> 'tables'), (facts ->> 'steps_total')::integer, (facts ->> 'safety_run')::uuid,
     coalesce(facts -> 'state', '{}'), facts ->> 'worker',
-    backup.clock_now() + interval '1 second' * coalesce((facts ->> 'lease_seconds')::integer, 90),
+    backup.clock_now() + interval '1 second' * case
+      when (facts ->> 'by_function')::boolean then -1 else coalesce((facts ->> 'lease_seconds')::integer, 90)
+    end,
+    case when (facts ->> 'by_function')::boolean then backup.clock_now() end,
     coalesce(
       facts ->> 'requested_by',
       backup.person_hash(nullif(pg_catalog.current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub'),
@@ -297,9 +304,11 @@ end
 $$;
 revoke all on function backup.finish_restore(uuid, bigint, jsonb) from public;
 
--- Ends an active one: `cancelled` for that code, else `failed`; one in place that failed raises an alert, as it may have
--- changed a part. For `claim_restore(…, resume => true)` both can be gone on with.
-create function backup.end_restore(restore backup.restores, code text, message text, hint text) returns void
+-- Ends an active one: `cancelled` for that code, else `failed`; one in place that failed raises an alert, unless it is
+-- known to have changed nothing. For `claim_restore(…, resume => true)` both can be gone on with.
+create function backup.end_restore(
+  restore backup.restores, code text, message text, hint text, changed boolean default true
+) returns void
 language plpgsql
 volatile
 set search_path = ''
@@ -314,7 +323,7 @@ begin
     error_hint = case when not is_cancelled then pg_catalog.left(end_restore.hint, 1000) end,
     finished_at = greatest(backup.clock_now(), r.started_at), worker = null, lease_until = null, token = r.token + 1
   where r.id = restore.id;
-  if not is_cancelled and restore.mode <> 'beside' then
+  if not is_cancelled and restore.mode <> 'beside' and end_restore.changed then
     perform backup.raise_alert(
       'restore_failed', 'restore:' || restore.id,
       pg_catalog.format('restore %s failed: %s (%s)', restore.id, pg_catalog.left(end_restore.message, 300), end_restore.code)
@@ -327,9 +336,9 @@ begin
   );
 end
 $$;
-revoke all on function backup.end_restore(backup.restores, text, text, text) from public;
+revoke all on function backup.end_restore(backup.restores, text, text, text, boolean) from public;
 
--- Its bad end, told by its worker; `error` is {code, message, hint}. HF413 for an old token.
+-- Its bad end, told by its worker; `error` is {code, message, hint, changed}. HF413 for an old token.
 create function backup.fail_restore(id uuid, token bigint, error jsonb) returns void
 language plpgsql
 volatile
@@ -338,7 +347,7 @@ as $$
 begin
   perform backup.end_restore(
     backup.held_restore(id, token), coalesce(error ->> 'code', 'internal'), coalesce(error ->> 'message', 'no reason given'),
-    error ->> 'hint'
+    error ->> 'hint', coalesce((error ->> 'changed')::boolean, true)
   );
 end
 $$;
@@ -374,7 +383,7 @@ revoke all on function backup.cancel_restore(uuid) from public;
 
 -- Takes over one that nobody works on; its token has to come with every later call. Null while another has the lease, and
 -- for one that was asked to end, which ends now. `resume`: also one that failed or was cancelled. `apply`: puts the rows of
--- one that stands beside into place, in that mode. HF414 when there is none; HF415 for any other state, for a side schema
+-- one that stands beside into place, in that mode, or of one that failed at that. HF414 when there is none; HF415 for any other state, for a side schema
 -- that is gone, and for tables that another one is at work on.
 create function backup.claim_restore(
   id uuid, worker text, lease interval, resume boolean default false, apply text default null
@@ -401,10 +410,18 @@ begin
     elsif ours.cancel_requested_at is not null then
       perform backup.end_restore(ours, 'cancelled', null, null);
       return null;
+    elsif ours.next_leg_at is not null and ours.legs_begun >= 5 then
+      perform backup.end_restore(
+        ours, 'run_stalled', 'five legs of the function were ended by the platform before they came to their end',
+        'Look at the function''s log; the CLI restores without its limits.'
+      );
+      return null;
     end if;
   elsif not coalesce(
     case when apply is null then resume and ours.status in ('failed', 'cancelled')
-    else ours.status = 'beside' and apply in ('missing', 'merge', 'replace') end, false)
+    else apply in ('missing', 'merge', 'replace') and ours.side_schema is not null and (
+      ours.status = 'beside' or (ours.status in ('failed', 'cancelled') and ours.stage = 'applying')
+    ) end, false)
   then
     raise exception 'restore % is %', ours.id, ours.status using errcode = 'HF415';
   end if;
@@ -414,7 +431,7 @@ begin
   end if;
   update backup.restores as r
   set token = r.token + 1, worker = claim_restore.worker, lease_until = backup.clock_now() + claim_restore.lease,
-    heartbeat_at = backup.clock_now(), mode = coalesce(apply, r.mode),
+    heartbeat_at = backup.clock_now(), legs_begun = r.legs_begun + 1, mode = coalesce(apply, r.mode),
     stage = case when apply is null then r.stage else 'applying' end,
     status = case when apply is null then r.stage else 'applying' end,
     -- rows that waited for somebody to look at them are not time that the restore took
@@ -424,7 +441,10 @@ begin
   where r.id = ours.id
   returning r.* into ours;
   perform backup.refuse_same_tables(ours);
-  perform backup.audit('restore.claimed', 'restore:' || ours.id, backup.restore_detail(ours));
+  -- one leg after the other is nothing that anybody did
+  if apply is not null or resume or ours.next_leg_at is null then
+    perform backup.audit('restore.claimed', 'restore:' || ours.id, backup.restore_detail(ours));
+  end if;
   return ours.token;
 end
 $$;

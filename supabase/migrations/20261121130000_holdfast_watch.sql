@@ -1,5 +1,6 @@
--- The day after a full restore in place: failures are counted each hour, beside those of the day before it. Counts stand
--- here, and no text of a failure. Lock order: the row of one watch → alerts and audit.
+-- The day after a full restore in place: failures are counted each hour, beside those of the day before it, and the user's
+-- smoke queries are run. Counts stand here, and no text of a failure. Lock order: the row of one watch → the advisory lock of
+-- its smoke queries (tried, not waited for) → alerts and audit.
 
 create table backup.restore_watches (
   restore_id uuid primary key references backup.restores (id) on delete cascade,
@@ -10,11 +11,15 @@ create table backup.restore_watches (
   -- {runs, jobs, answers}: of the day before; a kind that cannot be read is missing
   before jsonb not null,
   since jsonb not null default '{}',
-  -- kinds that are clearly worse: more than twice as many, and at least five
+  -- {queries, runs, passed, failed, broke, last_error}: of the user's smoke queries; null: none were given
+  smoke jsonb,
+  -- kinds that are clearly worse: more than twice as many, and at least five; `smoke`: a query failed that was good before
   worse text[] not null default '{}',
   status text not null default 'watching',
   constraint status_is_known check (status in ('watching', 'calm', 'worse')),
-  constraint counts_are_objects check (jsonb_typeof(before) = 'object' and jsonb_typeof(since) = 'object'),
+  constraint counts_are_objects check (
+    jsonb_typeof(before) = 'object' and jsonb_typeof(since) = 'object' and coalesce(jsonb_typeof(smoke), 'object') = 'object'
+  ),
   constraint counted_at_is_within_the_watch check (counted_at between begun_at and until),
   constraint ended_watch_has_counted_to_its_end check (status = 'watching' or counted_at = until),
   constraint ended_watch_says_what_is_worse check (status = 'watching' or (status = 'worse') = (worse <> '{}'))
@@ -99,7 +104,7 @@ revoke all on function backup.failures_before(timestamptz) from public;
 
 -- Each minute: begins a watch for every full restore in place that went well here within the last day, counts each hour,
 -- and closes the watch after 24 hours: its result is in the audit. An alert as soon as a kind is clearly worse; it goes once
--- the day is over and somebody has acknowledged it. Returns how many watches were counted.
+-- the day is over and somebody has acknowledged it, and so does one of smoke queries. Returns how many watches were counted.
 create function backup.watch_recoveries() returns integer
 language plpgsql
 volatile
@@ -111,13 +116,21 @@ declare
   -- what happened a moment ago may not be written down yet
   up_to timestamptz;
   counted integer := 0;
+  numbers text[];
 begin
-  insert into backup.restore_watches (restore_id, begun_at, until, counted_at, before)
-  select r.id, r.finished_at, r.finished_at + interval '24 hours', r.finished_at, backup.failures_before(r.started_at)
-  from backup.restores as r
-  where r.scope in ('full', 'point') and r.mode <> 'beside' and r.status = 'succeeded' and r.target_is_here
-    and r.finished_at > moment - interval '24 hours'
-  on conflict (restore_id) do nothing;
+  for watch in
+    insert into backup.restore_watches (restore_id, begun_at, until, counted_at, before, smoke)
+    select
+      r.id, r.finished_at, r.finished_at + interval '24 hours', r.finished_at, backup.failures_before(r.started_at),
+      backup.smoke_counts(r.id)
+    from backup.restores as r
+    where r.scope in ('full', 'point') and r.mode <> 'beside' and r.status = 'succeeded' and r.target_is_here
+      and r.finished_at > moment - interval '24 hours'
+    on conflict (restore_id) do nothing
+    returning *
+  loop
+    perform backup.begin_smokes(watch.restore_id);
+  end loop;
   for watch in
     select w.*
     from backup.restore_watches as w
@@ -127,30 +140,36 @@ begin
     for no key update skip locked
   loop
     up_to := least(watch.until, moment - interval '5 minutes');
+    -- a run of the smoke queries is to be in the result
+    continue when up_to = watch.until and not backup.end_smokes(watch.restore_id);
     update backup.restore_watches as w
     set counted_at = up_to,
       since = (
         select pg_catalog.jsonb_object_agg(n.key, n.value::bigint + coalesce((w.since ->> n.key)::bigint, 0))
         from pg_catalog.jsonb_each_text(backup.failures_between(w.counted_at, up_to)) as n
-      )
+      ),
+      smoke = backup.smoke_counts(w.restore_id)
     where w.restore_id = watch.restore_id
     returning w.* into watch;
     update backup.restore_watches as w
     set worse = array(
         select n.key from pg_catalog.jsonb_each_text(w.since) as n
         where n.value::bigint >= 5 and n.value::bigint > 2 * (w.before ->> n.key)::bigint
-        order by n.key
+        union all
+        select 'smoke' where (w.smoke ->> 'broke')::bigint > 0
+        order by 1
       )
     where w.restore_id = watch.restore_id
     returning w.* into watch;
-    if watch.worse <> '{}' then
+    numbers := pg_catalog.array_remove(watch.worse, 'smoke');
+    if numbers <> '{}' then
       perform backup.raise_alert(
         'restore_worse', 'restore:' || watch.restore_id,
         'more failures since the restore in place than in the day before it: ' || (
           select pg_catalog.string_agg(
             pg_catalog.format('%s %s, not %s', kind, watch.since ->> kind, watch.before ->> kind), '; ' order by kind
           )
-          from pg_catalog.unnest(watch.worse) as w (kind)
+          from pg_catalog.unnest(numbers) as w (kind)
         )
       );
     end if;
@@ -160,14 +179,17 @@ begin
       where w.restore_id = watch.restore_id;
       perform backup.audit(
         'restore.watched', 'restore:' || watch.restore_id,
-        pg_catalog.jsonb_build_object('before', watch.before, 'since', watch.since, 'worse', watch.worse)
+        pg_catalog.jsonb_build_object(
+          'before', watch.before, 'since', watch.since, 'smoke', watch.smoke, 'worse', watch.worse
+        )
       );
     end if;
     counted := counted + 1;
   end loop;
+  perform backup.tend_smokes();
   perform backup.resolve_alert(a.kind, a.subject)
   from backup.alerts as a
-  where a.kind = 'restore_worse' and a.status = 'acknowledged'
+  where a.kind in ('restore_worse', 'smoke_failed') and a.status = 'acknowledged'
     and not exists (
       select from backup.restore_watches as w
       where a.subject = 'restore:' || w.restore_id and w.status = 'watching'
@@ -176,3 +198,31 @@ begin
 end
 $$;
 revoke all on function backup.watch_recoveries() from public;
+
+-- What administrators see through the API ----------------------------------------------------------------------------
+
+create view public.backup_restore_watches with (security_invoker = true) as
+select w.restore_id, w.begun_at, w.until, w.counted_at, w.before, w.since, w.smoke, w.worse, w.status
+from backup.restore_watches as w;
+comment on view public.backup_restore_watches is
+  'Holdfast: the day after a full restore in place. Administrators with a second factor only.';
+revoke all on table public.backup_restore_watches from public;
+
+do $$
+declare
+  api_role text;
+begin
+  foreach api_role in array array['anon', 'authenticated', 'service_role'] loop
+    continue when pg_catalog.to_regrole(api_role) is null;
+    execute pg_catalog.format('revoke all on table public.backup_restore_watches from %I', api_role);
+  end loop;
+  if pg_catalog.to_regrole('authenticated') is null then
+    return;
+  end if;
+  create policy administrators_read_watches on backup.restore_watches
+    for select to authenticated using ((select backup.is_admin()));
+  grant select (restore_id, begun_at, until, counted_at, before, since, smoke, worse, status)
+    on backup.restore_watches to authenticated;
+  grant select on table public.backup_restore_watches to authenticated;
+end
+$$;

@@ -4,7 +4,8 @@ import { systemClock } from "../../src/shared/clock.ts";
 import { createLog } from "../../src/shared/log.ts";
 import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
 import { webCryptoRandom } from "../../src/shared/random.ts";
-import { type Beside, findPastTable, layTableBeside } from "../../src/shared/rows/beside/beside.ts";
+import { layAsked, pairAsked } from "../../src/shared/rows/asked.ts";
+import type { Beside } from "../../src/shared/rows/beside/beside.ts";
 import { RowsWork } from "../../src/shared/rows/work.ts";
 import { query, useCluster } from "../support/cluster.ts";
 import { type Past, pastOf, patient, rowsOf } from "../integration/rows_fixture.ts";
@@ -47,16 +48,9 @@ async function begin(
     log: createLog((line) => onLine(line.event), "debug"),
     capBytes,
   }, { scope: "table", mode: "replace", sourceBackup: past.source.backupId, pointAt: null, userId: null, digest });
-  const beside = await layTableBeside(
-    {
-      connection: work.connection,
-      source: past.source,
-      sameDatabase: true,
-      schema: work.schema,
-    },
-    findPastTable(past.source, { schema: "app", name: "t" }),
-    "test",
-  );
+  const deps = { connection: work.connection, source: past.source, sameDatabase: true, schema: work.schema };
+  const asked = { scope: "table", table: { schema: "app", name: "t" } } as const;
+  const beside = await pairAsked(deps, asked, await layAsked(deps, asked, "test"));
   return { work, beside };
 }
 

@@ -1,4 +1,5 @@
 /** What the world around a change stream can do to it. */
+import pg from "pg";
 import { beforeAll, describe, expect, it } from "vitest";
 import { newestEpoch } from "../../src/shared/backup/repository_epoch.ts";
 import { drain } from "../../src/shared/changes/drain/drain.ts";
@@ -85,6 +86,71 @@ describe("the limit of the slot", () => {
       await query(admin, "alter system reset max_slot_wal_keep_size");
       await query(admin, "select pg_reload_conf()");
     }
+  });
+});
+
+describe("the guard of the slot", () => {
+  it(
+    "warns from half of the limit on, takes it back, and past the limit gives up a slot that is read as well",
+    async () => {
+      const from = await source();
+      await query(from.url, "insert into app.loose select i, repeat('x', 1000) from generate_series(1, 5000) as i");
+      const slots = "select active from pg_replication_slots where database = current_database()";
+      const [held] = await query(from.url, "select retained_bytes / 1048576.0 as mb from backup.slot_state()");
+      const mb = Math.ceil(Number(held?.["mb"]));
+      const guard = async (limitMb: number) => {
+        await query(from.url, "update backup.settings set value = $1 where name = 'slot_limit_mb'", [String(limitMb)]);
+        return (await query(from.url, "select backup.guard_slot() as what"))[0]?.["what"];
+      };
+      const alerts = () =>
+        query(from.url, "select severity, status, message from backup.alerts where kind = 'slot_behind' order by id");
+      const open = () => query(from.url, "select count(*)::int as chains from backup.chains where ended_at is null");
+
+      expect(mb).toBeGreaterThan(4);
+      expect(await guard(2 * mb + 2)).toBe("well");
+      expect(await alerts()).toEqual([]);
+      expect(await guard(mb + 1)).toBe("behind");
+      const message = expect.stringMatching(
+        new RegExp(`^the slot holds back \\d+ MB of WAL; at ${mb + 1} MB it is given up`),
+      ) as string;
+      expect(await alerts()).toEqual([{ severity: "warning", status: "open", message }]);
+      expect([await query(from.url, slots), await open()]).toEqual([[{ active: false }], [{ chains: 1 }]]);
+      expect(await guard(2 * mb + 2)).toBe("well");
+      expect(await alerts()).toEqual([{ severity: "warning", status: "resolved", message }]);
+
+      const reader = new pg.Client({ connectionString: from.url, ...{ replication: "database" } });
+      reader.on("error", () => {});
+      await reader.connect();
+      const [slot] = await query(from.url, "select slot_name as name from backup.slot_state()");
+      try {
+        void reader.query(
+          `START_REPLICATION SLOT ${
+            String(slot?.["name"])
+          } LOGICAL 0/0 (proto_version '1', publication_names 'holdfast_inserts')`,
+        ).catch(() => {});
+        await until("it is read", async () => (await query(from.url, slots))[0]?.["active"] === true ? true : null);
+        expect(await guard(mb - 1)).toBe("over the limit");
+        expect([await query(from.url, slots), await open()]).toEqual([[], [{ chains: 0 }]]);
+      } finally {
+        await reader.end();
+      }
+      expect(await guard(mb - 1)).toBeNull();
+    },
+    60_000,
+  );
+
+  it("is asked by the call of each minute", async () => {
+    const from = await source();
+    await query(
+      from.url,
+      `select vault.create_secret('http://127.0.0.1:1', 'holdfast_project_url'),
+              vault.create_secret(repeat('s', 40), 'holdfast_worker_secret');
+       update backup.settings set value = '1' where name = 'slot_limit_mb'`,
+    );
+    await query(from.url, "insert into app.loose select i, repeat('x', 300) from generate_series(1, 10000) as i");
+    await query(from.url, "select backup.call_drain()");
+    expect(await query(from.url, "select reason, to_at from backup.gaps"))
+      .toEqual([{ reason: expect.stringMatching(/more than 1 MB/) as string, to_at: null }]);
   });
 });
 
@@ -202,6 +268,7 @@ describe("a chain that cannot go on", () => {
         expect(rows).toEqual([{ wal_status: "lost" }]);
       });
       expect(await query(from.url, "select backup.guard_slot() as what")).toEqual([{ what: "lost" }]);
+      expect(await query(from.url, "select slot_name from pg_replication_slots"), "it takes no place").toEqual([]);
       expect(await drainNow(from.deps)).toMatchObject({ begun: true, outcome: "caught_up" });
       expect(await query(from.url, "select reason, to_at is not null as closed from backup.gaps"))
         .toEqual([{ reason: "the server gave the slot up", closed: true }]);

@@ -156,6 +156,9 @@ describe("timeline", () => {
 });
 
 describe("restore-point", () => {
+  /** The table without a key. */
+  const inDoubt = /in the minute before the moment may be missing in public\.visits/;
+
   it("only plans until it is confirmed, and the plan says what it would reach", async () => {
     const asAdmin = { ...settings, BACKUP_DB_URL: cluster().url("supabase_admin") };
     const databases = () => query(source(), "select datname from pg_database order by 1");
@@ -171,6 +174,7 @@ describe("restore-point", () => {
     const { reachedAt } = document as { reachedAt: string };
     expect(points.start.at < reachedAt && reachedAt < points.filled.at).toBe(true);
     expect(stderr).toContain("transactions replayed");
+    expect(stderr, "its counters were read seconds after the moment").toMatch(inDoubt);
     expect(await databases()).toEqual(before);
   }, 60_000);
 
@@ -185,7 +189,13 @@ describe("restore-point", () => {
     const name = /\/(postgres_at_\d{8}t\d{6}z)/.exec(database)?.[1] ?? "";
     expect(name).toBe(`postgres_at_${points.filled.at.slice(0, 19).replace(/[-:]/g, "").toLowerCase()}z`);
     expect(await rowsOf(cluster().plainUrl("supabase_admin", name))).toBe(points.filled.rows);
-    expect(document).toMatchObject({ ok: true, transactions: 1, updated: 0, deleted: 0, warnings: expect.any(Array) });
+    expect(document).toMatchObject({
+      ok: true,
+      transactions: 1,
+      updated: 0,
+      deleted: 0,
+      warnings: expect.arrayContaining([expect.stringMatching(inDoubt)]),
+    });
     const again = await cli(["restore-point", points.filled.at, "--yes", "--json"], asAdmin);
     expect([again.exit, codeOf(again)]).toEqual([1, "target_not_empty"]);
   }, 120_000);

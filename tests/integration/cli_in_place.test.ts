@@ -1,7 +1,7 @@
 /** A full restore into the very database: definitions and rows by difference. The oracle is pg_dump and row hashes. */
 import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -62,7 +62,9 @@ beforeAll(async () => {
   await query(
     source(),
     `create schema app; create table app.settings (name text primary key, value jsonb); insert into app.settings values ('a', '1'), ('b', 'null');
-     create function app.answer() returns int language sql as 'select 42'; grant execute on function app.answer() to authenticated`,
+     create function app.answer() returns int language sql as 'select 42'; grant execute on function app.answer() to authenticated;
+     create table app.notes (n int, said text); insert into app.notes select i, 'said ' || i from generate_series(1, 9) i;
+     create view app.spoken as select said from app.notes where n > 3; grant select on app.spoken to authenticated`,
   );
   // Somebody with a second factor and a session, who keeps both.
   factor = app.people[2]?.id ?? "";
@@ -99,6 +101,8 @@ describe("restore-full --apply replace", () => {
        insert into auth.mfa_factors (id, user_id, factor_type, status, created_at, updated_at)
          values (gen_random_uuid(), '99999999-9999-4999-8999-999999999999', 'totp', 'verified', now(), now()),
            (gen_random_uuid(), '${factor}', 'phone', 'verified', now(), now());
+       delete from app.notes where n = 2; update app.notes set said = 'other' where n = 3; insert into app.notes values (20, 'new');
+       create publication of_the_app for table app.notes; create or replace view app.spoken as select said from app.notes where n > 4;
        create index later on public.tags (name); update public.events set kind = 'lost' where id % 3 = 0`,
     );
     expect(dumped()).not.toBe(definitions);
@@ -115,7 +119,9 @@ describe("restore-full --apply replace", () => {
   }, 120_000);
 
   it("makes definitions and rows what they were, after a safety backup, and begins a new chain", async () => {
-    const done = await ok(["restore-full", backup, "--apply", "replace", "--yes"]);
+    const smoke = join(folder, "smoke.sql");
+    writeFileSync(smoke, "begin;\nselect count(*) > 0 as ok from public.tags;\nselect 1 from app.settings;\ncommit;\n");
+    const done = await ok(["restore-full", backup, "--apply", "replace", "--smoke", smoke, "--yes"]);
     expect(done).toMatchObject({ ok: true, differences: [], safetyRun: expect.any(String) });
     expect(dumped()).toBe(definitions);
     expect(await allRows()).toEqual(rows);
@@ -127,6 +133,17 @@ describe("restore-full --apply replace", () => {
     expect(await query(source(), "select user_id from auth.mfa_factors")).toEqual([{ user_id: factor }, {
       user_id: factor,
     }]);
+    // For the watchdog to run each hour of the next day.
+    expect(
+      await query(
+        source(),
+        `select q.number, q.line, q.statement, q.was_good from backup.restore_smokes as q
+           join backup.restores as r on r.id = q.restore_id and r.status = 'succeeded' order by q.number`,
+      ),
+    ).toEqual([
+      { number: 2, line: 2, statement: "select count(*) > 0 as ok from public.tags", was_good: true },
+      { number: 3, line: 3, statement: "select 1 from app.settings", was_good: true },
+    ]);
     // The project is open again.
     const status = await ok(["maintenance", "status"]);
     expect(status).toMatchObject({ state: { closed: false } });

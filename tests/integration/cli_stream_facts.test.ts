@@ -41,3 +41,38 @@ it("a table whose values a command computed anew is named until the next full ba
   await backup(w.deps);
   expect(await uncovered()).toEqual([]);
 });
+
+it("is named until a full backup of this chain that succeeded: none in quarantine, and of no other chain", async () => {
+  const rewritten = [{ name: "app.notes", why: "rewritten" }];
+  await query(w.url, "alter table app.notes add column again float8 default random()");
+  const { id } = await backup(w.deps);
+  expect(await uncovered()).toEqual([]);
+  const full = async (columns: string) => {
+    await query(w.url, `update backup.runs set ${columns} where id = $1`, [id]);
+    return await uncovered();
+  };
+  expect(await full("status = 'quarantined', quarantine_reason = 'of the test'")).toEqual(rewritten);
+  expect(await full("status = 'succeeded', quarantine_reason = null")).toEqual([]);
+  expect(await full("chain_id = null")).toEqual(rewritten);
+});
+
+it("a table whose rows a query made before it could be published is named, and once only", async () => {
+  const own = await world(cluster());
+  await query(
+    own.url,
+    // As it is made where the role may not publish all tables.
+    `create schema app; create publication holdfast_inserts with (publish = 'insert, truncate');
+     alter publication holdfast_inserts add table only backup.ddl_log`,
+  );
+  await drain(own.deps, { worker: "test", budget: unlimited, limits: processDrainLimits, idleSeconds: 0 });
+  await backup(own.deps);
+  const looking = await own.deps.database.connect("holdfast:test");
+  try {
+    await query(own.url, "create table app.made as select 1 as x");
+    expect((await readStream(looking)).stream?.uncovered).toEqual([{ name: "app.made", why: "identity" }]);
+    await query(own.url, "alter table app.made add primary key (x)");
+    expect((await readStream(looking)).stream?.uncovered).toEqual([{ name: "app.made", why: "rewritten" }]);
+  } finally {
+    await looking.close();
+  }
+});

@@ -80,6 +80,17 @@ async function callsEnded(): Promise<void> {
   }
 }
 
+/** Waits until a restore has come to that. */
+async function restoreIs(id: string, status: string): Promise<void> {
+  const deadline = performance.now() + chainMs;
+  for (;;) {
+    const { rows } = await postgres.query("select status, error_message from backup.restores where id = $1", [id]);
+    if (rows[0]?.status === status) return;
+    if (performance.now() > deadline) throw new Error(`restore ${id} is ${JSON.stringify(rows)}, not ${status}`);
+    await new Promise((resolve) => setTimeout(resolve, pollMs));
+  }
+}
+
 let backup: string;
 
 describe("a backup that is started at the dashboard", () => {
@@ -128,7 +139,8 @@ describe("docs/http.md", () => {
 
   it("shows a call of every action that works as it stands, with curl and openssl", async () => {
     const started: { functionName: string; run: string }[] = [];
-    for (const { functionName, call } of page.actions) {
+    const restores: string[] = [];
+    for (const { functionName, action, call } of page.actions) {
       const verification = started.find((one) => one.functionName === "verify")?.run ?? "";
       const result = spawnSync("bash", ["-c", `set -eu\n${page.preparation}\n${call}`], {
         encoding: "utf8",
@@ -137,14 +149,21 @@ describe("docs/http.md", () => {
           PATH: process.env["PATH"] ?? "",
           PROJECT_URL: stack.gateway.url,
           BACKUP_WORKER_SECRET: stack.workerSecret,
-          ...{ id: backup, run: backup, verification },
+          ...{ id: backup, run: backup, verification, restore: restores[0] ?? "", planned: restores[0] ?? "" },
         },
       });
       expect(result.status, `${call}\n${result.stderr}`).toBe(0);
       const document = JSON.parse(result.stdout);
       expect(document, call).not.toHaveProperty("code");
       if (document.joined === false) started.push({ functionName, run: document.run });
+      if (functionName === "restore" && action === "plan") {
+        restores.push(document.restore);
+        await restoreIs(document.restore, "beside");
+        // So that there is something to put into place, and to cancel while it waits for its safety backup.
+        await postgres.query("delete from public.notes where id = 1");
+      }
     }
+    for (const restore of restores) await restoreIs(restore, "cancelled");
     expect(started.map((one) => one.functionName)).toEqual(["backup", "verify"]);
     for (const { run } of started) expect((await ended(run)).status, await story(run)).toBe("succeeded");
   }, 2 * chainMs);

@@ -9,7 +9,7 @@ import {
   type CheckDeps,
   type CheckResult,
   runChecks,
-} from "../../src/shared/restore/in_place/checks.ts";
+} from "../../src/shared/restore/in_place/checks/checks.ts";
 import { captureSchema } from "../../src/shared/schema/capture.ts";
 import type { SchemaCapture } from "../../src/shared/schema/capture_format.ts";
 import { quoteQualified } from "../../src/shared/schema/quote.ts";

@@ -1,67 +1,20 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { HoldfastError } from "../../src/shared/errors.ts";
 import { loadCorpus } from "../corpus/load.ts";
-import { type Cluster, clusterMs, freshDatabase, query, startTestCluster, withClient } from "../support/cluster.ts";
+import { clusterMs, freshDatabase, query, startTestCluster, withClient } from "../support/cluster.ts";
 import { seeded } from "../support/sample_app/words.ts";
 import {
+  ask,
   differences,
   dumpedDefinitions,
+  Ground,
   inParts,
-  type Kept,
   type Place,
   remember,
+  restoredAsItWas,
   restoreInPlace,
-  type RestoreOptions,
 } from "./in_place_fixture.ts";
-import { randomChange, rolesSql, subjectSql } from "./in_place_subject.ts";
-
-/** A server, the subject in a database of it, what a backup would hold, and copies of the database for each test. */
-class Ground {
-  readonly cluster: Cluster;
-  readonly template: string;
-  readonly kept: Kept;
-  #copies = 0;
-
-  private constructor(cluster: Cluster, template: string, kept: Kept) {
-    this.cluster = cluster;
-    this.template = template;
-    this.kept = kept;
-  }
-
-  static async prepare(platform: boolean): Promise<Ground> {
-    const cluster = await startTestCluster({ platform });
-    const superuser = cluster.plainUrl(cluster.superuser);
-    await query(superuser, rolesSql);
-    const template = await freshDatabase(cluster);
-    await query(superuser, `alter database ${template} owner to postgres`);
-    // CREATE DATABASE copies no grants on the database itself.
-    if (platform) await query(superuser, `revoke all on database ${template} from dashboard_user`);
-    await query(cluster.plainUrl("postgres", template), subjectSql);
-    return new Ground(cluster, template, await remember({ cluster, database: template, role: "postgres" }));
-  }
-
-  /** The subject with `changes` made to it as role postgres. Object ids are those of the subject. */
-  async changed(changes: string): Promise<Place> {
-    const database = `copy_${++this.#copies}`;
-    await query(
-      this.cluster.plainUrl(this.cluster.superuser),
-      `create database ${database} template ${this.template} owner postgres`,
-    );
-    if (changes !== "") await query(this.cluster.plainUrl("postgres", database), changes);
-    return { cluster: this.cluster, database, role: "postgres" };
-  }
-}
-
-const ask = (place: Place, text: string) =>
-  query(place.cluster.plainUrl(place.cluster.superuser, place.database), text);
-
-/** Everything is as pg_dump showed it; what stays besides is returned. */
-async function restoredAsItWas(place: Place, kept: Kept, options: RestoreOptions = {}) {
-  const result = await restoreInPlace(place, kept, options);
-  const { changed, extra } = differences(kept.dump, dumpedDefinitions(place));
-  expect(changed).toEqual([]);
-  return { ...result, extra };
-}
+import { randomChange, subjectSql } from "./in_place_subject.ts";
 
 /** The versions of all rows of the catalogs that hold the user's objects: what a restore touched has others. */
 function catalogVersions(place: Place): Promise<Record<string, unknown>[]> {
@@ -91,7 +44,7 @@ for (const platform of [true, false]) {
   describe(`random changes on ${platform ? "a project, as postgres without special rights" : "plain PostgreSQL 15"}`, () => {
     let ground: Ground;
     beforeAll(async () => {
-      ground = await Ground.prepare(platform);
+      ground = await Ground.prepare(platform, subjectSql);
     }, clusterMs);
     afterAll(() => ground?.cluster.destroy(), clusterMs);
 
@@ -132,7 +85,7 @@ async function changeAtRandom(place: Place, seed: number, count: number, labels:
 describe("definitions of a live project", () => {
   let ground: Ground;
   beforeAll(async () => {
-    ground = await Ground.prepare(true);
+    ground = await Ground.prepare(true, subjectSql);
   }, clusterMs);
   afterAll(() => ground?.cluster.destroy(), clusterMs);
 

@@ -4,10 +4,12 @@ import { openSession } from "../../src/shared/backup/session.ts";
 import type { Connection } from "../../src/shared/postgres/connection.ts";
 import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
 import { openBackupRows } from "../../src/shared/rows/past/backup_rows.ts";
-import { type Beside, findPastTable, layRecordsBeside, layTableBeside } from "../../src/shared/rows/beside/beside.ts";
+import { layAsked, pairAsked, type RowsAsked } from "../../src/shared/rows/asked.ts";
+import type { Beside } from "../../src/shared/rows/beside/beside.ts";
 import { parseCondition } from "../../src/shared/rows/beside/conditions.ts";
 import type { RestoreMode } from "../../src/shared/rows/apply/difference.ts";
 import type { PastRows } from "../../src/shared/rows/past/past.ts";
+import { LegOver } from "../../src/shared/rows/beside/side_tables.ts";
 import { planRows, type RowsPlan } from "../../src/shared/rows/apply/plan_rows.ts";
 import { putBack, type PutBackOptions, type PutBackResult } from "../../src/shared/rows/apply/put_back.ts";
 import { type Cluster, query } from "../support/cluster.ts";
@@ -38,11 +40,25 @@ export async function besideOf(
   name: string,
   where: readonly string[] = [],
 ): Promise<Beside> {
-  const table = findPastTable(past.source, { schema, name });
-  const deps = { connection: past.connection, source: past.source, sameDatabase: true, schema: sideName() };
-  return where.length === 0
-    ? await layTableBeside(deps, table, "test")
-    : await layRecordsBeside(deps, table, where.map(parseCondition), "test");
+  const table = { schema, name };
+  return await lay(
+    past,
+    where.length === 0 ? { scope: "table", table } : { scope: "record", table, where: where.map(parseCondition) },
+  );
+}
+
+/** `inLegs`: by as many calls as there are pieces, each of which may read one. */
+export async function lay(past: Past, asked: RowsAsked, inLegs = false): Promise<Beside> {
+  const { connection, source } = past;
+  const deps = { connection, source, sameDatabase: true, schema: sideName() };
+  for (;;) {
+    const budget = { spendText: () => {}, spent: () => inLegs };
+    try {
+      return await pairAsked(deps, asked, await layAsked({ ...deps, budget }, asked, "test"));
+    } catch (error) {
+      if (!(error instanceof LegOver)) throw error;
+    }
+  }
 }
 
 export const patient = { wholeTables: true, fireTriggers: false, lockMs: 2000 } as const satisfies Omit<

@@ -12,7 +12,7 @@ import { openBackupRows } from "../../src/shared/rows/past/backup_rows.ts";
 import { pointOfIncremental } from "../../src/shared/rows/past/moment_point.ts";
 import { type MomentOptions, openMomentRows } from "../../src/shared/rows/past/moment_rows.ts";
 import type { ScratchServer } from "../../src/shared/rows/past/moment_scratch.ts";
-import type { PastRows, PastTable, RowFilter } from "../../src/shared/rows/past/past.ts";
+import type { PastPiece, PastRows, PastTable, RowFilter } from "../../src/shared/rows/past/past.ts";
 import { quoteIdent, quoteQualified, splitQualified, unquoteIdent } from "../../src/shared/schema/quote.ts";
 import { clusterMs, useCluster } from "../support/cluster.ts";
 import { backup, query, world } from "./backup_fixture.ts";
@@ -74,9 +74,9 @@ afterAll(async () => {
   await live?.close();
 });
 
-async function rowsOf(pieces: AsyncIterable<Uint8Array>): Promise<string[]> {
+async function rowsOf(pieces: AsyncIterable<PastPiece>): Promise<string[]> {
   const parts: Uint8Array[] = [];
-  for await (const piece of pieces) parts.push(piece.slice());
+  for await (const { rows } of pieces) parts.push(rows.slice());
   return lines(parts);
 }
 
@@ -379,7 +379,7 @@ describe("a moment that cannot be had", () => {
 });
 
 describe("a table that is large", () => {
-  it("comes in pieces of 16 MiB at most", async () => {
+  it("comes in pieces of 16 MiB at most, and is gone on with behind any of them", async () => {
     await query(
       w.url,
       `insert into app.large select i, repeat(md5(i::text), 65536) from generate_series(1, 9) as i;
@@ -390,13 +390,23 @@ describe("a table that is large", () => {
     await withMoment({ by: "lsn", lsn: parseLsn(now?.["lsn"] ?? "") }, ["app.large"], async (past) => {
       const sizes: number[] = [];
       let rows = 0;
-      for await (const piece of past.read(tableOf(past, "app.large"), null)) {
+      const ends: string[] = [];
+      for await (const { rows: piece, end } of past.read(tableOf(past, "app.large"), null)) {
+        ends.push(end);
         sizes.push(piece.byteLength);
         for (let at = piece.indexOf(10); at >= 0; at = piece.indexOf(10, at + 1)) rows++;
       }
       expect(rows).toBe(10);
       expect(sizes.reduce((sum, size) => sum + size, 0)).toBeGreaterThan(18 * 1024 * 1024 - 1);
       expect(Math.max(...sizes)).toBeLessThanOrEqual(16 * 1024 * 1024);
+      const behind = async (end: string) => {
+        let size = 0;
+        for await (const { rows: piece } of past.read(tableOf(past, "app.large"), null, end)) size += piece.byteLength;
+        return size;
+      };
+      for (const [at, end] of ends.entries()) {
+        expect(await behind(end)).toBe(sizes.slice(at + 1).reduce((sum, size) => sum + size, 0));
+      }
     });
   }, 60_000);
 });

@@ -2,15 +2,9 @@
 import { randomInt } from "node:crypto";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import {
-  type Beside,
-  findPastTable,
-  layRecordsBeside,
-  layTableBeside,
-  load,
-  makeSide,
-  pairUp,
-} from "../../src/shared/rows/beside/beside.ts";
+import { type Beside, pairUp } from "../../src/shared/rows/beside/beside.ts";
+import { findPastTable, load, makeSide } from "../../src/shared/rows/beside/lay.ts";
+import { LaySteps } from "../../src/shared/rows/beside/lay_steps.ts";
 import { parseCondition } from "../../src/shared/rows/beside/conditions.ts";
 import { restoreModes } from "../../src/shared/rows/apply/difference.ts";
 import { readLiveTables } from "../../src/shared/rows/beside/live_tables.ts";
@@ -18,7 +12,7 @@ import { planRows } from "../../src/shared/rows/apply/plan_rows.ts";
 import { putBack } from "../../src/shared/rows/apply/put_back.ts";
 import { makeSideSchema } from "../../src/shared/rows/beside/side_tables.ts";
 import { useCluster } from "../support/cluster.ts";
-import { type Past, pastOf, patient, sideName } from "./rows_fixture.ts";
+import { lay, type Past, pastOf, patient, sideName } from "./rows_fixture.ts";
 import {
   alterStatement,
   changeStatement,
@@ -64,23 +58,28 @@ describe("a restore of rows does what a look at every row says", () => {
   });
 
   /** The tables of a scope beside the live ones. */
-  async function lay({ tables, part, where }: Scope): Promise<Beside> {
-    const deps = { connection: past.connection, source: past.source, sameDatabase: true, schema: sideName() };
-    const pastTables = tables.map(({ schema, was }) => findPastTable(past.source, { schema, name: part ?? was }));
-    const [only] = pastTables;
+  async function layScope({ tables, part, where }: Scope, inLegs: boolean): Promise<Beside> {
+    const names = tables.map(({ schema, was }) => ({ schema, name: part ?? was }));
+    const [only] = names;
     if (only === undefined) throw new Error("a scope has a table");
     if (where !== null) {
-      return await layRecordsBeside(deps, only, [parseCondition(`${where.column}=${where.value}`)], "test");
+      const condition = parseCondition(`${where.column}=${where.value}`);
+      return await lay(past, { scope: "record", table: only, where: [condition] }, inLegs);
     }
-    if (pastTables.length === 1) return await layTableBeside(deps, only, "test");
+    if (names.length === 1) return await lay(past, { scope: "table", table: only }, inLegs);
+    const deps = { connection: past.connection, source: past.source, sameDatabase: true, schema: sideName() };
+    const pastTables = names.map((name) => findPastTable(past.source, name));
     await makeSideSchema(past.connection, deps.schema, "test");
     const live = await readLiveTables(past.connection, pastTables);
+    const steps = await LaySteps.open(past.connection, deps.schema);
     const laid = [];
     for (const table of pastTables) {
       const side = await makeSide(deps, table, table.name, live);
-      laid.push({ side, rows: await load(deps, side, null), keep: new Set<string>(), scope: null });
+      const step = steps.next();
+      await load(deps, side, null, step);
+      laid.push({ side, rows: step.rows, keep: [] });
     }
-    return await pairUp(deps, laid, live);
+    return await pairUp(deps, laid, live, () => null);
   }
 
   function randomScope(random: Seeded, tables: readonly RandomTable[], then: State): Scope {
@@ -116,7 +115,7 @@ describe("a restore of rows does what a look at every row says", () => {
         const what = `seed ${seed}, step ${step}: ${mode} of ${
           scope.part ?? scope.tables.map(({ was }) => was).join(", ")
         }${scope.where === null ? "" : ` where ${scope.where.column}`}`;
-        const beside = await lay(scope);
+        const beside = await layScope(scope, random.integer(2) === 0);
         const plan = await planRows(past.connection, beside.pairs, beside.keys, mode);
         const valid = isValid(tables, wanted.state);
         const conflicts = plan.tables.flatMap((table) => table.conflicts);

@@ -31,7 +31,13 @@ const callers = [
 ] as const;
 
 const operations = ["select", "insert", "update", "delete"] as const;
-const views = ["public.backup_runs", "public.backup_audit", "public.backup_alerts", "public.backup_restores"];
+const views = [
+  "public.backup_runs",
+  "public.backup_audit",
+  "public.backup_alerts",
+  "public.backup_restores",
+  "public.backup_restore_watches",
+];
 /** The one view for everybody: an app shows the window of maintenance to people who are not signed in. */
 const publicView = "public.backup_announcements";
 const denied = "42501";
@@ -75,6 +81,10 @@ async function as<T>(caller: typeof callers[number], work: () => Promise<T>): Pr
     await postgres.query("select backup.begin_restore($1)", [
       { scope: "table", mode: "beside", source_backup: adminId, target_label: "here" },
     ]);
+    await postgres.query(
+      `insert into backup.restore_watches (restore_id, begun_at, until, counted_at, before)
+       select id, started_at, started_at + interval '24 hours', started_at, '{}' from backup.restores`,
+    );
     await postgres.query("select set_config('request.jwt.claims', $1, true)", [JSON.stringify(caller.claims)]);
     await postgres.query(`set local role ${caller.role}`);
     return await work();
@@ -87,7 +97,7 @@ describe("every table and view", () => {
     for (
       const table of [
         ...["settings", "policies", "schedules", "runs", "tasks", "objects", "audit_log", "alerts", "admins"],
-        ...["restores", "drills", "objectives"],
+        ...["restores", "restore_watches", "restore_smokes", "drills", "objectives"],
       ]
     ) {
       expect(names).toContain(`backup.${table}`);
@@ -150,6 +160,7 @@ describe("every table and view", () => {
       ["announcements", "anon"],
       ["announcements", "authenticated"],
       ["audit_log", "authenticated"],
+      ["restore_watches", "authenticated"],
       ["restores", "authenticated"],
       ["runs", "authenticated"],
     ];

@@ -45,6 +45,7 @@ describe.each([15, 17] as const)(
             end_orphaned_keepers: 0,
             watch_schedules: 0,
             watch_maintenance: 0,
+            revive_restores: 0,
             watch_restores: 0,
             watch_recoveries: 0,
             purge_traces: 0,

@@ -63,8 +63,8 @@ export interface Project {
   holding(id: string, table: string, act: () => Promise<unknown>): Promise<void>;
   /** Why a run did not do what it should, for the message of a failing test. */
   story(id: string): Promise<string>;
-  /** Kills one isolate of the function `backup` right behind the nth line of output that contains `text`. */
-  killAt(text: string, nth?: number): Promise<Kill>;
+  /** Kills one isolate of the function (default: `backup`) right behind the nth line of output that contains `text`. */
+  killAt(text: string, nth?: number, functionName?: string): Promise<Kill>;
   /** Kills the isolate of the function `backup` that the next request reaches, before it answers. */
   killAtRequest(): Promise<Kill>;
   /** Figures of all isolates that served a request since the stack was started. */
@@ -121,7 +121,7 @@ export function projectOf(stack: Stack): Project {
       const journal = existsSync(stack.journalFile) ? readFileSync(stack.journalFile, "utf8").slice(-6_000) : "";
       return `${JSON.stringify({ run: await project.run(id), calls, tasks }, null, 1)}\n${journal}`;
     },
-    killAt: (text, nth = 1) => orderKill(stack, { at: "line", text, nth }),
+    killAt: (text, nth = 1, functionName = "backup") => orderKill(stack, { at: "line", text, nth }, functionName),
     killAtRequest: () => orderKill(stack, { at: "request" }),
     async isolates() {
       const answer = await fetch(`${stack.gateway.url}/__metrics`);
@@ -209,10 +209,10 @@ export async function setClock(project: Pick<Project, "query">, secondsAhead: nu
   );
 }
 
-async function orderKill(stack: Stack, moment: KillMoment): Promise<Kill> {
+async function orderKill(stack: Stack, moment: KillMoment, functionName = "backup"): Promise<Kill> {
   const answer = await fetch(`${stack.gateway.url}/__kill`, {
     method: "POST",
-    body: JSON.stringify({ function: "backup", ...moment }),
+    body: JSON.stringify({ function: functionName, ...moment }),
   });
   if (!answer.ok) throw new Error(`the kill was not ordered: ${answer.status} ${await answer.text()}`);
   const { id } = await answer.json() as { id: string };

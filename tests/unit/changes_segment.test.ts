@@ -167,6 +167,18 @@ describe("tables that the stream does not carry", () => {
     expect(seen([at(5), at(0)]), "counters that were reset cannot clear a table").toHaveLength(1);
   });
 
+  it("are named after a delete as after an update, and after an insert where nothing of them is carried", () => {
+    const counted = (more: Partial<SegmentHeader["uncovered"][number]>): SegmentHeader => ({
+      ...header,
+      uncovered: at(5).uncovered.map((table) => ({ ...table, ...more })),
+    });
+    expect(seen([counted({}), counted({ deleted: 1 })])).toHaveLength(1);
+    expect(seen([counted({}), counted({ updated: 4, deleted: 2 })])).toHaveLength(1);
+    const missing = "everything";
+    expect(seen([counted({ missing }), counted({ missing, inserted: 1 })])).toHaveLength(1);
+    expect(seen([counted({ missing }), counted({ missing })])).toEqual([]);
+  });
+
   it("are named once the server has begun to count anew, whatever it counted before and after", () => {
     const counting = (countedSince: string, updated: number | null) => ({ ...at(updated), countedSince });
     expect(seen([counting("1", 0), counting("1", 0)])).toEqual([]);

@@ -1,11 +1,17 @@
 import { describe, expect, it } from "vitest";
-import { loosenPolicy } from "../../src/shared/restore/in_place/policy_changes.ts";
-import { planDefinitionChanges } from "../../src/shared/restore/in_place/plan_definition_changes.ts";
-import { privilegeChanges } from "../../src/shared/restore/in_place/privilege_changes.ts";
-import { remarkChanges } from "../../src/shared/restore/in_place/remark_changes.ts";
-import { mentions, replaceOwner, replaceQualified, splitAtCommas } from "../../src/shared/restore/in_place/sql_text.ts";
-import { tableChanges } from "../../src/shared/restore/in_place/table_changes.ts";
-import { parseTable, type TableText } from "../../src/shared/restore/in_place/table_text.ts";
+import { loosenPolicy } from "../../src/shared/restore/in_place/plan/policy_changes.ts";
+import { planDefinitionChanges } from "../../src/shared/restore/in_place/plan/plan_definition_changes.ts";
+import { privilegeChanges } from "../../src/shared/restore/in_place/plan/privilege_changes.ts";
+import { remarkChanges } from "../../src/shared/restore/in_place/texts/remark_changes.ts";
+import {
+  mentions,
+  replaceColumn,
+  replaceOwner,
+  replaceQualified,
+  splitAtCommas,
+} from "../../src/shared/restore/in_place/texts/sql_text.ts";
+import { tableChanges } from "../../src/shared/restore/in_place/texts/table_changes.ts";
+import { parseTable, type TableText } from "../../src/shared/restore/in_place/texts/table_text.ts";
 import type { Definition, SchemaCapture } from "../../src/shared/schema/capture_format.ts";
 
 const odd = `create unlogged table "A b"."t,(" (
@@ -85,15 +91,24 @@ describe("a table that differs", () => {
   });
 
   it("makes a generated column again where what it is computed from changes its type", () => {
-    const { before, remade } = changesOf(
+    const { before, convert, remade } = changesOf(
       "create table a.t (\n    b integer,\n    c integer generated always as ((b * 2)) stored\n)",
       "create table a.t (\n    b bigint,\n    c integer generated always as ((b * 2)) stored\n)",
     );
     expect([...remade]).toEqual(["c"]);
-    expect(texts(before)).toEqual([
-      "alter table a.t drop column c",
+    expect(texts(before)).toEqual(["alter table a.t drop column c"]);
+    expect(texts(convert)).toEqual([
+      "alter table a.t alter column b type integer using b::text::integer",
       "alter table a.t add column c integer generated always as ((b * 2)) stored",
     ]);
+  });
+
+  it("loses what is computed before what it is computed from", () => {
+    const { before } = changesOf(
+      "create table a.t (\n    b integer\n)",
+      "create table a.t (\n    b integer,\n    c integer,\n    d integer generated always as ((c * 2)) stored\n)",
+    );
+    expect(texts(before)).toEqual(["alter table a.t drop column d", "alter table a.t drop column c"]);
   });
 
   it("says which columns come last", () => {
@@ -149,6 +164,9 @@ describe("texts", () => {
     expect(splitAtCommas(`a(1,2), 'x,y', "p,q"`)).toEqual(["a(1,2)", "'x,y'", '"p,q"']);
     expect(replaceQualified("a.t, a.tt, x.a.t, 'a.t'", "a.t", "b.u")).toBe("b.u, a.tt, x.a.t, 'a.t'");
     expect(replaceOwner("t.a, s.t.a, tt.a", "t", "u")).toBe("u.a, s.t.a, tt.a");
+    expect(replaceColumn("a, t.a, s.t.a, s.a, a.b, a(b), 'a'", "a", "c", new Set(["s"]))).toBe(
+      "c, t.c, s.t.c, s.a, a.b, a(b), 'a'",
+    );
   });
 
   it("of a restrictive policy are shut, not dropped, so that nothing is seen in between", () => {
@@ -277,10 +295,13 @@ describe("a plan", () => {
     expect(plan).toEqual({ steps: [], kept: [], refused: [] });
   });
 
-  it("refuses to make a table anew whose rows do not come back", () => {
+  it("refuses to make a table anew whose rows do not come back, whatever its comment says", () => {
     const other = { ...table, statements: ["create table a.t (\n    b text\n) partition by LIST (b)"] };
-    const plan = planDefinitionChanges(captureOf([other]), captureOf([table]), options);
-    expect(plan.steps).toEqual([]);
-    expect(plan.refused.map((note) => note.identity)).toEqual(["table a.t"]);
+    const said = { ...table, statements: [...table.statements, "comment on table a.t is 'we partition by name'"] };
+    for (const one of [table, said]) {
+      const plan = planDefinitionChanges(captureOf([other]), captureOf([one]), options);
+      expect(plan.steps).toEqual([]);
+      expect(plan.refused.map((note) => note.identity)).toEqual(["table a.t"]);
+    }
   });
 });

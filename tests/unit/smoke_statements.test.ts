@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { smokeStatements } from "../../src/shared/restore/in_place/smoke_statements.ts";
+import { smokeStatements } from "../../src/shared/restore/in_place/checks/smoke_statements.ts";
 
 const texts = (sql: string) => smokeStatements(sql).map(({ text }) => text);
 

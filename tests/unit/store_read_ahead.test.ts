@@ -63,6 +63,27 @@ describe("reading ahead", () => {
     expect(large.most()).toBe(1);
   });
 
+  it("goes on with as many once it has given some away", async () => {
+    const store = slowStore();
+    const reading = readAhead(store, objects([6, 6, 6, 10, 6].map((size) => size * mib)));
+    const given = async (name: string) => {
+      const next = reading.next();
+      await turn();
+      store.answers.get(name)?.();
+      expect((await next).value?.object.name).toBe(name);
+    };
+    await given("o0");
+    expect([...store.answers.keys()]).toEqual(["o1"]);
+    await given("o1");
+    expect([...store.answers.keys()]).toEqual(["o2"]);
+    await given("o2");
+    expect([...store.answers.keys()], "16 MiB fit, to the byte").toEqual(["o3"]);
+    await given("o3");
+    expect([...store.answers.keys()]).toEqual(["o4"]);
+    await given("o4");
+    expect(await reading.next()).toMatchObject({ done: true });
+  });
+
   it("fails at the object that could not be read, after all before it", async () => {
     const found: string[] = [];
     const store = slowStore(new Set(["o2"]));

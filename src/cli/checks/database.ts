@@ -1,4 +1,5 @@
 import type { Connection } from "../../shared/postgres/connection.ts";
+import { leftScratches } from "../../shared/rows/past/moment_scratch.ts";
 import type { Context } from "../context.ts";
 import { isInstalled } from "../installed.ts";
 import { missingMigrations, readMigrations } from "../migrations.ts";
@@ -29,6 +30,7 @@ export async function* checkDatabase(context: Context): AsyncIterable<Check> {
     for (const check of [checkServer, checkRole, checkStream, checkSchema, checkPlatform, checkClock]) {
       yield* check(session);
     }
+    yield* checkLeftOver(session, context.clock.now());
   } catch (error) {
     yield failed("database", error);
   } finally {
@@ -139,6 +141,17 @@ async function* checkPlatform(session: Connection): AsyncIterable<Check> {
     if (set.length > 0) yield ok("Vault", `${name} is set`);
     else yield fail("Vault", `${name} is not set`, `select vault.create_secret('<value>', '${name}');`);
   }
+}
+
+/** Databases of restores that were killed. */
+async function* checkLeftOver(session: Connection, now: Date): AsyncIterable<Check> {
+  const names = await leftScratches(session, now);
+  if (names.length === 0) return;
+  yield warn(
+    "left over",
+    `of restores that were killed: ${names.join(", ")}`,
+    "The next restore of rows with --at drops them; DROP DATABASE does at once.",
+  );
 }
 
 async function* checkClock(session: Connection): AsyncIterable<Check> {

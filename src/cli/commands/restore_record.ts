@@ -1,5 +1,5 @@
 import { HoldfastError } from "../../shared/errors.ts";
-import { type Beside, findPastTable, layRecordsBeside } from "../../shared/rows/beside/beside.ts";
+import type { Beside } from "../../shared/rows/beside/beside.ts";
 import { parseCondition } from "../../shared/rows/beside/conditions.ts";
 import { insertTexts } from "../../shared/rows/apply/insert_text.ts";
 import { readAsOwner } from "../../shared/rows/apply/read_as_owner.ts";
@@ -30,15 +30,9 @@ export async function run(context: Context): Promise<Outcome> {
     throw new HoldfastError("usage", "no --where says which row is meant", { hint: "Give --where column=value." });
   }
   return await restoreRows(context, wanted, {
-    scope: "record",
-    subject: `rows of ${text}`,
-    userId: null,
-    details: conditions,
-    tables: [table],
-    lay: (deps, comment) => layRecordsBeside(deps, findPastTable(deps.source, table), conditions, comment),
+    asked: { scope: "record", table, where: conditions },
     look: (beside, work) => lookAt(context, beside, work, text),
     after: (beside, work) => readBack(beside, work),
-    warnings: () => [],
   });
 }
 

@@ -32,6 +32,8 @@ export interface DoorDeps {
   readonly legs: Readonly<Record<CalledKind, Leg>>;
   /** Drains the change stream, as `worker`, until its end or the budget's. */
   readonly drain: (worker: string) => Promise<DrainResult>;
+  /** Works on a restore, as `worker`, until its budget is spent or it has ended. Throws what ended it. */
+  readonly restore: (connection: Connection, restore: string, worker: string) => Promise<void>;
 }
 
 /** A call that was accepted: signed, understood, and brought for the first time. */
@@ -112,57 +114,63 @@ function refused<T>(door: Door<T>, error: unknown, known: boolean, deps: DoorDep
   return errorAnswer(ours, known);
 }
 
-/**
- * The leg of a run as work after the answer, or `busy` while another leg has this isolate: that one calls the next when
- * it is over. What goes wrong is written to the run or raises an alert; nothing is thrown.
- */
-export function legWork(
-  kind: CalledKind,
-  run: string,
-  call: AcceptedCall,
-  deps: DoorDeps,
-): "busy" | (() => Promise<void>) {
-  if (!deps.slot.enter()) return "busy";
-  return async () => {
-    let failure: HoldfastError | null = null;
-    try {
-      await deps.legs[kind](call.connection, run, workerOf(call));
-    } catch (error) {
-      const ours = asHoldfastError(error);
-      deps.log.error("leg.failed", { run, code: ours.code, message: ours.message });
-      // Another worker has the task now: nothing is wrong with the run.
-      if (ours.code !== "lease_lost") failure = ours;
-    }
-    deps.slot.leave();
-    try {
-      await endLeg(call.connection, call.nonce, run, failure);
-    } catch (error) {
-      // The database is gone or slow: the watchdog finds a leg that never ended and sends another.
-      deps.log.error("leg.not_reported", { run, code: asHoldfastError(error).code });
-    }
-  };
+/** Work after the answer, or that this isolate has other work: whoever has it calls the next when it is over. */
+export type SlotWork = "busy" | (() => Promise<void>);
+
+/** The leg of a run. What goes wrong is written to the run or raises an alert; nothing is thrown. */
+export function legWork(kind: CalledKind, run: string, call: AcceptedCall, deps: DoorDeps): SlotWork {
+  return slotWork(
+    { name: "leg", of: { run } },
+    deps,
+    async () => await deps.legs[kind](call.connection, run, workerOf(call)),
+    // Another worker has the task now: nothing is wrong with the run.
+    (_, failure) => endLeg(call.connection, call.nonce, run, failure?.code === "lease_lost" ? null : failure),
+  );
 }
 
-/**
- * A drain as work after the answer, or `busy` while a leg has this isolate: the next minute brings another. What goes
- * wrong raises an alert; nothing is thrown.
- */
-export function drainWork(call: AcceptedCall, deps: DoorDeps): "busy" | (() => Promise<void>) {
-  if (!deps.slot.enter()) return "busy";
+/** A drain; where it is busy the next minute brings another. What goes wrong raises an alert; nothing is thrown. */
+export function drainWork(call: AcceptedCall, deps: DoorDeps): SlotWork {
+  return slotWork(
+    { name: "drain", of: {} },
+    deps,
+    async () => await deps.drain(workerOf(call)),
+    (result, failure) => endDrain(call.connection, call.nonce, result, failure),
+  );
+}
+
+/** The leg of a restore. What goes wrong is written to the restore; nothing is thrown. */
+export function restoreWork(restore: string, call: AcceptedCall, deps: DoorDeps): SlotWork {
+  return slotWork(
+    { name: "restore", of: { restore } },
+    deps,
+    async () => await deps.restore(call.connection, restore, workerOf(call)),
+    (_, failure) => endCall(call.connection, call.nonce, failure?.code ?? "done"),
+  );
+}
+
+/** Takes the isolate's slot for `work`, and tells its end once the slot is free again. */
+function slotWork<T>(
+  what: { readonly name: string; readonly of: Readonly<Record<string, string>> },
+  { slot, log }: DoorDeps,
+  work: () => Promise<T>,
+  tell: (result: T | null, failure: HoldfastError | null) => Promise<void>,
+): SlotWork {
+  if (!slot.enter()) return "busy";
   return async () => {
+    let result: T | null = null;
     let failure: HoldfastError | null = null;
-    let result: DrainResult | null = null;
     try {
-      result = await deps.drain(workerOf(call));
+      result = await work();
     } catch (error) {
       failure = asHoldfastError(error);
-      deps.log.error("drain.failed", { code: failure.code, message: failure.message });
+      log.error(`${what.name}.failed`, { ...what.of, code: failure.code, message: failure.message });
     }
-    deps.slot.leave();
+    slot.leave();
     try {
-      await endDrain(call.connection, call.nonce, result, failure);
+      await tell(result, failure);
     } catch (error) {
-      deps.log.error("drain.not_reported", { code: asHoldfastError(error).code });
+      // The database is gone or slow: the watchdog finds a leg that never ended and sends another.
+      log.error(`${what.name}.not_reported`, { ...what.of, code: asHoldfastError(error).code });
     }
   };
 }

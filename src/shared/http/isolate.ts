@@ -8,6 +8,7 @@ import { createLog, type LogLevel, type LogLine } from "../log.ts";
 import type { Database } from "../postgres/connection.ts";
 import { openDatabase } from "../postgres/pg_connection.ts";
 import { webCryptoRandom } from "../random.ts";
+import { runRowsLeg } from "../rows/leg.ts";
 import type { Fetch } from "../store/http_call.ts";
 import { credentialsFrom, openStore, ownBucketOf } from "../store/open_store.ts";
 import { runBackupLeg } from "./backup_leg.ts";
@@ -24,6 +25,7 @@ import {
 } from "./environment.ts";
 import { createIsolateBudget } from "./isolate_budget.ts";
 import { createLegSlot } from "./leg_slot.ts";
+import { readLegRequest } from "./restore_request.ts";
 import { unwaitedClose } from "./unwaited_close.ts";
 import { runVerifyLeg } from "./verify_leg.ts";
 
@@ -72,6 +74,14 @@ export function isolateDeps(runtime: IsolateRuntime): DoorDeps {
     slot: createLegSlot(),
     openDatabase: databaseOf,
     legs: { full, verify },
+    restore: async (connection, restore, worker) =>
+      await runRowsLeg(
+        { database: databaseOf(environment), clock, random, log, open },
+        connection,
+        restore,
+        { worker, budget: budget.next() },
+        async (schema) => await readLegRequest(connection, schema),
+      ),
     drain: async (worker) =>
       await drain(await open(), {
         worker,

@@ -24,6 +24,41 @@ export const verifyRequest = z.discriminatedUnion("action", [
 ]);
 export type VerifyRequest = z.infer<typeof verifyRequest>;
 
+const restore = z.uuid().describe("id of a restore");
+const mode = z.enum(["missing", "merge", "replace"]);
+const name = z.string().min(1).max(200);
+
+export const restoreRequest = z.discriminatedUnion("action", [
+  z.strictObject({
+    action: z.literal("plan"),
+    scope: z.enum(["table", "record", "user"]).describe("what is wanted"),
+    backup: z.union([z.uuid(), z.literal("latest")]).describe("id of a full backup, or `latest`"),
+    table: name.optional().describe("`schema.table`, for a table and a record"),
+    where: z.array(z.strictObject({ column: z.string().min(1).max(63), value: z.string() })).min(1).max(20).optional()
+      .describe("which rows: `[{column, value}]`, of which all hold; for a record"),
+    all: z.boolean().optional().describe("several rows may fit `where`"),
+    user: z.guid().optional().describe("id in `auth.users`, for a user"),
+    as: z.guid().optional().describe("the id under which the user signed up again"),
+    credentials: z.boolean().optional().describe("password and second factors too"),
+    shared: z.boolean().optional().describe("rows that are others' as well, too"),
+    map: z.record(z.string(), z.unknown()).optional().describe("what would stand in `backup.map.json`"),
+    mode: mode.optional().describe("which plan is made; `merge` without it"),
+  }),
+  z.strictObject({
+    action: z.literal("apply"),
+    restore,
+    mode: mode.describe("what goes into place"),
+    confirm: name.describe("name of the database, typed by who wants it"),
+    skipSafetyBackup: name.optional().describe("name of the database, to go without a safety backup"),
+    fireTriggers: z.boolean().optional().describe("where triggers fire whatever a restore sets"),
+  }),
+  z.strictObject({ action: z.literal("status"), restore }),
+  z.strictObject({ action: z.literal("cancel"), restore }),
+  z.strictObject({ action: z.literal("leg"), restore }),
+]);
+export type RestoreRequest = z.infer<typeof restoreRequest>;
+export type PlanRequest = Extract<RestoreRequest, { action: "plan" }>;
+
 /** Reads JSON by a schema. `payload_invalid` names the fields that are wrong, never what was in them. */
 export function parseRequest<T>(schema: z.ZodType<T>, body: Uint8Array): T {
   let value: unknown;

@@ -49,6 +49,8 @@ export interface RestoreRequest {
   readonly state?: Readonly<Record<string, unknown>>;
   readonly worker: string;
   readonly leaseSeconds: number;
+  /** Nobody has it yet: legs of the function claim it, one after the other. */
+  readonly byFunction?: boolean;
   /** Default: the signed-in person's keyed hash, else the role. */
   readonly requestedBy?: string;
 }
@@ -97,6 +99,7 @@ export async function beginRestore(connection: Connection, request: RestoreReque
       state: request.state ?? {},
       worker: request.worker,
       lease_seconds: request.leaseSeconds,
+      by_function: request.byFunction ?? false,
       requested_by: request.requestedBy,
     }),
   ]);
@@ -157,12 +160,20 @@ export async function finishRestore(
   return row?.["status"] === "beside" ? "beside" : "succeeded";
 }
 
-/** The code `cancelled` makes it cancelled, any other failed. Errors: `lease_lost`. */
-export async function failRestore(connection: Connection, lease: RestoreLease, failure: HoldfastError): Promise<void> {
+/**
+ * The code `cancelled` makes it cancelled, any other failed; with an alert unless it is known to have changed nothing.
+ * Errors: `lease_lost`.
+ */
+export async function failRestore(
+  connection: Connection,
+  lease: RestoreLease,
+  failure: HoldfastError,
+  changed = true,
+): Promise<void> {
   await call(connection, "select backup.fail_restore($1::uuid, $2::bigint, $3::jsonb)", [
     lease.id,
     lease.token,
-    JSON.stringify({ code: failure.code, message: failure.message, hint: failure.hint }),
+    JSON.stringify({ code: failure.code, message: failure.message, hint: failure.hint, changed }),
   ]);
 }
 
@@ -196,6 +207,72 @@ export async function claimRestore(
   );
   const token = row?.["token"] ?? null;
   return token === null ? null : { id, token };
+}
+
+/** A leg is over and its restore is not: the function is called again, at once or after so long. Errors: `lease_lost`. */
+export async function restRestore(connection: Connection, lease: RestoreLease, waitSeconds: number): Promise<void> {
+  await call(connection, "select backup.rest_restore($1::uuid, $2::bigint, $3::interval)", [
+    lease.id,
+    lease.token,
+    `${waitSeconds} seconds`,
+  ]);
+}
+
+/** The newest full backup that this database recorded, but none that a restore took. Errors: `backup_not_found`. */
+export async function newestFull(connection: Connection): Promise<string> {
+  const [row] = await call(
+    connection,
+    `select r.id from backup.runs as r
+      where r.kind = 'full' and r.status = 'succeeded' and r.tiers <> array['safety']
+      order by r.consistent_at desc limit 1`,
+    [],
+  );
+  if (row === undefined) throw new HoldfastError("backup_not_found", "this database has no full backup yet");
+  return text(row, "id");
+}
+
+/** How the safety backup of a restore stands. */
+export interface RestoreSafety {
+  readonly run: string | null;
+  /** Of its run; `waiting` until it has begun. */
+  readonly status: string;
+  /** The error of one that failed. */
+  readonly told: string | null;
+}
+
+/** Orders the safety backup of a restore, once, or says how it stands; one that ended well is recorded. Errors: `lease_lost`. */
+export async function restoreSafety(connection: Connection, lease: RestoreLease): Promise<RestoreSafety> {
+  const [row] = await call(connection, "select run, status, told from backup.restore_safety($1::uuid, $2::bigint)", [
+    lease.id,
+    lease.token,
+  ]);
+  return { run: row?.["run"] ?? null, status: row?.["status"] ?? "", told: row?.["told"] ?? null };
+}
+
+/** Calls the function for a restore that waits for its next leg; what keeps it from being called fails the restore. */
+export async function launchRestore(connection: Connection, id: string): Promise<void> {
+  await call(connection, "select backup.launch_restore($1::uuid)", [id]);
+}
+
+/**
+ * The rows that a restore left beside are to be put into place, by legs of the function. `target`: the name of the database, as
+ * whoever wants it typed it. Errors: `confirmation_wrong`, `run_not_found`, `run_state`.
+ */
+export async function orderApply(
+  connection: Connection,
+  id: string,
+  order: {
+    readonly mode: "missing" | "merge" | "replace";
+    readonly target: string;
+    readonly options: Readonly<Record<string, unknown>>;
+  },
+): Promise<void> {
+  await call(connection, "select backup.order_apply($1::uuid, $2, $3, $4::jsonb)", [
+    id,
+    order.mode,
+    order.target,
+    JSON.stringify(order.options),
+  ]);
 }
 
 /** Errors: `run_not_found`. */

@@ -215,7 +215,8 @@ const objectsSql = `
      where c.relkind in ('r', 'p', 'v', 'm', 'f', 'c', 'S')
        and not (s.nspname = 'public' and c.relkind = 'v'
                 and c.relname in (
-                  'backup_runs', 'backup_audit', 'backup_alerts', 'backup_status', 'backup_announcements', 'backup_restores'
+                  'backup_runs', 'backup_audit', 'backup_alerts', 'backup_status', 'backup_announcements', 'backup_restores',
+                  'backup_restore_watches'
                 ))
     union all
     select 'pg_proc'::pg_catalog.regclass, p.oid,

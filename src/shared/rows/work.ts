@@ -8,9 +8,13 @@ import {
   dropSide,
   failRestore,
   finishRestore,
+  type RestoreFacts,
   type RestoreLease,
   restoreProgress,
   type RestoreRequest,
+  type RestoreSafety,
+  restoreSafety,
+  restRestore,
 } from "../jobs/restore_queries.ts";
 import type { RestoreTable } from "../jobs/restore_row.ts";
 import type { Log } from "../log.ts";
@@ -19,9 +23,10 @@ import { sqlstateOf } from "../postgres/server_error.ts";
 import { openSession } from "../backup/session.ts";
 import { toHex } from "../crypto/digest.ts";
 import type { Random } from "../random.ts";
-import { quoteIdent, quoteQualified } from "../schema/quote.ts";
+import { quoteQualified } from "../schema/quote.ts";
 import type { Beside } from "./beside/beside.ts";
 import type { Pair, RestoreMode } from "./apply/difference.ts";
+import { keepTries, readDone } from "./apply/done_counts.ts";
 import type { ForeignKey } from "./apply/keys.ts";
 import { planRows, type RowsPlan } from "./apply/plan_rows.ts";
 import { putBack, type PutBackOptions, type PutBackResult } from "./apply/put_back.ts";
@@ -90,6 +95,11 @@ export class RowsWork {
   #renewedMs = 0;
   /** Steps were committed, by this call or by one that it goes on with. */
   #changed: boolean;
+  /**
+   * Null: no leg; whoever asked is told why nothing came of it, and the record says no more than that. `keepsSide`: the side
+   * schema outlives a failure, as somebody may want its rows in another mode.
+   */
+  readonly #leg: { readonly keepsSide: boolean } | null;
 
   private constructor(
     deps: WorkDeps,
@@ -97,6 +107,7 @@ export class RowsWork {
     sessions: { readonly connection: Connection; readonly records: Connection },
     schema: string,
     lease: (RestoreLease & { readonly goesOn: boolean }) | null,
+    leg: { readonly keepsSide: boolean } | null = null,
   ) {
     this.#deps = deps;
     this.identity = identity;
@@ -105,6 +116,7 @@ export class RowsWork {
     this.schema = schema;
     this.lease = lease;
     this.#changed = lease?.goesOn === true;
+    this.#leg = leg;
     this.#onAbort = () => void this.#cancelStatement();
     deps.signal?.addEventListener("abort", this.#onAbort, { once: true });
   }
@@ -120,6 +132,34 @@ export class RowsWork {
       const schema = begun?.sideSchema ?? `restore_${toHex(deps.random(4))}`;
       if (begun?.goesOn === true) await clearSide(connection, schema);
       return new RowsWork(deps, identity, { connection, records }, schema, begun);
+    } catch (error) {
+      await Promise.all([connection.close(), records?.close()]);
+      throw error;
+    }
+  }
+
+  /**
+   * For one leg of a restore that was claimed for it. What an earlier leg laid stays as it is; rows that it kept before they
+   * were changed get another name where `applying`. Errors: those of the connection.
+   */
+  static async leg(
+    deps: WorkDeps,
+    claimed: RestoreLease & { readonly sideSchema: string; readonly applying: boolean },
+  ): Promise<RowsWork> {
+    const connection = await openSession(deps.target, "holdfast:restore");
+    let records: Connection | null = null;
+    try {
+      records = await openSession(deps.target, "holdfast:restore record");
+      const identity = await readIdentity(connection);
+      if (claimed.applying) await keepTries(connection, claimed.sideSchema);
+      return new RowsWork(
+        deps,
+        identity,
+        { connection, records },
+        claimed.sideSchema,
+        { ...claimed, goesOn: false },
+        { keepsSide: claimed.applying },
+      );
     } catch (error) {
       await Promise.all([connection.close(), records?.close()]);
       throw error;
@@ -185,9 +225,15 @@ export class RowsWork {
 
   /**
    * In one transaction, or in steps where that would write more log than the cap. Errors: those of `putBack`; `run_state`
-   * while another restore is at work on the same tables; `cancelled`, `lease_lost`.
+   * while another restore is at work on the same tables; `cancelled`, `lease_lost`. `onStep`: between two steps; what it throws
+   * ends the work there. The counts are those of all tries.
    */
-  async apply(beside: Beside, options: PutBackOptions, safetyRun: string | null): Promise<PutBackResult> {
+  async apply(
+    beside: Beside,
+    options: PutBackOptions,
+    safetyRun: string | null,
+    onStep?: (rows: number) => Promise<void>,
+  ): Promise<PutBackResult> {
     this.check();
     if (this.lease !== null) {
       await restoreProgress(this.#records, this.lease, {
@@ -199,29 +245,24 @@ export class RowsWork {
     const pairs = parentsFirst(beside.pairs, beside.keys);
     const capBytes = await this.#capBytes();
     return await this.#keptAlive(async () => {
-      const stepped = await shrinkDifference(this.connection, pairs, beside.keys, {
+      await shrinkDifference(this.connection, pairs, beside.keys, {
         ...options,
         capBytes,
-        onStep: () => {
+        onStep: async (rows) => {
           this.#changed = true;
           this.check();
           this.#deps.log.step("rows.step", {});
-          return Promise.resolve();
+          await onStep?.(rows);
         },
       });
       this.#deps.log.step("rows.shrunk", {});
-      const result = await putBack(this.connection, pairs, beside.keys, options).catch((error: unknown) => {
+      const { sequences } = await putBack(this.connection, pairs, beside.keys, options).catch((error: unknown) => {
         // Whether a COMMIT that was not answered took place, nobody here can tell.
         this.#changed ||= error instanceof HoldfastError && error.code === "database_unreachable";
         throw error;
       });
       this.#changed = true;
-      return {
-        ...result,
-        inserted: result.inserted + stepped.inserted,
-        updated: result.updated + stepped.updated,
-        deleted: result.deleted + stepped.deleted,
-      };
+      return { ...await readDone(this.connection, this.schema, pairs), sequences };
     });
   }
 
@@ -258,9 +299,30 @@ export class RowsWork {
     }
   }
 
-  /** The side schema stays until it expires. `measuredSeconds`: without the time that a person took to confirm. */
-  async finish(tables: readonly RestoreTable[], measuredSeconds: number): Promise<void> {
-    if (this.lease !== null) await finishRestore(this.#records, this.lease, { tables, measuredSeconds });
+  /** Writes down what the next leg, or somebody who asks, needs to know. Errors: `cancelled`, `lease_lost`. */
+  async note(facts: RestoreFacts): Promise<void> {
+    if (this.lease !== null) await restoreProgress(this.#records, this.lease, facts);
+  }
+
+  /** Of a leg alone. Errors: `lease_lost`. */
+  async safety(): Promise<RestoreSafety> {
+    if (this.lease === null) throw new HoldfastError("internal", "a restore without a record has no safety backup");
+    return await restoreSafety(this.#records, this.lease);
+  }
+
+  /** This leg is over, its restore is not; the next one comes at once, or after so long. */
+  async rest(waitSeconds = 0): Promise<void> {
+    if (this.lease !== null) await restRestore(this.#records, this.lease, waitSeconds);
+  }
+
+  /** The side schema stays until it expires. `measuredSeconds`: without the time that a person took to confirm; default: since it began. */
+  async finish(tables: readonly RestoreTable[], measuredSeconds?: number): Promise<void> {
+    if (this.lease !== null) {
+      await finishRestore(this.#records, this.lease, {
+        tables,
+        ...(measuredSeconds === undefined ? {} : { measuredSeconds }),
+      });
+    }
   }
 
   /**
@@ -272,8 +334,11 @@ export class RowsWork {
       ? new HoldfastError("cancelled", "the restore was cancelled", { cause: error })
       : error;
     await this.connection.execute("rollback").catch(() => {});
-    if (this.lease !== null) await failRestore(this.#records, this.lease, this.#reason(told)).catch(() => {});
-    if (this.#changed) return told;
+    if (this.lease !== null) {
+      const inVain = !this.#changed && askedInVain.has(asHoldfastError(told).code);
+      await failRestore(this.#records, this.lease, this.#reason(told), !inVain).catch(() => {});
+    }
+    if (this.#changed || this.#leg?.keepsSide === true) return told;
     if (this.lease !== null) await dropSide(this.#records, this.lease.id).catch(() => false);
     else await this.connection.execute(`drop schema if exists ${this.schema} cascade`).catch(() => {});
     return told;
@@ -282,7 +347,7 @@ export class RowsWork {
   /** What a person asked for in vain is no failure of a restore, and nothing to be alarmed by. */
   #reason(error: unknown): HoldfastError {
     const failure = asHoldfastError(error);
-    return this.#changed || !askedInVain.has(failure.code)
+    return this.#leg !== null || this.#changed || !askedInVain.has(failure.code)
       ? failure
       : new HoldfastError("cancelled", `${failure.code}: ${failure.message}`, { cause: error });
   }
@@ -330,22 +395,15 @@ async function beginOrGoOn(
   return { ...begun, goesOn: false };
 }
 
-/** What is loaded and computed again goes; rows that were kept before they were changed stay, under another name. */
+/** What is loaded and computed again goes; what earlier tries did, and rows as they were before it, stays. */
 async function clearSide(connection: Connection, schema: string): Promise<void> {
+  await keepTries(connection, schema);
   const rows = await connection.query(
-    "select c.relname from pg_catalog.pg_class as c where c.relnamespace = pg_catalog.to_regnamespace($1) and c.relkind = 'r'",
+    `select c.relname from pg_catalog.pg_class as c
+      where c.relnamespace = pg_catalog.to_regnamespace($1) and c.relkind = 'r' and c.relname not like 'holdfast % of try %'`,
     [schema],
   );
-  const names = rows.map((row) => row["relname"] ?? "");
-  for (const name of names) {
-    if (!name.startsWith("holdfast before ")) await connection.execute(`drop table ${quoteQualified(schema, name)}`);
-    else if (!name.includes(" of try ")) {
-      const tries = names.filter((one) => one.startsWith(`${name} of try `)).length;
-      await connection.execute(
-        `alter table ${quoteQualified(schema, name)} rename to ${quoteIdent(`${name} of try ${tries + 1}`)}`,
-      );
-    }
-  }
+  for (const { relname } of rows) await connection.execute(`drop table ${quoteQualified(schema, relname ?? "")}`);
 }
 
 /** Children after the tables that they refer to; those of a cycle in any order. */

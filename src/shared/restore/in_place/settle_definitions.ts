@@ -8,7 +8,8 @@ import {
   type DefinitionApplyContext,
 } from "./apply_definition_changes.ts";
 import type { DefinitionPlan, InPlaceOptions } from "./change_format.ts";
-import { planDefinitionChanges } from "./plan_definition_changes.ts";
+import { findReplaceableViews } from "./replaceable_views.ts";
+import { planDefinitionChanges } from "./plan/plan_definition_changes.ts";
 
 /** A rename is predicted from texts, and grants of new objects are compared once these are there: one round, then what it missed. */
 const maxRounds = 4;
@@ -56,27 +57,12 @@ export async function settleDefinitions(
 /** The plan from what is there now; changes nothing. */
 export async function planNow(context: SettleContext): Promise<DefinitionPlan> {
   const { connection, was, options, leaveOutSchemas } = context;
+  let is: SchemaCapture;
   await connection.execute("begin isolation level repeatable read read only");
   try {
-    return planDefinitionChanges(was, await captureSchema(connection, { leaveOutSchemas }), options);
+    is = await captureSchema(connection, { leaveOutSchemas });
   } finally {
     await connection.execute("rollback");
   }
-}
-
-/** The roles that the session may act as, for `InPlaceOptions`. */
-export async function readActor(
-  connection: DefinitionApplyContext["connection"],
-): Promise<Pick<InPlaceOptions, "user" | "superuser" | "reachable">> {
-  const can = connection.serverVersion >= 160000 ? "SET" : "MEMBER";
-  const rows = await connection.query(
-    `select r.rolname as name, r.rolname = current_user as is_me, r.rolsuper as is_superuser
-       from pg_catalog.pg_roles r where pg_catalog.pg_has_role(current_user, r.oid, '${can}')`,
-  );
-  const me = rows.find((row) => row["is_me"] === "t");
-  return {
-    user: me?.["name"] ?? "",
-    superuser: me?.["is_superuser"] === "t",
-    reachable: new Set(rows.map((row) => row["name"] ?? "")),
-  };
+  return planDefinitionChanges(was, is, options, await findReplaceableViews(connection, was, is));
 }

@@ -18,6 +18,8 @@ export type RestoreMode = (typeof restoreModes)[number];
 export interface Pair {
   readonly fit: Fit;
   readonly side: SideTable;
+  /** Of the pair among those of the side schema, from 1: part of the names of its tables of work. */
+  readonly place: number;
   /** Quoted names of the tables of work. */
   readonly delta: string;
   readonly before: string;
@@ -26,6 +28,12 @@ export interface Pair {
   /** Condition on live rows `l` that `replace` may delete; null: all of them. */
   readonly scope: string | null;
 }
+
+/** Names of a pair's tables of work, in the side schema; those of an earlier try have ` of try <n>` behind them. */
+export const workNames = {
+  delta: (place: number) => `holdfast delta ${place}`,
+  before: (place: number) => `holdfast before ${place}`,
+} as const;
 
 export function liveName({ fit }: Pair): string {
   return quoteQualified(fit.live.schema, fit.live.name);
@@ -110,6 +118,8 @@ export function workStatements(pair: Pair): string[] {
   return [
     `create table ${delta} (${columns}, "action" text not null, "done" boolean not null default false,
        "step" smallint not null default 0)`,
+    // Published by somebody FOR ALL TABLES, it would refuse deletes without a key.
+    ...(fit.key === null ? [`alter table ${delta} replica identity full`] : []),
     `create table ${before} (like ${liveName(pair)})`,
     `alter table ${delta} enable row level security`,
     `alter table ${before} enable row level security`,

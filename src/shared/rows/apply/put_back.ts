@@ -18,6 +18,7 @@ import {
 } from "./difference.ts";
 import type { ForeignKey } from "./keys.ts";
 import { verifyKeys } from "./keys_hold.ts";
+import { whileDeletable } from "./published_deletes.ts";
 import { moveSequencesAhead } from "./sequences_ahead.ts";
 
 export interface PutBackOptions {
@@ -112,7 +113,10 @@ async function lock(connection: Connection, pairs: readonly Pair[], options: Put
   }
 }
 
-/** Rows out, rows in, sequences ahead; in the caller's transaction. Errors: `triggers_would_fire`, `counts_differ`. */
+/**
+ * Rows out, rows in, sequences ahead; in the caller's transaction. Errors: `triggers_would_fire`, `counts_differ`,
+ * `definitions_stuck` where a publication of the user's refuses deletes.
+ */
 export async function applyPart(
   connection: Connection,
   pairs: readonly Pair[],
@@ -131,18 +135,21 @@ export async function applyPart(
     }
     counts.set(pair, wanted);
   }
-  // All that goes first, since a value that one row gives up can be one that another gets back; children before parents,
-  // by which it may be known whose they are.
-  for (const [pair, wanted] of [...counts].reverse()) {
-    const [gone] = await connection.query(takeOutStatement(pair, part));
-    if (Number(gone?.["n"]) !== wanted.updated + wanted.deleted) throw differ(pair);
-  }
-  for (const [pair, wanted] of counts) {
-    const inserted = await changed(connection, insertStatement(pair, part));
-    const back = putBackStatement(pair, part);
-    const updated = back === null ? 0 : await changed(connection, back);
-    if (inserted !== wanted.inserted || updated !== wanted.updated) throw differ(pair);
-  }
+  const losing = [...counts].filter(([, wanted]) => wanted.updated + wanted.deleted > 0);
+  await whileDeletable(connection, losing.map(([pair]) => pair.fit.live.oid), async () => {
+    // All that goes first, since a value that one row gives up can be one that another gets back; children before parents,
+    // by which it may be known whose they are.
+    for (const [pair, wanted] of losing.reverse()) {
+      const [gone] = await connection.query(takeOutStatement(pair, part));
+      if (Number(gone?.["n"]) !== wanted.updated + wanted.deleted) throw differ(pair);
+    }
+    for (const [pair, wanted] of counts) {
+      const inserted = await changed(connection, insertStatement(pair, part));
+      const back = putBackStatement(pair, part);
+      const updated = back === null ? 0 : await changed(connection, back);
+      if (inserted !== wanted.inserted || updated !== wanted.updated) throw differ(pair);
+    }
+  });
   const sequences: string[] = [];
   for (const pair of pairs) sequences.push(...await moveSequencesAhead(connection, pair, part));
   const tables = [...counts].map(([pair, wanted]) => ({ table: liveName(pair), ...wanted }));

@@ -1,11 +1,13 @@
 import type { Connection } from "../../postgres/connection.ts";
-import { quoteIdent, quoteLiteral } from "../../schema/quote.ts";
+import { quoteIdent } from "../../schema/quote.ts";
 import { fitted, type Pair, type Part, sideKeyOfDelta, sideValue } from "./difference.ts";
+import { raiseSequence } from "./raise_sequence.ts";
 
 /**
- * Moves the sequences of identity and serial columns past the values that came back, never backwards. Outside of the
- * transaction by nature: what is ahead harms nobody. A partition's are those of the tables above it as well; values that a
- * sequence never gives do not move it. Returns the names of those that moved. Errors: those of the connection.
+ * Moves the sequences of identity and serial columns past the values that came back, never backwards, also while others draw
+ * from them. Outside of the transaction by nature: what is ahead harms nobody. A partition's are those of the tables above it
+ * as well; values that a sequence never gives do not move it. Returns the names of those that moved. Errors: those of the
+ * connection.
  */
 export async function moveSequencesAhead(connection: Connection, pair: Pair, part: Part): Promise<string[]> {
   const { fit, side, delta } = pair;
@@ -30,12 +32,9 @@ export async function moveSequencesAhead(connection: Connection, pair: Pair, par
     const rows = fit.key === null
       ? `${side.sql} as s`
       : `${side.sql} as s join ${delta} as d on ${sideKeyOfDelta(pair)} and d."action" <> 'delete' and ${part("d")}`;
-    const [set] = await connection.query(
-      `select pg_catalog.setval(${quoteLiteral(sequence)}::regclass, w.value)
-         from (select (${value})::bigint as value from ${rows}) as w, ${sequence} as q
-        where w.value ${rising ? ">" : "<"} q.last_value or (w.value = q.last_value and not q.is_called)`,
-    );
-    if (set !== undefined) moved.push(`${sequence} (${quoteIdent(column)})`);
+    const [reached] = await connection.query(`select (${value})::bigint as value from ${rows}`);
+    const to = reached?.["value"] ?? null;
+    if (to !== null && await raiseSequence(connection, sequence, to)) moved.push(`${sequence} (${quoteIdent(column)})`);
   }
   return moved;
 }

@@ -1,7 +1,10 @@
 /** The rows of all tables into a side schema, for a full restore in place. */
 import { quoteIdent, quoteQualified } from "../../schema/quote.ts";
 import { projectTables, treatmentOf } from "../ownership/auth_map.ts";
-import { type Beside, type BesideDeps, type LaidTable, load, makeSide, pairUp } from "./beside.ts";
+import { type Beside, pairUp, type Scope } from "./beside.ts";
+import type { LaidTable } from "./laid.ts";
+import { countOf, type LayDeps, load, makeSide } from "./lay.ts";
+import { LaySteps } from "./lay_steps.ts";
 import { nameOf } from "../past/fold_partitions.ts";
 import { readForeignKeys } from "../apply/keys.ts";
 import { type LiveTable, readLiveTables } from "./live_tables.ts";
@@ -9,8 +12,12 @@ import { usersTable } from "../ownership/ownership.ts";
 import type { PastTable } from "../past/past.ts";
 import { makeSideSchema, sideNames } from "./side_tables.ts";
 
+interface ScopedTable extends LaidTable {
+  readonly scope: Scope;
+}
+
 export interface DatabaseBeside extends Beside {
-  readonly laid: readonly LaidTable[];
+  readonly laid: readonly ScopedTable[];
   /** Tables whose rows stay as they are, with the reason. */
   readonly leftOut: readonly { readonly table: string; readonly reason: string; readonly rows: number }[];
 }
@@ -26,7 +33,7 @@ const derived = new Set(["storage.prefixes"]);
  * Errors: those of `loadSideTable` and of the connection.
  */
 export async function layDatabaseBeside(
-  deps: BesideDeps,
+  deps: LayDeps,
   choice: { readonly credentials: boolean },
   comment: string,
 ): Promise<DatabaseBeside> {
@@ -46,13 +53,19 @@ export async function layDatabaseBeside(
   await makeSideSchema(connection, schema, comment);
   const live = await readLiveTables(connection, [...wanted, ...closed]);
   const names = sideNames([...wanted, ...closed]);
-  const laid: LaidTable[] = [];
+  const laid: ScopedTable[] = [];
+  const steps = await LaySteps.open(connection, schema);
   const users = wanted.find((table) => nameOf(table) === nameOf(usersTable));
   const usersSide = users === undefined ? null : quoteQualified(schema, names.get(users) ?? users.name);
   const ofGone = await rowsOfGone(deps, live, usersSide);
   for (const table of wanted) {
     const side = await makeSide(deps, table, names.get(table) ?? table.name, live);
-    let rows = await load(deps, side, null);
+    const step = steps.next();
+    if (!step.done) {
+      await load(deps, side, null, step);
+      await step.finish(() => Promise.resolve(step.rows));
+    }
+    let rows = step.rows;
     const { credentials, tokens, restore } = treatmentOf(table);
     const isPlatform = table.schema === "auth" || table.schema === "storage";
     if (isPlatform) await forgetTokens(deps, side.sql, side.columns.map(({ name }) => name), tokens);
@@ -63,7 +76,7 @@ export async function layDatabaseBeside(
     laid.push({
       side,
       rows,
-      keep: new Set([...tokens, ...(choice.credentials ? [] : credentials)]),
+      keep: [...tokens, ...(choice.credentials ? [] : credentials)],
       scope: isGuarded ? ofGone(table) : null,
     });
   }
@@ -72,20 +85,25 @@ export async function layDatabaseBeside(
     const scope = ofGone(table);
     if (scope === "false") continue;
     const side = await makeSide(deps, table, names.get(table) ?? table.name, live);
-    laid.push({ side, rows: 0, keep: new Set(), scope });
+    laid.push({ side, rows: 0, keep: [], scope });
   }
-  return { ...await pairUp(deps, laid, live), laid, leftOut };
+  return { ...await pairScoped(deps, laid, live), laid, leftOut };
 }
 
 /** The same rows, with the tables that there are now. */
-export async function pairAgain(deps: BesideDeps, beside: DatabaseBeside): Promise<DatabaseBeside> {
+export async function pairAgain(deps: LayDeps, beside: DatabaseBeside): Promise<DatabaseBeside> {
   const live = await readLiveTables(deps.connection, beside.laid.map(({ side }) => side.past));
-  return { ...beside, ...await pairUp(deps, beside.laid, live) };
+  return { ...beside, ...await pairScoped(deps, beside.laid, live) };
+}
+
+async function pairScoped(deps: LayDeps, laid: readonly ScopedTable[], live: readonly LiveTable[]): Promise<Beside> {
+  const scopes = new Map<LaidTable, Scope>(laid.map((table) => [table, table.scope]));
+  return await pairUp(deps, laid, live, (table) => scopes.get(table) ?? null);
 }
 
 /** Which live rows `l` of a service's table hang, by its foreign keys, on users who were not there then; `false`: none. */
 async function rowsOfGone(
-  { connection }: BesideDeps,
+  { connection }: LayDeps,
   live: readonly LiveTable[],
   usersSide: string | null,
 ): Promise<(table: PastTable) => string> {
@@ -123,7 +141,7 @@ function reasonToLeaveOut(table: PastTable): string | null {
 }
 
 async function forgetTokens(
-  { connection }: BesideDeps,
+  { connection }: LayDeps,
   side: string,
   columns: readonly string[],
   tokens: readonly string[],
@@ -135,13 +153,12 @@ async function forgetTokens(
 
 /** Second factors come back with their user only. Returns how many rows are left. */
 async function withoutPresentUsers(
-  { connection }: BesideDeps,
+  deps: LayDeps,
   side: string,
   live: readonly LiveTable[],
 ): Promise<number> {
   if (live.some((table) => table.schema === "auth" && table.name === "users")) {
-    await connection.execute(`delete from ${side} where user_id in (select id from auth.users)`);
+    await deps.connection.execute(`delete from ${side} where user_id in (select id from auth.users)`);
   }
-  const [row] = await connection.query(`select count(*) as n from ${side}`);
-  return Number(row?.["n"]);
+  return await countOf(deps, side);
 }

@@ -1,8 +1,10 @@
 /** Side schemas: rows as they were, beside the live ones, in the same database. */
+import type { Budget } from "../../backup/budget.ts";
 import { HoldfastError } from "../../errors.ts";
 import type { Connection } from "../../postgres/connection.ts";
 import { sqlstateOf } from "../../postgres/server_error.ts";
 import { quoteIdent, quoteLiteral, quoteQualified } from "../../schema/quote.ts";
+import type { LayStep } from "./lay_steps.ts";
 import type { PastRows, PastTable, RowFilter } from "../past/past.ts";
 
 /** `restore_` and eight hex digits: left out of captures, of the change stream and of what a user owns. */
@@ -64,8 +66,8 @@ export function sideNames(tables: readonly PastTable[]): Map<PastTable, string> 
 }
 
 /**
- * Makes the table, closed to everybody else. `liveTypes`: by the past's column names, for a type that is gone; text where
- * there is none. Errors: those of the connection.
+ * Makes the table, closed to everybody else; one that is there is taken as it is. `liveTypes`: by the past's column names, for
+ * a type that is gone; text where there is none. Errors: those of the connection.
  */
 export async function makeSideTable(
   connection: Connection,
@@ -74,16 +76,29 @@ export async function makeSideTable(
   name: string,
   liveTypes: ReadonlyMap<string, string>,
 ): Promise<SideTable> {
+  const sql = quoteQualified(schema, name);
+  const made = await typesOf(connection, sql);
   const columns: SideColumn[] = [];
   for (const { name: column, type } of past.columns) {
-    const isThere = await hasType(connection, type);
-    columns.push({ name: column, type: isThere ? type : liveTypes.get(column) ?? "text" });
+    const known = made?.get(column) ?? ((await hasType(connection, type)) ? type : liveTypes.get(column) ?? "text");
+    columns.push({ name: column, type: known });
   }
-  const sql = quoteQualified(schema, name);
   const list = columns.map((column) => `${quoteIdent(column.name)} ${column.type}`).join(", ");
-  await connection.execute(`create table ${sql} (${list}); alter table ${sql} enable row level security`);
+  await connection.execute(`create table if not exists ${sql} (${list}); alter table ${sql} enable row level security`);
   await closeTable(connection, sql);
   return { past, name, sql, columns };
+}
+
+/** Of the columns of a table; null: there is none. */
+async function typesOf(connection: Connection, sql: string): Promise<ReadonlyMap<string, string> | null> {
+  const rows = await connection.query(
+    `select a.attname as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as type
+       from pg_catalog.pg_class as c
+       left join pg_catalog.pg_attribute as a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+      where c.oid = pg_catalog.to_regclass($1)`,
+    [sql],
+  );
+  return rows.length === 0 ? null : new Map(rows.map((row) => [row["name"] ?? "", row["type"] ?? ""]));
 }
 
 async function hasType(connection: Connection, type: string): Promise<boolean> {
@@ -102,41 +117,58 @@ export async function closeTable(connection: Connection, sql: string): Promise<v
   for (const { role } of rows) await connection.execute(`revoke all on table ${sql} from ${role}`);
 }
 
+export interface LoadOptions {
+  /** Called after rows were committed; what it throws ends the restore. */
+  readonly onRows?: ((rows: number, bytes: number) => Promise<void>) | undefined;
+  /** What this process may still use; past it `LegOver` is thrown, with all that was read committed. */
+  readonly budget?: Pick<Budget, "spendText" | "spent"> | undefined;
+}
+
+/** This process has used what it may; the next goes on. */
+export class LegOver extends Error {
+  override readonly name = "LegOver";
+}
+
 /**
- * Loads the rows that pass the filter, and says how many. Errors: `value_unfit` where the type that is there does not take a
- * value of then, `target_full`-like ones as the connection has them, those of `source.read`.
+ * Loads the rows that pass the filter, from where the step came to. Errors: `value_unfit` where the type that is there does not
+ * take a value of then, those of the connection and of `source.read`, `LegOver`.
  */
 export async function loadSideTable(
   connection: Connection,
   source: PastRows,
   side: SideTable,
   filter: RowFilter,
-  onRows: (rows: number, bytes: number) => Promise<void> = () => Promise.resolve(),
-): Promise<number> {
+  step: LayStep,
+  { onRows, budget }: LoadOptions = {},
+): Promise<void> {
   const columns = side.columns.map(({ name }) => quoteIdent(name));
   const list = columns.length === 0 ? "" : ` (${columns.join(", ")})`;
   const copy = `copy ${side.sql}${list} from stdin`;
   let pieces: Uint8Array[] = [];
   let size = 0;
-  let rows = 0;
+  let end = step.end;
   const flush = async () => {
-    if (size === 0) return;
-    const taken = await connection.copyIn(copy, pieces).catch((error: unknown) => {
-      throw unfit(error, side);
-    });
-    rows += taken.rows;
-    await onRows(taken.rows, size);
+    if (end === null || end === step.end) return;
+    const rows = await step.loaded(end, async () => size === 0 ? 0 : (await connection.copyIn(copy, pieces)).rows)
+      .catch((error: unknown) => {
+        throw unfit(error, side);
+      });
+    budget?.spendText(rows, size);
+    const bytes = size;
     pieces = [];
     size = 0;
+    if (rows > 0) await onRows?.(rows, bytes);
   };
-  for await (const piece of source.read(side.past, filter)) {
-    if (piece.byteLength === 0) continue;
-    pieces.push(piece);
-    size += piece.byteLength;
-    if (size >= copyBytes) await flush();
+  for await (const piece of source.read(side.past, filter, step.end)) {
+    if (piece.rows.byteLength > 0) pieces.push(piece.rows);
+    size += piece.rows.byteLength;
+    end = piece.end;
+    budget?.spendText(0, piece.looked);
+    const isOver = budget?.spent() === true;
+    if (size >= copyBytes || isOver) await flush();
+    if (isOver) throw new LegOver();
   }
   await flush();
-  return rows;
 }
 
 /** Data exceptions, such as a label that an enum lost since, and what a domain refuses since. */

@@ -12,7 +12,7 @@ import { orderCopyFields } from "./backup_fields.ts";
 import { type BackupTable, backupTables } from "./backup_tables.ts";
 import { captureGraph } from "./capture_graph.ts";
 import { nameOf } from "./fold_partitions.ts";
-import type { PastRows } from "./past.ts";
+import type { PastPiece, PastRows } from "./past.ts";
 import { compileRowFilter } from "./row_filter.ts";
 
 /**
@@ -20,10 +20,14 @@ import { compileRowFilter } from "./row_filter.ts";
  * the user's and those of auth and storage, without bookkeeping and what an extension keeps. A partitioned table is
  * listed before its leaves, which are listed too, each with its own rows alone: `graph` tells them apart. What a capture
  * does not hold is `0`: the oid of a partitioned table and its columns' attnums.
- * `read` keeps two opened chunks and 16 MiB of sealed ones.
+ * `read` keeps two opened chunks and 16 MiB of sealed ones; without `ahead`, for a process with little memory, one of each.
  * Errors: those of `openBackup` and `readObject` of the capture; `manifest_damaged` where it does not fit the manifest.
  */
-export async function openBackupRows(deps: ReadDeps, wanted: string): Promise<PastRows> {
+export async function openBackupRows(
+  deps: ReadDeps,
+  wanted: string,
+  { ahead = true }: { readonly ahead?: boolean } = {},
+): Promise<PastRows> {
   const backup = await openBackup(deps, wanted);
   const { manifest } = backup;
   const { schemaObject } = manifest;
@@ -37,41 +41,62 @@ export async function openBackupRows(deps: ReadDeps, wanted: string): Promise<Pa
     at: manifest.consistentAt,
     tables: tables.map(({ table }) => table),
     graph,
-    read(table, filter): AsyncIterable<Uint8Array> {
+    read(table, filter, after = null): AsyncIterable<PastPiece> {
       const found = byName.get(nameOf(table));
       if (found === undefined) throw new HoldfastError("internal", "a table is read that the backup does not list");
-      return readTable(deps, backup, found, filter);
+      return readTable({ ...deps, ahead }, backup, found, filter, after);
     },
     close: () => Promise.resolve(),
   };
 }
 
+interface ChunkDeps {
+  readonly store: Store;
+  readonly compressor: Compressor;
+  readonly ahead: boolean;
+}
+
+/** A piece is a chunk; its end is the chunk's place among all of the table. */
 async function* readTable(
-  deps: ReadDeps,
+  deps: ChunkDeps,
   backup: OpenedBackup,
   { stored }: BackupTable,
   filter: Parameters<PastRows["read"]>[1],
-): AsyncGenerator<Uint8Array> {
+  after: string | null,
+): AsyncGenerator<PastPiece> {
+  const from = after === null ? 0 : Number(after);
+  let place = 0;
   for (const { columns, order, chunks } of stored) {
+    const left = chunks.slice(Math.max(0, from - place));
+    place += chunks.length - left.length;
     const keep = compileRowFilter(columns, filter);
-    if (keep === null) continue;
-    for await (const text of openChunks(deps, backup, chunks)) {
+    if (keep === null) {
+      place += left.length;
+      continue;
+    }
+    for await (const text of openChunks(deps, backup, left)) {
+      place++;
       const kept = keep(text);
-      if (kept.byteLength > 0) yield orderCopyFields(kept, columns.length, order);
+      const rows = kept.byteLength > 0 ? orderCopyFields(kept, columns.length, order) : kept;
+      yield { rows, end: String(place), looked: text.byteLength };
     }
   }
 }
 
-/** In their order; the next is opened while the caller works on one. */
+/** In their order; with `ahead` the next is opened while the caller works on one. */
 async function* openChunks(
-  deps: { readonly store: Store; readonly compressor: Compressor },
+  { store, compressor, ahead }: ChunkDeps,
   backup: OpenedBackup,
   chunks: readonly ManifestChunk[],
 ): AsyncGenerator<Uint8Array> {
+  if (!ahead) {
+    for (const chunk of chunks) yield await openChunk(compressor, backup, chunk, await store.read(chunk.object));
+    return;
+  }
   const listed = chunks.map((chunk) => ({ ...chunk, name: chunk.object, size: chunk.storedBytes }));
   let before: Promise<Uint8Array> | null = null;
-  for await (const { object, bytes } of readAhead(deps.store, listed)) {
-    const opening = openChunk(deps.compressor, backup, object, bytes);
+  for await (const { object, bytes } of readAhead(store, listed)) {
+    const opening = openChunk(compressor, backup, object, bytes);
     // Whoever does not come back for it need not hear of its error.
     opening.catch(() => {});
     if (before !== null) yield await before;

@@ -3,7 +3,7 @@ import { HoldfastError } from "../../errors.ts";
 import type { Connection } from "../../postgres/connection.ts";
 import { quoteIdent } from "../../schema/quote.ts";
 import type { MomentTable } from "./moment_tables.ts";
-import type { RowFilter } from "./past.ts";
+import type { PastPiece, RowFilter } from "./past.ts";
 import { exactPart } from "./row_filter_condition.ts";
 
 /** A piece is no larger, unless it is one row. */
@@ -14,18 +14,21 @@ const itemsPerBlock = 4096;
 const mostBlocks = 1024;
 
 /**
- * COPY text of the rows that may fit `filter`, which the server applies. `connection`: of `openSession`; nobody writes to
+ * The rows that may fit `filter`, which the server applies. `connection`: of `openSession`; nobody writes to
  * the table meanwhile. Errors: those of the connection.
  */
 export async function* readMoment(
   connection: Connection,
   { table, columns, heaps }: MomentTable,
   filter: RowFilter,
-): AsyncGenerator<Uint8Array> {
+  after: string | null = null,
+): AsyncGenerator<PastPiece> {
+  const [firstHeap = 0, firstPlace = 0] = after === null ? [] : after.split(":").map(Number);
   const condition = await prepareFilter(connection, table.columns, columns, filter);
   if (condition === null) return;
   const list = columns.map(({ name }) => `t.${quoteIdent(name)}`).join(", ");
-  for (const heap of heaps) {
+  for (const [index, heap] of heaps.entries()) {
+    if (index < firstHeap) continue;
     const [size] = await connection.query(
       `select (pg_catalog.pg_relation_size($1::pg_catalog.regclass)
          / pg_catalog.current_setting('block_size')::bigint)::text as blocks`,
@@ -33,7 +36,7 @@ export async function* readMoment(
     );
     const end = Number(size?.["blocks"]) * itemsPerBlock;
     let step = mostBlocks * itemsPerBlock;
-    for (let from = 0; from < end;) {
+    for (let from = index === firstHeap ? firstPlace : 0; from < end;) {
       const to = Math.min(end, from + step);
       const range = `t.ctid >= '${tid(from)}' and t.ctid < '${tid(to)}'`;
       const piece = await copyPiece(
@@ -45,8 +48,8 @@ export async function* readMoment(
         step = Math.max(1, Math.floor(step / 4));
         continue;
       }
-      if (piece.byteLength > 0) yield piece;
       from = to;
+      yield { rows: piece, end: `${index}:${from}`, looked: piece.byteLength };
       if (piece.byteLength < pieceBytes / 8) step = Math.min(step * 2, mostBlocks * itemsPerBlock);
     }
   }

@@ -20,7 +20,7 @@ import { planWithoutRows } from "./moment_plan.ts";
 import { readMoment } from "./moment_read.ts";
 import { makeScratch, type Scratch, type ScratchDeps, type ScratchServer } from "./moment_scratch.ts";
 import { type MomentTable, readMomentTables } from "./moment_tables.ts";
-import type { PastRows } from "./past.ts";
+import type { PastPiece, PastRows } from "./past.ts";
 import type { ReadDeps } from "../../verify/find_backup.ts";
 
 export interface MomentOptions extends Pick<PointOptions, "parallel" | "signal" | "onProgress" | "onReplay"> {
@@ -84,10 +84,10 @@ export async function openMomentRows(
       tables: found.map(({ table }) => table),
       graph,
       warnings: unsettledWarnings(plan.survey.unsettled.filter((table) => isWanted(nameOf(table))), []),
-      read(table, filter): AsyncIterable<Uint8Array> {
+      read(table, filter, after = null): AsyncIterable<PastPiece> {
         const known = byName.get(nameOf(table));
         if (known === undefined) throw new HoldfastError("internal", "a table is read that the moment does not list");
-        return readIn(session, open, known, filter);
+        return readIn(session, open, known, filter, after);
       },
       close,
     };
@@ -102,10 +102,11 @@ async function* readIn(
   open: Set<Connection>,
   table: MomentTable,
   filter: Parameters<PastRows["read"]>[1],
-): AsyncGenerator<Uint8Array> {
+  after: string | null,
+): AsyncGenerator<PastPiece> {
   const connection = await session();
   try {
-    yield* readMoment(connection, table, filter);
+    yield* readMoment(connection, table, filter, after);
   } finally {
     open.delete(connection);
     await connection.close();

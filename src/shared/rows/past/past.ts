@@ -37,6 +37,16 @@ export interface RowCondition {
   readonly values: ReadonlySet<string>;
 }
 
+/** What one step of a reading gave: whole rows that may be wanted (often none), and where to go on behind it. */
+export interface PastPiece {
+  /** COPY text. */
+  readonly rows: Uint8Array;
+  /** For `after` of a later reading of the same table with the same filter. */
+  readonly end: string;
+  /** Bytes of text that were looked at for it. */
+  readonly looked: number;
+}
+
 /** Where the rows of a restore come from. */
 export interface PastRows {
   /** Of the full backup that they are from or that they stand on. */
@@ -46,11 +56,11 @@ export interface PastRows {
   readonly tables: readonly PastTable[];
   readonly graph: { readonly tables: readonly GraphTable[]; readonly edges: readonly Edge[] };
   /**
-   * COPY text of whole rows, in pieces, fields in the order of `columns`. Where the text of a type does not tell whether
+   * Whole rows in pieces, fields in the order of `columns`; `after`: behind the piece with that end. Where the text of a type does not tell whether
    * two values are equal, a filter lets rows pass that do not fit: who reads compares again on the server.
    * Errors: `object_missing`, `object_damaged`, those of keys and store.
    */
-  read(table: PastTable, filter: RowFilter): AsyncIterable<Uint8Array>;
+  read(table: PastTable, filter: RowFilter, after?: string | null): AsyncIterable<PastPiece>;
   /** Gives back what the source holds (a scratch database). Never throws. */
   close(): Promise<void>;
 }

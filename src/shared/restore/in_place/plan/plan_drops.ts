@@ -1,0 +1,70 @@
+/** What goes: users first, never CASCADE. Pure. */
+import type { Definition } from "../../../schema/capture_format.ts";
+import { asideName, asideType } from "../texts/aside_types.ts";
+import { typeName } from "../texts/identity_names.ts";
+import { dropStatements } from "./drop_statement.ts";
+import { locksOf } from "./locks.ts";
+import type { Planning } from "./planning.ts";
+import { loosenPolicy } from "./policy_changes.ts";
+
+/** Before anything is made. */
+export function planDrops(planning: Planning): void {
+  const { is, drops, attached, asideTypes } = planning.changes;
+  const going = is.filter((one) => drops.has(one.identity)).reverse();
+  // Detached first, what is on a partition is its own; on one that stays attached it goes with the parent's.
+  // A foreign key that a partition has from its table would stay with it.
+  const rank = ({ kind, identity }: Definition) =>
+    kind === "foreign key" ? 0 : kind === "partition" ? 1 : attached.has(identity) ? 3 : 2;
+  for (const wanted of [0, 1, 2, 3]) {
+    for (const one of going.filter((each) => rank(each) === wanted)) {
+      if (asideTypes.has(one.identity)) stepAside(planning, one);
+      else if (!isLate(planning, one)) drop(planning, one);
+    }
+  }
+}
+
+/** Until then tables use it, or what they use is in it. */
+function isLate({ changes }: Planning, one: Definition): boolean {
+  return changes.lateDrops.has(one.identity) || one.kind === "schema";
+}
+
+/** Once tables have let go of them. */
+export function planLateDrops(planning: Planning): void {
+  const { is, asideTypes, drops } = planning.changes;
+  for (const one of [...is].reverse()) {
+    if (isLate(planning, one) && drops.has(one.identity)) drop(planning, one);
+    if (!asideTypes.has(one.identity)) continue;
+    planning.steps.add(one, {
+      action: "drop",
+      phase: "before",
+      statements: [`drop ${typeWord(one)} ${asideType(typeName(one.identity))}`],
+      reason: "no column is of it any more",
+    });
+  }
+}
+
+function drop({ changes, steps }: Planning, one: Definition): void {
+  const comes = changes.wasBy.has(one.identity);
+  const reason = changes.drops.get(one.identity) ?? "";
+  const statements = one.kind === "policy" && comes ? loosenPolicy(one) : dropStatements(one);
+  if (statements === null) return steps.refuse(one, `${reason}, and it is not known how to take a ${one.kind} back`);
+  steps.add(one, {
+    action: "drop",
+    phase: "before",
+    statements,
+    reason: comes ? `${reason}; it comes back` : reason,
+    locks: locksOf(one, true),
+  });
+}
+
+function stepAside({ changes, steps }: Planning, one: Definition): void {
+  const name = typeName(one.identity);
+  steps.add(one, {
+    action: "alter",
+    phase: "before",
+    statements: [`alter ${typeWord(one)} ${name} rename to ${asideName(name)}`],
+    reason: `${changes.drops.get(one.identity)}; the columns of it are converted to the one that was`,
+  });
+}
+
+const typeWord = (one: Definition): string => one.kind === "domain" ? "domain" : "type";

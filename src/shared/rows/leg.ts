@@ -1,0 +1,190 @@
+/** One leg of a restore of rows in a function: lays rows beside, or puts them into place, as far as its budget goes. */
+import { z } from "zod";
+import type { Budget } from "../backup/budget.ts";
+import type { Clock } from "../clock.ts";
+import { HoldfastError } from "../errors.ts";
+import { claimRestore, readRestore } from "../jobs/restore_queries.ts";
+import type { RestoreRow } from "../jobs/restore_row.ts";
+import type { Log } from "../log.ts";
+import type { Connection, Database } from "../postgres/connection.ts";
+import type { Random } from "../random.ts";
+import { openBackup, type ReadDeps } from "../verify/find_backup.ts";
+import type { RestoreMode } from "./apply/difference.ts";
+import { isNothing, recordOf, refuseForeseen } from "./apply/foreseen.ts";
+import { readDone } from "./apply/done_counts.ts";
+import { readAsOwner } from "./apply/read_as_owner.ts";
+import { layAsked, pairAsked, type RowsAsked, subjectOf, warningsOf } from "./asked.ts";
+import { type Laid, readLaid } from "./beside/laid.ts";
+import { LegOver } from "./beside/side_tables.ts";
+import { safetyIsTaken } from "./leg_safety.ts";
+import { openBackupRows } from "./past/backup_rows.ts";
+import { RowsWork } from "./work.ts";
+
+export interface RowsLegDeps {
+  /** The database that legs are called for: rows go into it. */
+  readonly database: Database;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  /** The store that backups are in. Errors: those of settings and keys. */
+  readonly open: () => Promise<ReadDeps>;
+}
+
+/** What was asked for, as the side schema keeps it between legs. */
+export interface LegRequest {
+  readonly asked: RowsAsked;
+  /** For records: several rows may fit. */
+  readonly all: boolean;
+  /** Which plan is made when the rows lie beside. */
+  readonly mode: RestoreMode;
+}
+
+export interface RowsLeg {
+  readonly worker: string;
+  readonly budget: Pick<Budget, "spendText" | "spent">;
+  /** Of the log that one transaction writes; default: 64 MiB, so that it is over long before the platform ends the leg. */
+  readonly capBytes?: number;
+}
+
+/** Longer than the platform lets a leg live. */
+const leaseSeconds = 170;
+const defaultCapBytes = 64 * 1024 * 1024;
+/** A writer in the way is waited for this long; then nothing is changed. */
+const lockMs = 10_000;
+
+/** What of the state a leg needs. */
+const stateFormat = z.looseObject({
+  sameDatabase: z.boolean().default(false),
+  safety: z.boolean().default(true),
+  fireTriggers: z.boolean().default(false),
+});
+
+/**
+ * Nothing when another leg is at it, or when it was asked to end. What keeps the restore from going on is written down with it,
+ * and not thrown. Errors: those of the connection, before the restore is claimed.
+ */
+export async function runRowsLeg(
+  deps: RowsLegDeps,
+  connection: Connection,
+  id: string,
+  leg: RowsLeg,
+  request: (sideSchema: string) => Promise<LegRequest>,
+): Promise<void> {
+  const lease = await claimRestore(connection, id, { worker: leg.worker, leaseSeconds });
+  if (lease === null) return;
+  const row = await readRestore(connection, id);
+  const sideSchema = row.sideSchema;
+  if (sideSchema === null) throw new HoldfastError("internal", `restore ${id} has no side schema`);
+  const applying = row.stage === "applying";
+  const work = await RowsWork.leg({ ...deps, target: deps.database, capBytes: leg.capBytes ?? defaultCapBytes }, {
+    ...lease,
+    sideSchema,
+    applying,
+  });
+  try {
+    const wanted = await request(sideSchema);
+    if (applying) await applyLeg(deps, leg, work, row, wanted);
+    else await layLeg(deps, leg, work, row, wanted);
+  } catch (error) {
+    if (error instanceof LegOver) await work.rest();
+    else throw await work.fail(error);
+  } finally {
+    await work.close();
+  }
+}
+
+async function layLeg(
+  deps: RowsLegDeps,
+  { budget }: RowsLeg,
+  work: RowsWork,
+  row: RestoreRow,
+  { asked, all, mode }: LegRequest,
+): Promise<void> {
+  const read = await deps.open();
+  const { manifest: { project } } = await openBackup(read, row.sourceBackup);
+  const source = await openBackupRows(read, row.sourceBackup, { ahead: false });
+  const sameDatabase = project.systemIdentifier === work.identity.systemIdentifier &&
+    project.database === work.identity.database;
+  if (row.stage === "planned" && asked.scope === "table") {
+    const { schema, name } = asked.table;
+    const table = source.tables.find((one) => one.schema === schema && one.name === name);
+    await work.requireRoom(table?.rawBytes ?? 0);
+  }
+  let rowsDone = row.rowsDone;
+  const pairDeps = { connection: work.connection, sameDatabase, schema: work.schema };
+  const laid = await layAsked(
+    {
+      ...pairDeps,
+      source,
+      budget,
+      onRows: async (rows) => {
+        rowsDone += rows;
+        await work.note({ status: "loading", rowsDone, leaseSeconds });
+        deps.log.step("rows.laid", {});
+      },
+    },
+    asked,
+    `holdfast: ${subjectOf(asked)} as of ${source.at}, from backup ${source.backupId}`,
+  );
+  refuseStrange(asked, all, laid);
+  const beside = await pairAsked(pairDeps, asked, laid);
+  const plan = beside.pairs.length === 0 ? null : await work.plan(beside, mode);
+  const warnings = [...warningsOf(asked, laid), ...beside.unfit.map(({ reason }) => reason)];
+  await work.note({ status: "loading", rowsDone, state: { ...row.state, sameDatabase, plan, warnings }, leaseSeconds });
+  await work.finish(laid.tables.map(({ side, rows }) => ({ schema: side.past.schema, name: side.past.name, rows })));
+}
+
+/** Errors: `row_not_found`, `rows_ambiguous`. */
+function refuseStrange(asked: RowsAsked, all: boolean, { tables }: Laid): void {
+  if (asked.scope !== "record") return;
+  const rows = tables[0]?.rows ?? 0;
+  if (rows === 0) throw new HoldfastError("row_not_found", `no row of ${subjectOf(asked)} fits the condition`);
+  if (rows > 1 && !all) {
+    throw new HoldfastError("rows_ambiguous", `${rows} ${subjectOf(asked)} fit the condition`, {
+      hint: 'Narrow the condition, or take all of them with "all": true.',
+    });
+  }
+}
+
+async function applyLeg(
+  deps: RowsLegDeps,
+  { budget }: RowsLeg,
+  work: RowsWork,
+  row: RestoreRow,
+  { asked }: LegRequest,
+): Promise<void> {
+  const { mode } = row;
+  if (mode === "beside" || mode === "in_place") {
+    throw new HoldfastError("internal", `restore ${row.id} applies without a mode`);
+  }
+  const state = stateFormat.parse(row.state);
+  const laid = await readLaid(work.connection, work.schema);
+  if (laid === null) throw new HoldfastError("run_state", `restore ${row.id} has no rows beside`);
+  const pairDeps = { connection: work.connection, sameDatabase: state.sameDatabase, schema: work.schema };
+  const beside = await pairAsked(pairDeps, asked, laid);
+  if (beside.pairs.length === 0) {
+    throw new HoldfastError("table_not_found", beside.unfit[0]?.reason ?? "there is no table for the rows");
+  }
+  const plan = await work.plan(beside, mode);
+  if (!isNothing(plan)) {
+    refuseForeseen(plan, state.fireTriggers);
+    await work.requireRoom(plan.bytes);
+    if (state.safety && row.safetyRun === null && !(await safetyIsTaken(deps.clock, work))) return;
+    const options = { mode, wholeTables: asked.scope === "table", fireTriggers: state.fireTriggers, lockMs };
+    await work.apply(beside, options, null, (rows) => {
+      // A step that was put off is met again by the next leg: this one goes on to one that can be taken.
+      if (rows > 0 && budget.spent()) throw new LegOver();
+      return Promise.resolve();
+    });
+  }
+  const done = await readDone(work.connection, work.schema, beside.pairs);
+  if (asked.scope === "record") {
+    const [pair] = beside.pairs;
+    const found = pair === undefined ? [] : await readAsOwner(work.connection, pair);
+    await work.note({
+      state: { ...row.state, readBack: found.map(({ rows, visible }) => ({ rows, visible })) },
+      leaseSeconds,
+    });
+  }
+  await work.finish(recordOf(beside, done));
+}
