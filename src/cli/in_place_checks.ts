@@ -7,16 +7,10 @@ import { maintenanceDeps } from "./maintenance_deps.ts";
 import { readSettingFile } from "./settings.ts";
 import { parseTableNames, tableOf } from "./table_names.ts";
 
-/**
- * As people would try it; the project is opened whatever comes of it, since closed it serves nobody. Errors: `setting_missing`
- * for a user without a password, those of `runChecks`.
- */
-export async function runChosenChecks(
-  context: Context,
-  database: Database,
-  subject: Pick<CheckChoice, "manifest" | "was" | "leaveOutSchemas" | "mode">,
-): Promise<CheckResult[]> {
-  const { settings, clock, log, signal } = context;
+export type ChosenChecks = Pick<CheckChoice, "critical" | "user" | "table" | "smoke">;
+
+/** Before anything is done. Errors: `setting_missing` for a user without a password or a file that is not there, `usage`. */
+export async function chooseChecks({ settings }: Context): Promise<ChosenChecks> {
   const email = settings.get("check-user");
   const smoke = settings.get("smoke");
   const table = settings.get("check-table");
@@ -25,12 +19,21 @@ export async function runChosenChecks(
   if (email !== undefined && password === undefined) {
     throw new HoldfastError("setting_missing", "--check-user is set and BACKUP_CHECK_PASSWORD is not");
   }
-  const { project } = await maintenanceDeps(context);
-  return await runChecks({ database, project, clock, log, signal }, {
-    ...subject,
+  return {
     critical: critical.length === 0 ? null : critical,
     user: email === undefined || password === undefined ? null : { email, password },
     table: table === undefined ? null : tableOf(table),
     smoke: smoke === undefined ? null : await readSettingFile(smoke, "smoke"),
-  });
+  };
+}
+
+/** As people would try it; the project is opened whatever comes of it, since closed it serves nobody. */
+export async function runChosenChecks(
+  context: Context,
+  database: Database,
+  subject: CheckChoice,
+): Promise<CheckResult[]> {
+  const { clock, log, signal } = context;
+  const { project } = await maintenanceDeps(context);
+  return await runChecks({ database, project, clock, log, signal }, subject);
 }

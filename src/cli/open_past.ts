@@ -11,7 +11,7 @@ import type { PastRows } from "../shared/rows/past/past.ts";
 import { listBackups, openBackup, type OpenedBackup, type ReadDeps } from "../shared/verify/find_backup.ts";
 import type { Context } from "./context.ts";
 import { endOfIncremental } from "./end_of_incremental.ts";
-import { inDatabase } from "./new_database.ts";
+import { inDatabase } from "../shared/restore/new_database.ts";
 import { sourceOptions, targetOptions } from "./open.ts";
 import { zoneMinutes } from "./zone.ts";
 

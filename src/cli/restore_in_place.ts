@@ -23,7 +23,7 @@ import { applySettings } from "../shared/schema/apply_settings.ts";
 import type { Database } from "../shared/postgres/connection.ts";
 import { openBackup, type OpenedBackup, type ReadDeps } from "../shared/verify/find_backup.ts";
 import type { Context } from "./context.ts";
-import { runChosenChecks } from "./in_place_checks.ts";
+import { chooseChecks, type ChosenChecks, runChosenChecks } from "./in_place_checks.ts";
 import { type InPlaceSubject, planDocument, planShown, restoredInPlace } from "./in_place_shown.ts";
 import { keepSmokesFor } from "./in_place_smokes.ts";
 import { maintenanceDeps } from "./maintenance_deps.ts";
@@ -44,6 +44,7 @@ const lockMs = 30_000;
 export async function restoreInPlace(context: Context, wanted: string): Promise<Outcome> {
   const { settings, clock, random, log, signal } = context;
   const mode = modeOf(settings.get("apply")) ?? "replace";
+  const checks = await chooseChecks(context);
   const read: ReadDeps = {
     store: await openStore(context),
     ring: await keyRing(settings),
@@ -63,7 +64,7 @@ export async function restoreInPlace(context: Context, wanted: string): Promise<
   });
   try {
     const { capture } = await readContents(read, backup);
-    return await new InPlace(context, work, target, backup, source, mode).run(capture);
+    return await new InPlace(context, work, target, backup, source, mode, checks).run(capture);
   } catch (error) {
     throw await work.fail(error);
   } finally {
@@ -79,6 +80,7 @@ class InPlace {
   readonly #backup: OpenedBackup;
   readonly #source: PastRows;
   readonly #mode: RestoreMode;
+  readonly #checks: ChosenChecks;
 
   constructor(
     context: Context,
@@ -87,6 +89,7 @@ class InPlace {
     backup: OpenedBackup,
     source: PastRows,
     mode: RestoreMode,
+    checks: ChosenChecks,
   ) {
     this.#context = context;
     this.#work = work;
@@ -94,6 +97,7 @@ class InPlace {
     this.#backup = backup;
     this.#source = source;
     this.#mode = mode;
+    this.#checks = checks;
   }
 
   async run(was: SettleContext["was"]): Promise<Outcome> {
@@ -126,6 +130,7 @@ class InPlace {
     this.#context.progress.clear();
     const plan = await work.plan(beside, this.#mode);
     const loadMs = clock.monotonicMs() - startMs;
+    await requireDeletable(work.connection, losingRows(plan, beside));
     const about = this.#about();
     const shown = planShown(about, { definitions, rows: plan, beside, loadMs });
     const dryRun = planDocument(about, { definitions, rows: plan, beside });
@@ -136,7 +141,8 @@ class InPlace {
     if (!settings.has("yes")) {
       this.#context.note(shown.join("\n"));
       const askedMs = clock.monotonicMs();
-      const isConfirmed = await this.#context.confirm(`This changes ${this.#target.label}.`, work.identity.database);
+      const question = `This changes ${this.#target.label}.`;
+      const isConfirmed = await work.waiting(() => this.#context.confirm(question, work.identity.database));
       startMs += clock.monotonicMs() - askedMs;
       if (!isConfirmed) {
         const missing = new HoldfastError("confirmation_missing", "nothing was restored");
@@ -148,15 +154,12 @@ class InPlace {
         };
       }
     }
-    await this.#refuseForeseen(plan, was, beside);
+    this.#refuseForeseen(plan, was);
     return await this.#carryOut(settling, deps, beside, startMs);
   }
 
   /** Before the project is closed. Of a `replace`, what its definitions will settle is no obstacle. */
-  async #refuseForeseen(plan: RowsPlan, was: SettleContext["was"], beside: DatabaseBeside): Promise<void> {
-    const losing = new Set(plan.tables.filter((one) => one.update + one.delete > 0).map((one) => one.table));
-    const pairs = beside.pairs.filter((pair) => losing.has(liveName(pair)));
-    await requireDeletable(this.#work.connection, pairs.map(({ fit }) => fit.live.oid));
+  #refuseForeseen(plan: RowsPlan, was: SettleContext["was"]): void {
     const known = new Set(was.tables.map(({ schema, name }) => quoteQualified(schema, name)));
     const isOpen = (other: string | null) => this.#mode !== "replace" || (other !== null && !known.has(other));
     const conflicts = plan.tables.map((table) => ({
@@ -210,6 +213,7 @@ class InPlace {
       was: settling.was,
       leaveOutSchemas: settling.leaveOutSchemas,
       mode: this.#mode,
+      ...this.#checks,
     });
     await keepSmokesFor(this.#context, work, checks);
     await work.finish(recordOf(beside, result), (clock.monotonicMs() - startMs) / 1000);
@@ -273,4 +277,10 @@ class InPlace {
   #subject(): string {
     return `holdfast: backup ${this.#source.backupId} of ${this.#source.at}`;
   }
+}
+
+/** Oids of the tables that rows are taken out of. */
+function losingRows(plan: RowsPlan, beside: DatabaseBeside): string[] {
+  const losing = new Set(plan.tables.filter((one) => one.update + one.delete > 0).map((one) => one.table));
+  return beside.pairs.filter((pair) => losing.has(liveName(pair))).map(({ fit }) => fit.live.oid);
 }

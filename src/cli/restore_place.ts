@@ -6,7 +6,7 @@ import { openDatabase } from "../shared/postgres/pg_connection.ts";
 import { createDatabase } from "../shared/restore/create_database.ts";
 import { restoreFailure } from "../shared/restore/sessions.ts";
 import type { Context } from "./context.ts";
-import { databaseExists, inDatabase, newDatabaseName } from "./new_database.ts";
+import { databaseExists, inDatabase, newDatabaseName } from "../shared/restore/new_database.ts";
 import { sourceDatabase, sourceOptions, targetDatabase } from "./open.ts";
 import type { Settings } from "./settings.ts";
 

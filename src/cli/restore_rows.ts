@@ -142,7 +142,7 @@ async function restoreInto(context: Context, restoring: Restoring): Promise<Outc
     context.note([...shown, ...warnings.map((one) => `  warning: ${one}`)].join("\n"));
     const question = `This changes ${restoring.target.label}.`;
     const askedMs = clock.monotonicMs();
-    const isConfirmed = await context.confirm(question, work.identity.database);
+    const isConfirmed = await work.waiting(() => context.confirm(question, work.identity.database));
     startMs += clock.monotonicMs() - askedMs;
     if (!isConfirmed) {
       const missing = new HoldfastError("confirmation_missing", "nothing was restored");

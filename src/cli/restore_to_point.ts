@@ -97,9 +97,11 @@ function momentShown({ point, survey, full }: PointPlan): string {
 function checkChoices({ full, survey }: PointPlan, { withoutTables, atFull }: TableChoices): void {
   const both = withoutTables.find((table) => atFull.includes(table));
   if (both !== undefined) throw new HoldfastError("usage", `${both} is named by --without-table and by --at-full`);
-  const known = new Set(
-    [...full.manifest.tables, ...survey.uncovered].map((one) => quoteQualified(one.schema, one.name)),
-  );
+  const known = new Set([
+    ...[...full.manifest.tables, ...survey.uncovered].map((one) => quoteQualified(one.schema, one.name)),
+    ...survey.tables.values(),
+    ...[...survey.formerNames.values()].flatMap((names) => [...names]),
+  ]);
   const strange = [...withoutTables, ...atFull].find((table) => !known.has(table));
   if (strange === undefined) return;
   throw new HoldfastError("usage", `there is no table ${strange} in backup ${full.manifest.id}`, {

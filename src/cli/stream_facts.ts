@@ -2,7 +2,6 @@
 import { DdlTransaction, readDdlRow } from "../shared/changes/definitions/ddl_replay.ts";
 import { slotState } from "../shared/changes/drain/stream_queries.ts";
 import type { Connection } from "../shared/postgres/connection.ts";
-import { arrayText } from "../shared/schema/quote.ts";
 
 export interface StreamFacts {
   readonly chain: string;
@@ -28,6 +27,8 @@ export interface UncoveredTable {
    * computed anew since the last full backup, so that its changes say nothing until the next.
    */
   readonly why: "identity" | "unlogged" | "unpublished" | "rewritten";
+  /** What it was called when that happened; absent: the same. */
+  readonly formerly?: string;
 }
 
 /** A chain that ended, with none after it. */
@@ -109,8 +110,8 @@ async function readUncovered(session: Connection): Promise<UncoveredTable[]> {
   }));
 }
 
-/** Tables of the DDL log that a restore would close behind the newest full backup of the chain. */
-async function readClosed(session: Connection): Promise<string[]> {
+/** Tables of the DDL log that a restore would close behind the newest full backup of the chain, as they are called now. */
+async function readClosed(session: Connection): Promise<UncoveredTable[]> {
   const rows = await session.query(
     `select l.id, l.what, l.tag, l.objects, l.query, l.role_name, l.search_path
        from backup.ddl_log as l
@@ -126,16 +127,22 @@ async function readClosed(session: Connection): Promise<string[]> {
     return step.do === "close" ? step.tables : [];
   });
   const there = await session.query(
-    "select t.name from pg_catalog.unnest($1::text[]) as t (name) where pg_catalog.to_regclass(t.name) is not null",
-    [arrayText([...new Set(closed)])],
+    `select distinct on (c.oid) pg_catalog.format('%I.%I', n.nspname, c.relname) as name,
+            t.oid is not null and t.name <> pg_catalog.format('%I.%I', n.nspname, c.relname) as is_renamed, t.name as formerly
+       from rows from (pg_catalog.jsonb_to_recordset($1::jsonb) as (name text, oid bigint)) with ordinality as t (name, oid, place)
+       join pg_catalog.pg_class as c on c.oid = coalesce(t.oid::oid, pg_catalog.to_regclass(t.name)::oid)
+       join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+      order by c.oid, is_renamed desc, t.place`,
+    [JSON.stringify(closed)],
   );
-  return there.map(({ name }) => name ?? "");
+  return there.map(({ name, is_renamed, formerly }) => ({
+    name: name ?? "",
+    why: "rewritten",
+    ...(is_renamed === "t" ? { formerly: formerly ?? "" } : {}),
+  }));
 }
 
-function withClosed(uncovered: readonly UncoveredTable[], closed: readonly string[]): UncoveredTable[] {
+function withClosed(uncovered: readonly UncoveredTable[], closed: readonly UncoveredTable[]): UncoveredTable[] {
   const known = new Set(uncovered.map((table) => table.name));
-  return [
-    ...uncovered,
-    ...closed.filter((name) => !known.has(name)).map((name) => ({ name, why: "rewritten" as const })),
-  ];
+  return [...uncovered, ...closed.filter(({ name }) => !known.has(name))];
 }

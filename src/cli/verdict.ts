@@ -93,7 +93,9 @@ const mostNames = 3;
 
 function uncoveredReasons(tables: readonly UncoveredTable[]): string[] {
   return Object.entries(remedies).flatMap(([why, remedy]) => {
-    const names = tables.filter((table) => table.why === why).map((table) => table.name);
+    const names = tables.filter((table) => table.why === why).map(({ name, formerly }) =>
+      formerly === undefined ? name : `${name} (formerly ${formerly})`
+    );
     if (names.length === 0) return [];
     const more = names.length > mostNames ? ` and ${names.length - mostNames} more` : "";
     return [`changes of ${names.slice(0, mostNames).join(", ")}${more} are not all in the stream: ${remedy}`];

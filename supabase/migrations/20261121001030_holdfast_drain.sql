@@ -162,6 +162,8 @@ declare
   ours backup.chains;
   last backup.segments;
 begin
+  -- a drainer locks its row before the chain's
+  perform from backup.drain as d for update;
   update backup.chains as c set ended_at = backup.clock_now(), end_reason = end_chain.reason
   where c.id = end_chain.chain and c.ended_at is null
   returning c.* into ours;
@@ -174,6 +176,7 @@ begin
   truncate backup.spool;
   update backup.drain as d set logs_ddl = false;
   perform backup.seal_incrementals(true);
+  perform backup.resolve_alert('slot_behind', 'chain:' || ours.id);
   perform backup.audit('chain.ended', 'chain:' || ours.id, pg_catalog.jsonb_build_object('reason', end_chain.reason));
   perform backup.raise_alert(
     'stream_gap', 'chain:' || ours.id,

@@ -51,7 +51,8 @@ as $$
 $$;
 revoke all on function backup.slot_state() from public;
 
--- Each minute, beside the drain: a slot that is gone or holds back too much ends its chain; the database lives.
+-- Each minute, beside the drain: a slot that is gone or holds back too much ends its chain; the database lives. `kept`: it
+-- could not be dropped.
 create function backup.guard_slot() returns text
 language plpgsql
 volatile
@@ -67,15 +68,13 @@ begin
     perform backup.end_chain(slot.chain_id, 'the slot is gone');
     return 'gone';
   elsif slot.wal_status = 'lost' then
-    perform backup.drop_slot(slot.slot_name);
-    perform backup.end_chain(slot.chain_id, 'the server gave the slot up');
-    return 'lost';
+    return case when backup.give_up_slot(slot.chain_id, slot.slot_name, 'the server gave the slot up')
+      then 'lost' else 'kept' end;
   elsif slot.retained_bytes > slot.limit_bytes then
-    perform backup.drop_slot(slot.slot_name);
-    perform backup.end_chain(slot.chain_id, pg_catalog.format(
-      'the slot held back %s MB of WAL, more than %s MB', slot.retained_bytes / 1048576, slot.limit_bytes / 1048576
-    ));
-    return 'over the limit';
+    return case
+      when backup.give_up_slot(slot.chain_id, slot.slot_name, pg_catalog.format(
+        'the slot held back %s MB of WAL, more than %s MB', slot.retained_bytes / 1048576, slot.limit_bytes / 1048576
+      )) then 'over the limit' else 'kept' end;
   elsif slot.retained_bytes > slot.limit_bytes / 2 then
     perform backup.raise_alert(
       'slot_behind', 'chain:' || slot.chain_id,
@@ -92,6 +91,40 @@ begin
 end
 $$;
 revoke all on function backup.guard_slot() from public;
+
+-- Drops the slot, which no rollback brings back, and ends its chain. False, with an alert, where it cannot be dropped: the
+-- chain goes on, and the next minute tries again.
+create function backup.give_up_slot(chain text, slot name, reason text) returns boolean
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  told text;
+begin
+  begin
+    perform backup.drop_slot(slot);
+  exception when others then
+    -- held by a process that we may not end, or that does not end within its time
+    get stacked diagnostics told = returned_sqlstate;
+    select pg_catalog.format('SQLSTATE %s%s', told, case when s.active_pid is not null then pg_catalog.format(
+      '; process %s of role %s reads it', s.active_pid,
+      (select a.usename from pg_catalog.pg_stat_activity as a where a.pid = s.active_pid)
+    ) end)
+    into told
+    from pg_catalog.pg_replication_slots as s where s.slot_name = slot;
+  end;
+  if told is null then
+    perform backup.end_chain(chain, reason);
+    return true;
+  end if;
+  perform backup.raise_alert(
+    'slot_behind', 'chain:' || chain, pg_catalog.format('%s, and it cannot be dropped (%s)', reason, told)
+  );
+  return false;
+end
+$$;
+revoke all on function backup.give_up_slot(text, name, text) from public;
 
 -- Whoever drains holds the slot: it is ended first, since the disk comes before the stream.
 create function backup.drop_slot(slot name) returns void
@@ -130,17 +163,30 @@ revoke all on function backup.oldest_transaction() from public;
 -- Drains by a function -----------------------------------------------------------------------------------------------
 
 -- What the cron job `holdfast-changes` calls: the guard, then a drain by the function. Where no function can be called the
--- stream is left to `holdfast follow` and `holdfast incremental`.
+-- stream is left to `holdfast follow` and `holdfast incremental`. What keeps the call from being made takes back nothing
+-- of what the guard noted: a slot that it dropped stays dropped.
 create function backup.call_drain() returns bigint
 language plpgsql
 volatile
 set search_path = ''
 as $$
+declare
+  told text;
 begin
   perform backup.guard_slot();
   perform backup.seal_incrementals(false);
-  return backup.invoke('backup', '{"action": "drain"}');
-exception when sqlstate 'HF002' then
+  begin
+    return backup.invoke('backup', '{"action": "drain"}');
+  exception
+    when sqlstate 'HF002' then
+      return null;
+    when others then
+      get stacked diagnostics told = returned_sqlstate;
+  end;
+  perform backup.raise_alert(
+    'drain_failed', 'stream',
+    pg_catalog.format('the function that drains the change stream could not be called (SQLSTATE %s)', told), 'warning'
+  );
   return null;
 end
 $$;

@@ -305,7 +305,8 @@ $$;
 revoke all on function backup.finish_restore(uuid, bigint, jsonb) from public;
 
 -- Ends an active one: `cancelled` for that code, else `failed`; one in place that failed raises an alert, unless it is
--- known to have changed nothing. For `claim_restore(…, resume => true)` both can be gone on with.
+-- known to have changed nothing. For `claim_restore(…, resume => true)` both can be gone on with. Rows that it may have changed
+-- stand in its side schema as they were: for that, the schema stays as long as after a good end.
 create function backup.end_restore(
   restore backup.restores, code text, message text, hint text, changed boolean default true
 ) returns void
@@ -321,7 +322,10 @@ begin
     error_code = case when not is_cancelled then end_restore.code end,
     error_message = case when not is_cancelled then pg_catalog.left(end_restore.message, 1000) end,
     error_hint = case when not is_cancelled then pg_catalog.left(end_restore.hint, 1000) end,
-    finished_at = greatest(backup.clock_now(), r.started_at), worker = null, lease_until = null, token = r.token + 1
+    finished_at = greatest(backup.clock_now(), r.started_at), worker = null, lease_until = null, token = r.token + 1,
+    side_expires_at = case when r.side_expires_at is not null and r.stage = 'applying' then
+      greatest(r.side_expires_at, backup.clock_now() + interval '1 second' * backup.setting_integer('side_schema_seconds'))
+    else r.side_expires_at end
   where r.id = restore.id;
   if not is_cancelled and restore.mode <> 'beside' and end_restore.changed then
     perform backup.raise_alert(

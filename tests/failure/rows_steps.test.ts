@@ -1,6 +1,6 @@
 /** A restore of rows that is larger than one transaction may be: in steps, killed between them, gone on with. */
 import { afterEach, describe, expect, it } from "vitest";
-import { systemClock } from "../../src/shared/clock.ts";
+import { type Clock, systemClock } from "../../src/shared/clock.ts";
 import { createLog } from "../../src/shared/log.ts";
 import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
 import { webCryptoRandom } from "../../src/shared/random.ts";
@@ -40,10 +40,11 @@ async function begin(
   capBytes: number,
   onLine: (event: string) => void,
   digest = "d",
+  clock: Clock = systemClock,
 ): Promise<{ work: RowsWork; beside: Beside }> {
   const work = await RowsWork.begin({
     target: openDatabase({ url: past.url }),
-    clock: systemClock,
+    clock,
     random: webCryptoRandom,
     log: createLog((line) => onLine(line.event), "debug"),
     capBytes,
@@ -134,6 +135,29 @@ describe("a difference beyond the cap", () => {
     ]);
     expect(await query(past.url, "select nspname from pg_namespace where nspname like 'restore\\_%'")).toEqual([]);
   }, 60_000);
+});
+
+describe("a restore whose plan waits for somebody", () => {
+  it("is theirs as long as they take", async () => {
+    const { past } = await broken();
+    const clock = { ...systemClock, sleep: (_ms: number, signal?: AbortSignal) => systemClock.sleep(10, signal) };
+    const { work } = await begin(past, cap, () => {}, "waits", clock);
+    await query(past.url, "update backup.restores set lease_until = clock_timestamp() - interval '1 minute'");
+    const leased = async () =>
+      (await query(
+        past.url,
+        "select lease_until > clock_timestamp() + interval '1 minute' as yes from backup.restores",
+      ))[0]
+        ?.["yes"];
+    expect(await leased()).toBe(false);
+    const answer = await work.waiting(async () => {
+      while (await leased() !== true) await systemClock.sleep(10);
+      return "yes";
+    });
+    expect(answer).toBe("yes");
+    await work.fail(new Error("refused"));
+    await work.close();
+  }, 30_000);
 });
 
 describe("a restore whose session is ended in the middle", () => {

@@ -455,6 +455,7 @@ describe("a chain whose segments were touched", () => {
 describe("changes of definitions", () => {
   const cannot: { readonly name: string; readonly sql: string }[] = [
     { name: "a DO block that renames an index", sql: "do $$ begin alter index app.notes_pkey rename to other; end $$" },
+    { name: "a DO block that renames a schema", sql: "do $$ begin alter schema app rename to other; end $$" },
     {
       name: "a DO block that makes an aggregate",
       sql: "do $$ begin create aggregate app.total (int) (sfunc = int4pl, stype = int); end $$",

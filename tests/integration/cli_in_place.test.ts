@@ -118,6 +118,27 @@ describe("restore-full --apply replace", () => {
     expect(await query(source(), "select nspname from pg_namespace where nspname like 'restore\\_%'")).toEqual([]);
   }, 120_000);
 
+  it("is refused before anything is read where its checks could not be made", async () => {
+    const flagsAndCodes = [
+      ["setting_missing", "--check-user", "somebody@journal.example"],
+      ["usage", "--smoke", join(folder, "none.sql")],
+    ];
+    for (const [code, ...flags] of flagsAndCodes) {
+      const refused = await cli(["restore-full", backup, "--apply", "replace", "--yes", "--json", ...flags], settings);
+      expect([refused.exit, refused.document]).toMatchObject([2, { error: { code } }]);
+    }
+    expect((await ok(["maintenance", "status"]))["state"]).toMatchObject({ closed: false });
+  });
+
+  it("is refused in the plan where a publication forbids to delete rows, and no way leads around it", async () => {
+    await query(source(), "alter publication of_the_app set table app.notes (said)");
+    const refused = await cli(["restore-full", backup, "--apply", "replace", "--dry-run", "--json"], settings);
+    expect([refused.exit, refused.document]).toMatchObject([1, {
+      error: { code: "definitions_stuck", message: expect.stringContaining("app.notes") },
+    }]);
+    await query(source(), "alter publication of_the_app set table app.notes");
+  }, 120_000);
+
   it("makes definitions and rows what they were, after a safety backup, and begins a new chain", async () => {
     const smoke = join(folder, "smoke.sql");
     writeFileSync(smoke, "begin;\nselect count(*) > 0 as ok from public.tags;\nselect 1 from app.settings;\ncommit;\n");

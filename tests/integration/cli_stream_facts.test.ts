@@ -42,6 +42,18 @@ it("a table whose values a command computed anew is named until the next full ba
   expect(await uncovered()).toEqual([]);
 });
 
+it("a table that was renamed since is named as it is called now, with its name of then", async () => {
+  await query(w.url, "create schema sub; create table app.early (id int primary key)");
+  await query(w.url, "alter table app.early add column r float8 default random()");
+  await query(w.url, "alter table app.early rename to late; create table app.early (id int primary key)");
+  expect(await uncovered()).toEqual([{ name: "app.late", why: "rewritten", formerly: "app.early" }]);
+  await query(w.url, "alter table app.late set schema sub; alter schema sub rename to other");
+  await query(w.url, "alter table other.late alter column r type text using 'x'");
+  expect(await uncovered()).toEqual([{ name: "other.late", why: "rewritten", formerly: "app.early" }]);
+  await query(w.url, "drop schema other cascade");
+  expect(await uncovered()).toEqual([]);
+});
+
 it("is named until a full backup of this chain that succeeded: none in quarantine, and of no other chain", async () => {
   const rewritten = [{ name: "app.notes", why: "rewritten" }];
   await query(w.url, "alter table app.notes add column again float8 default random()");

@@ -166,7 +166,7 @@ export const oddChanges: Readonly<Record<string, Readonly<Record<string, string>
     "checks that were not valid": `alter table odd.computed validate constraint not_checked_yet;
     alter table odd.computed drop constraint twice_is_even; alter table odd.computed add constraint twice_is_even check (twice % 2 = 0) not valid`,
     "where rows are kept":
-      `alter table odd.computed set unlogged; alter table odd.bookings set (autovacuum_enabled = off, toast.autovacuum_enabled = off); alter sequence odd.free set unlogged`,
+      `alter table only odd.dogs alter owner set storage external; alter table odd.computed set unlogged; alter table odd.bookings set (autovacuum_enabled = off, toast.autovacuum_enabled = off); alter sequence odd.free set unlogged`,
   },
   "typed": {
     "domains":
@@ -185,7 +185,7 @@ export const oddChanges: Readonly<Record<string, Readonly<Record<string, string>
     drop type odd.line; create type odd.line as (label text, a odd.point); alter table odd.typed add way odd.line`,
     "types of another kind":
       `alter table odd.typed drop column moods, drop column mood, drop column spans; drop type odd.mood; create domain odd.mood as text;
-    drop type odd.span; create type odd.span as (a integer); create type odd.counts as enum ('x'); drop view odd.of_key; create type odd.of_key as (a integer)`,
+    drop type odd.span; create type odd.span as (a integer); drop view odd.counted cascade; create type odd.counted as enum ('x'); drop view odd.of_key; create type odd.of_key as (a integer)`,
     "names of types and functions":
       `alter type odd.mood rename to temper; alter domain odd.name rename to title; alter function odd.size(odd.line) rename to extent;
     alter type odd.line rename to stroke; alter function odd.kept() rename to held`,
@@ -234,7 +234,7 @@ export const oddChanges: Readonly<Record<string, Readonly<Record<string, string>
       `alter policy p1 on odd.animals rename to p3; alter policy p2 on odd.animals rename to p1; alter policy p3 on odd.animals rename to p2;
     alter table odd.animals force row level security`,
     "inheritance":
-      `alter table odd.dogs no inherit odd.owned_things; alter table odd.animals alter kind set default 'beast'; alter table odd.animals drop constraint kinds;
+      `alter table odd.dogs no inherit odd.owned_things; alter table odd.noted alter tags set storage main, alter number set storage plain; alter table odd.animals alter kind set default 'beast'; alter table odd.animals drop constraint kinds;
     alter table odd.dogs alter kind drop not null`,
     "columns of parents":
       `alter table odd.animals add fresh text; alter table odd.animals rename legs to feet; alter table odd.owned_things add more integer default 3`,

@@ -3,6 +3,7 @@ import { beforeAll, describe, expect, it } from "vitest";
 import { callFunction } from "../../src/cli/function_client.ts";
 import { systemClock } from "../../src/shared/clock.ts";
 import { webCryptoRandom } from "../../src/shared/random.ts";
+import { query } from "../support/cluster.ts";
 import { eventually, type Project, setClock, useProject } from "../support/stack.ts";
 
 const project = useProject({ testing: true, environment: { BACKUP_LOG_LEVEL: "debug" } }, fill);
@@ -225,6 +226,43 @@ describe("a user's rows", () => {
     const [user] = await project().query(`select email from auth.users where id = '${owner}'`);
     expect(user).toEqual({ email: "changed@example.org" });
   }, 120_000);
+});
+
+describe("a whole database", () => {
+  it("comes into a new one whose name was typed, also where a function is killed in the middle of it", async () => {
+    const outline = await call({ action: "full", backup: "latest" });
+    expect(outline).toMatchObject({ isThere: false, tables: expect.any(Number) as number });
+    const database = String(outline["database"]);
+    await expect(call({ action: "full", backup: "latest", confirm: await name() })).rejects.toMatchObject({
+      code: "confirmation_wrong",
+    });
+    expect(await project().query("select from pg_database where datname = $1", [database])).toEqual([]);
+    const kill = await project().killAt("step:restore.chunk", 2, "restore");
+    const restore = String((await call({ action: "full", backup: "latest", confirm: database }))["restore"]);
+    await kill.fired();
+    await setClock(project(), 200);
+    try {
+      await project().query("select backup.tick()");
+      const done = await ended(restore);
+      expect(done, JSON.stringify(done)).toMatchObject({
+        status: "succeeded",
+        target: database,
+        rowsDone: outline["rows"],
+      });
+    } finally {
+      await setClock(project(), 0);
+    }
+    const url = project().stack.cluster.plainUrl("postgres", database);
+    const hashes = `select (select md5(string_agg(md5(r::text), '' order by id)) from public.large as r) as large,
+      (select md5(string_agg(md5(r::text), '' order by id)) from public.entries as r) as entries,
+      (select json_agg(row(polname, polcmd, pg_get_expr(polqual, polrelid)) order by polname) from pg_policy
+        where polrelid = 'public.entries'::regclass) as policies,
+      (select json_agg(pg_get_constraintdef(oid) order by conname) from pg_constraint where conrelid = 'public.entries'::regclass) as keys`;
+    expect(await query(url, hashes)).toEqual(await project().query(hashes));
+    expect(await call({ action: "full", backup: "latest" })).toMatchObject({ isThere: true });
+    const again = String((await call({ action: "full", backup: "latest", confirm: database }))["restore"]);
+    expect(await ended(again)).toMatchObject({ status: "failed", error: { code: "target_not_empty" } });
+  }, 180_000);
 });
 
 describe("its isolates", () => {

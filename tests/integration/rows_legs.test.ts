@@ -1,21 +1,17 @@
 /** Restores of rows in legs, each of which may do one piece of work, and some of which are killed. */
 import { randomInt } from "node:crypto";
 import { beforeAll, describe, expect, it } from "vitest";
-import { HoldfastError } from "../../src/shared/errors.ts";
-import { beginRestore, orderApply, readRestore } from "../../src/shared/jobs/restore_queries.ts";
 import type { RestoreRow } from "../../src/shared/jobs/restore_row.ts";
-import type { Connection, Database } from "../../src/shared/postgres/connection.ts";
-import type { RestoreMode } from "../../src/shared/rows/apply/difference.ts";
 import type { RowsAsked } from "../../src/shared/rows/asked.ts";
-import { runRowsLeg } from "../../src/shared/rows/leg.ts";
 import { emptyMap } from "../../src/shared/rows/ownership/map_file.ts";
 import { query, useCluster } from "../support/cluster.ts";
 import { seeded } from "../support/sample_app/words.ts";
 import { backup, type World, world } from "./backup_fixture.ts";
+import { legsOf, uncalled } from "./rows_legs_fixture.ts";
 
 const cluster = useCluster();
 let w: World;
-let full: string;
+let legs: ReturnType<typeof legsOf>;
 const user = "11111111-1111-1111-1111-111111111111";
 const other = "22222222-2222-2222-2222-222222222222";
 
@@ -34,11 +30,9 @@ beforeAll(async () => {
      insert into app.marks select i, m from generate_series(1, 300) as i, unnest(array['red', 'blue']) as m;
      create table app.bag (owner uuid references auth.users, x int);
      insert into app.bag select case when i % 5 > 1 then '${other}' else '${user}' end::uuid, i % 7 from generate_series(1, 300) as i;
-     -- Nobody is called: the test takes the legs.
-     create or replace function backup.invoke(function_name text, body jsonb) returns bigint
-       language sql set search_path = '' as 'select 0::bigint'`,
+     ${uncalled}`,
   );
-  full = (await backup(w.deps)).id;
+  legs = legsOf(w, (await backup(w.deps)).id);
   then = await state();
 }, 120_000);
 
@@ -51,120 +45,11 @@ const state = async () =>
     ),
   );
 let then: string[][];
-/** A leg may do one piece, and no more. */
-const spent = { spendText: () => {}, spent: () => true };
-
-async function withSession<T>(use: (session: Connection) => Promise<T>): Promise<T> {
-  const session = await w.deps.database.connect("test");
-  try {
-    return await use(session);
-  } finally {
-    await session.close();
-  }
-}
-
-async function plan(asked: RowsAsked): Promise<string> {
-  return await withSession(async (session) =>
-    (await beginRestore(session, {
-      scope: asked.scope,
-      mode: "beside",
-      sourceBackup: full,
-      pointAt: null,
-      targetLabel: "test",
-      targetIsHere: true,
-      userId: asked.scope === "user" ? asked.choice.user : null,
-      worker: "test",
-      leaseSeconds: 1,
-      byFunction: true,
-    })).id
-  );
-}
-
-async function apply(id: string, mode: RestoreMode): Promise<void> {
-  await withSession(async (session) => {
-    const [row] = await session.query("select current_database() as name");
-    await orderApply(session, id, { mode, target: row?.["name"] ?? "", options: { safety: false } });
-  });
-}
-
-class Killed extends Error {}
-
-/** As the database, until the statement with that number: then every session of it is gone, as of a process that is killed. */
-function mortal(database: Database, statements: number): Database {
-  let left = statements;
-  const open: Connection[] = [];
-  const spend = async () => {
-    if (left-- > 0) return;
-    await Promise.all(open.splice(0).map((each) => each.close()));
-    throw new HoldfastError("database_unreachable", "killed", { cause: new Killed() });
-  };
-  return {
-    label: database.label,
-    connect: async (name) => {
-      await spend();
-      const connection = await database.connect(name);
-      open.push(connection);
-      return {
-        processId: connection.processId,
-        serverVersion: connection.serverVersion,
-        query: async (text, values) => {
-          await spend();
-          return await connection.query(text, values);
-        },
-        execute: async (text) => {
-          await spend();
-          await connection.execute(text);
-        },
-        copyOut: (text, onData) => connection.copyOut(text, onData),
-        copyIn: async (text, source) => {
-          await spend();
-          return await connection.copyIn(text, source);
-        },
-        close: () => connection.close(),
-      };
-    },
-  };
-}
-
-/** Takes legs until the restore has ended; `killedAfter` says before which statement the next one is killed, or null. */
-async function work(
-  id: string,
-  asked: RowsAsked,
-  killedAfter: () => number | null = () => null,
-): Promise<{ row: RestoreRow; legs: number; kills: number }> {
-  let [legs, kills] = [0, 0];
-  for (;;) {
-    const row = await withSession((session) => readRestore(session, id));
-    if (row.finishedAt !== null) return { row, legs, kills };
-    legs++;
-    const statements = killedAfter();
-    const database = statements === null ? w.deps.database : mortal(w.deps.database, statements);
-    try {
-      await withSession((session) =>
-        runRowsLeg(
-          { ...w.deps, database, open: () => Promise.resolve(w.deps) },
-          session,
-          id,
-          { worker: "test", budget: spent, capBytes: 60_000 },
-          () => Promise.resolve({ asked, all: true, mode: "merge" }),
-        )
-      );
-    } catch (error) {
-      if (error instanceof HoldfastError && error.cause instanceof Killed) kills++;
-    }
-    // What the watchdog waits for.
-    await query(
-      w.url,
-      "update backup.restores set lease_until = backup.clock_now() - interval '1 s', legs_begun = 0 where id = $1 and finished_at is null",
-      [id],
-    );
-  }
-}
 
 const asTable: RowsAsked = { scope: "table", table: { schema: "app", name: "t" } };
-const asUser: RowsAsked = {
+const asUser: Extract<RowsAsked, { scope: "user" }> = {
   scope: "user",
-  choice: { user, as: null, credentials: false, shared: false, map: emptyMap },
+  choice: { user, as: null, credentials: false, shared: false, map: emptyMap, replaces: true },
 };
 const asRecord: RowsAsked = {
   scope: "record",
@@ -187,13 +72,13 @@ describe("a restore in legs", () => {
   )("of %s gives the rows of then, each counted once", async (_what, asked, mode, restored) => {
     await query(w.url, disaster);
     const broken = await state();
-    const id = await plan(asked);
-    const planned = await work(id, asked);
+    const id = await legs.plan(asked);
+    const planned = await legs.work(id, asked);
     expect(planned.row, JSON.stringify(planned.row)).toMatchObject({ status: "beside" });
     expect(planned.legs).toBeGreaterThan(2);
     expect(await state()).toEqual(broken);
-    await apply(id, mode);
-    const applied = await work(id, asked);
+    await legs.apply(id, mode);
+    const applied = await legs.work(id, asked);
     expect(applied.row, JSON.stringify(applied.row)).toMatchObject({ status: "succeeded", mode });
     expect(applied.legs).toBeGreaterThan(asked.scope === "record" ? 0 : 1);
     expect(applied.legs).toBeLessThan(30);
@@ -219,45 +104,74 @@ describe("a restore in legs", () => {
   const seed = randomInt(1_000_000_000);
   it(`that are killed at any statement give the same, seed ${seed}`, async () => {
     const random = seeded(seed);
+    let kills = 0;
     for (const asked of [asTable, asUser, asRecord]) {
       await query(w.url, disaster);
       const broken = await state();
-      const id = await plan(asked);
-      const sometimes = () => random.integer(3) === 0 ? null : random.integer(70);
-      const planned = await work(id, asked, sometimes);
+      const id = await legs.plan(asked);
+      const sometimes = () => random.integer(3) === 0 ? null : random.integer(50);
+      const planned = await legs.work(id, asked, { killedAfter: sometimes });
       expect(planned.row, JSON.stringify(planned.row)).toMatchObject({ status: "beside" });
-      const whole = await plan(asked);
-      const calm = await work(whole, asked);
+      const whole = await legs.plan(asked);
+      const calm = await legs.work(whole, asked);
       const laid = (row: RestoreRow) => row.tables.map(({ schema, name, rows }) => ({ schema, name, rows }));
       expect(laid(planned.row)).toEqual(laid(calm.row));
-      await apply(id, "replace");
-      const applied = await work(id, asked, sometimes);
+      await legs.apply(id, "replace");
+      const applied = await legs.work(id, asked, { killedAfter: sometimes });
       expect(applied.row, JSON.stringify(applied.row)).toMatchObject({ status: "succeeded" });
-      expect(planned.kills + applied.kills).toBeGreaterThan(1);
+      kills += planned.kills + applied.kills;
       const after = await state();
       const touched = applied.row.tables.map(({ schema, name }) => `${schema}.${name}`);
       for (const [at, table] of tables.entries()) {
         expect(after[at], `${asked.scope}: ${table}`).toEqual((touched.includes(table) ? then : broken)[at]);
       }
-      await apply(whole, "replace");
+      await legs.apply(whole, "replace");
       expect(
-        (await work(whole, asked)).row.tables.every(({ inserted, updated, deleted }) =>
+        (await legs.work(whole, asked)).row.tables.every(({ inserted, updated, deleted }) =>
           inserted === 0 && updated === 0 && deleted === 0
         ),
       ).toBe(true);
       // What this scope does not bring comes back for the next one.
       for (const rest of [asTable, asUser]) {
-        const again = await plan(rest);
-        await work(again, rest);
-        await apply(again, "replace");
-        await work(again, rest);
+        const again = await legs.plan(rest);
+        await legs.work(again, rest);
+        await legs.apply(again, "replace");
+        await legs.work(again, rest);
       }
       expect(await state()).toEqual(then);
     }
+    expect(kills).toBeGreaterThan(5);
   }, 240_000);
 
+  it("that replaces a user's rows deletes what was not there then, and leaves what was somebody else's", async () => {
+    const before = await state();
+    await query(
+      w.url,
+      `update app.notes set owner = '${user}' where id in (1, 2); insert into app.notes values (1001, '${user}', null, 'new')`,
+    );
+    const id = await legs.plan(asUser);
+    const planned = await legs.work(id, asUser);
+    expect(planned.row.state["warnings"]).toContainEqual(
+      "2 rows of app.notes are the user's now and were not theirs alone then; replace leaves them as they are",
+    );
+    await legs.apply(id, "replace");
+    const { row } = await legs.work(id, asUser);
+    expect(row.tables.filter(({ deleted = 0 }) => deleted > 0)).toMatchObject([{ name: "notes", deleted: 1 }]);
+    expect(await query(w.url, "select id, owner from app.notes where id in (1, 2, 1001)")).toEqual([
+      { id: 1, owner: user },
+      { id: 2, owner: user },
+    ]);
+    const kept: RowsAsked = { ...asUser, choice: { ...asUser.choice, replaces: false } };
+    const unasked = await legs.plan(kept);
+    await legs.work(unasked, kept);
+    await legs.apply(unasked, "replace");
+    expect((await legs.work(unasked, kept)).row).toMatchObject({ status: "failed", errorCode: "run_state" });
+    await query(w.url, `update app.notes set owner = '${other}' where id in (1, 2)`);
+    expect(await state()).toEqual(before);
+  }, 60_000);
+
   it("whose legs are all ended by the platform fails, and says so", async () => {
-    const id = await plan(asTable);
+    const id = await legs.plan(asTable);
     for (let leg = 0; leg < 7; leg++) {
       await query(w.url, "select backup.claim_restore($1, 'killed', '1 minute')", [id]);
       await query(
@@ -269,7 +183,7 @@ describe("a restore in legs", () => {
       const [row] = await query(w.url, "select status from backup.restores where id = $1", [id]);
       if (row?.["status"] === "failed") break;
     }
-    const row = await withSession((session) => readRestore(session, id));
+    const row = await legs.row(id);
     expect(row).toMatchObject({ status: "failed", errorCode: "run_stalled" });
   });
 });

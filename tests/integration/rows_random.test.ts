@@ -25,12 +25,16 @@ import {
 import { expected, isValid, parts, readRows, type Scope, type State, texts } from "./rows_random_model.ts";
 import { type Seeded, seeded } from "../support/sample_app/words.ts";
 
-const cluster = useCluster();
 const first = randomInt(1_000_000_000);
-const seeds = [first, first + 1, first + 2];
 const steps = 20;
 
-describe("a restore of rows does what a look at every row says", () => {
+describe.each(
+  [
+    { version: 15, seeds: [first, first + 1, first + 2] },
+    { version: 17, seeds: [first + 3] },
+  ] as const,
+)("on PostgreSQL $version a restore of rows does what a look at every row says", ({ version, seeds }) => {
+  const cluster = useCluster({ version });
   let past: Past;
   let client: pg.Client;
   const worlds = new Map<number, { random: Seeded; tables: RandomTable[]; then: State }>();

@@ -1,5 +1,5 @@
 /** What scratch databases are made after, and where. */
-import { inDatabase } from "../../src/cli/new_database.ts";
+import { inDatabase } from "../../src/shared/restore/new_database.ts";
 import type { Manifest } from "../../src/shared/format/manifest.ts";
 import type { Database } from "../../src/shared/postgres/connection.ts";
 import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";

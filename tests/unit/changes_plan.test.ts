@@ -275,6 +275,19 @@ describe("a chain of which a segment is missing", () => {
     });
   });
 
+  it("right before the full is refused: a transaction that the full does not hold may be in it", async () => {
+    for (const lost of [1, 2, 3]) {
+      await whole.without(whole.names.slice(0, lost), async () => expect(await whole.count(end)).toBe(5));
+    }
+    for (const lost of [4, 5, 6]) {
+      await whole.without(whole.names.slice(0, lost), async () => {
+        for (const point of [time(12), lsn(0x410), before(707), end]) {
+          expect(await whole.count(point), `${lost} segments lost`).toBe("chain_broken");
+        }
+      });
+    }
+  });
+
   it("is not filled by one that was sealed again under its name", async () => {
     const [before = "", exchanged = ""] = whole.names.slice(5);
     const hash = await sha256Hex(whole.small.store.objects.get(before) ?? new Uint8Array());
@@ -377,6 +390,22 @@ describe("a table without identity", () => {
     expect(await doubt(time(13))).toEqual([]);
   });
 
+  it("is in doubt at the end of the stream, and at a place with less than a minute to the counters", async () => {
+    const chain = await counted(() => 5);
+    const doubt = async (point: Point) => (await chain.plan(point)).survey.unsettled;
+    // The last commit of the stream is six minutes older: a change that it does not carry can be younger.
+    expect((await chain.plan(end)).survey.reachedAt).toBe(iso(14));
+    expect(await doubt(end)).toEqual(named);
+    expect(await doubt(lsn(0x600))).toEqual(named);
+    expect(await doubt(lsn(0x501)), "the log was there by the last segment at the latest").toEqual(named);
+    expect(await doubt(lsn(0x500)), "the log was there five minutes before").toEqual([]);
+    // The commit behind the place is of the moment at which its segment was taken, the one before it a minute older.
+    expect(await doubt(lsn(0x350))).toEqual(named);
+    expect(await doubt(before(706))).toEqual(named);
+    expect(await doubt(lsn(0x410))).toEqual([]);
+    expect(await doubt(before(707))).toEqual([]);
+  });
+
   it("is refused behind a change that was counted, and then not in doubt as well", async () => {
     const chain = await counted((index) => index < 8 ? 5 : 6);
     await expect(chain.plan(time(20))).rejects.toMatchObject({ code: "tables_uncovered", message: /app\.bare/ });
@@ -391,6 +420,19 @@ describe("a table without identity", () => {
     expect(await chain.count(time(10, 499)), "behind the older full nobody knows when it happened").toBe(
       "tables_uncovered",
     );
+  });
+});
+
+describe("the latest state", () => {
+  it("is none of an older chain while the newest full's own has no segment", async () => {
+    const two = await Chain.make();
+    await two.full(3, iso(40), "900:900:", "0/900", "c2");
+    await expect(two.plan(end)).rejects.toMatchObject({
+      code: "point_uncovered",
+      message: expect.stringContaining(`no change after the full backup of ${iso(40)} is stored`) as string,
+      hint: expect.stringContaining("00000003-0000-4000-8000-000000000000") as string,
+    });
+    expect(await two.count(time(20)), "asked for by its time it is given").toBe(5);
   });
 });
 

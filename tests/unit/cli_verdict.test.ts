@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { inDatabase, newDatabaseName } from "../../src/cli/new_database.ts";
+import { inDatabase, newDatabaseName } from "../../src/shared/restore/new_database.ts";
 import { recoveryPointOf, verdictOf } from "../../src/cli/verdict.ts";
 
 const hour = 3600;
@@ -87,6 +87,12 @@ describe("the verdict on a change stream", () => {
       expect.stringMatching(/a\.d .*role that drains/),
       expect.stringMatching(/a\.e .*full backup/),
     ]);
+  });
+
+  it("tells what a table was called that was renamed since", () => {
+    const uncovered = [{ name: "a.b", why: "rewritten", formerly: "a.c" }, ...tables("rewritten", "d")];
+    expect(verdictOf(withStream({ uncovered })).reasons)
+      .toEqual([expect.stringContaining("changes of a.b (formerly a.c), a.d are not all")]);
   });
 
   it("is a warning when it ended and none was begun after it", () => {

@@ -66,6 +66,7 @@ function scene(answers: Readonly<Record<string, Row | Error>> = {}, changes: Par
     openDatabase: () => ({ label: "scripted", connect: () => database.connect() }),
     legs: { full: () => Promise.resolve(), verify: () => Promise.resolve() },
     drain: () => Promise.reject(new Error("no drain was asked for")),
+    outlineFull: () => Promise.reject(new Error("no restore was asked for")),
     restore: () => Promise.reject(new Error("no restore was asked for")),
     ...changes,
   };

@@ -22,6 +22,7 @@ export async function run(context: Context): Promise<Outcome> {
     credentials: settings.has("credentials"),
     shared,
     map: await readMap(context),
+    replaces: settings.get("apply") === "replace",
   };
   return await restoreRows(context, wanted, { asked: { scope: "user", choice } });
 }

@@ -9,6 +9,7 @@ import type { DrainResult } from "../changes/drain/drain.ts";
 import { acceptCall, type CalledKind, endCall, endDrain, endLeg } from "./call_queries.ts";
 import { checkSignature, refusal } from "./caller.ts";
 import { type Environment, optional, variables } from "./environment.ts";
+import type { FullOutline } from "../restore/legs.ts";
 import type { LegSlot } from "./leg_slot.ts";
 import { readBody } from "./read_body.ts";
 import { parseRequest } from "./requests.ts";
@@ -32,6 +33,8 @@ export interface DoorDeps {
   readonly legs: Readonly<Record<CalledKind, Leg>>;
   /** Drains the change stream, as `worker`, until its end or the budget's. */
   readonly drain: (worker: string) => Promise<DrainResult>;
+  /** What a full restore into a new database would make. Errors: those of the store and the keys. */
+  readonly outlineFull: (connection: Connection, backup: string) => Promise<FullOutline>;
   /** Works on a restore, as `worker`, until its budget is spent or it has ended. Throws what ended it. */
   readonly restore: (connection: Connection, restore: string, worker: string) => Promise<void>;
 }

@@ -3,6 +3,8 @@ import { HoldfastError } from "../errors.ts";
 import {
   beginRestore,
   cancelRestore,
+  dropSide,
+  fullUnderWay,
   launchRestore,
   newestFull,
   orderApply,
@@ -10,13 +12,14 @@ import {
 } from "../jobs/restore_queries.ts";
 import { inTransaction } from "../rows/beside/lay_steps.ts";
 import { makeSideSchema } from "../rows/beside/side_tables.ts";
+import { refuseUnplanned } from "../rows/leg.ts";
 import { type AcceptedCall, type DoorDeps, handle, type Outcome, restoreWork } from "./door.ts";
 import { type PlanRequest, type RestoreRequest, restoreRequest } from "./requests.ts";
 import { restoreDocument } from "./restore_document.ts";
-import { keepRequest, legRequestOf } from "./restore_request.ts";
+import { keepRequest, legRequestOf, readLegRequest } from "./restore_request.ts";
 
 /** Errors as answers: `method_not_allowed`, `payload_…`, `unauthorised`, `backup_not_found`, `run_not_found`, `run_state`,
- * `confirmation_wrong`, those of the database. */
+ * `confirmation_wrong`, those of the store and of the database. */
 export function handleRestore(request: Request, deps: DoorDeps): Promise<Response> {
   return handle({ functionName: "restore", schema: restoreRequest, act }, request, deps);
 }
@@ -26,12 +29,19 @@ async function act(action: RestoreRequest, call: AcceptedCall, deps: DoorDeps): 
   switch (action.action) {
     case "plan":
       return await begun(await plan(action, call, deps), call, deps);
+    case "full":
+      return await full(action, call, deps);
     case "apply":
       return await begun(await order(action, call), call, deps);
     case "status":
       return { status: 200, document: restoreDocument(await readRestore(connection, action.restore)) };
     case "cancel": {
+      const { stage, sideSchema } = await readRestore(connection, action.restore);
       const cancelled = await cancelRestore(connection, action.restore);
+      // Nobody can do anything with rows that are not all there; what cannot go now goes when its time is over.
+      if (cancelled && stage !== "applying" && sideSchema !== null) {
+        await dropSide(connection, action.restore).catch(() => false);
+      }
       return { status: cancelled ? 200 : 202, document: { restore: action.restore, cancelled } };
     }
     case "leg": {
@@ -68,12 +78,48 @@ async function plan(request: PlanRequest, { connection }: AcceptedCall, deps: Do
   });
 }
 
+/** A new database is made by whoever types its name; without that, what it would be. */
+async function full(
+  { backup, confirm }: Extract<RestoreRequest, { action: "full" }>,
+  call: AcceptedCall,
+  deps: DoorDeps,
+): Promise<Outcome> {
+  const { connection } = call;
+  const wanted = backup === "latest" ? await newestFull(connection) : backup;
+  const outline = await deps.outlineFull(connection, wanted);
+  if (confirm === undefined) return { status: 200, document: outline };
+  if (confirm !== outline.database) {
+    throw new HoldfastError("confirmation_wrong", "the new database is not called that", {
+      hint: `Its name is ${outline.database}.`,
+    });
+  }
+  const underWay = await fullUnderWay(connection, outline.database);
+  if (underWay !== null) return await begun(underWay, call, deps);
+  const { id } = await beginRestore(connection, {
+    scope: "full",
+    mode: "beside",
+    sourceBackup: outline.backup,
+    pointAt: null,
+    targetLabel: outline.database,
+    targetIsHere: false,
+    userId: null,
+    worker: "http",
+    leaseSeconds: 1,
+    byFunction: true,
+  });
+  return await begun(id, call, deps);
+}
+
 async function order(
   { restore, mode, confirm, skipSafetyBackup, fireTriggers }: Extract<RestoreRequest, { action: "apply" }>,
   { connection }: AcceptedCall,
 ): Promise<string> {
   if (skipSafetyBackup !== undefined && skipSafetyBackup !== confirm) {
     throw new HoldfastError("confirmation_wrong", "skipSafetyBackup names another database than confirm");
+  }
+  const { sideSchema, sideDroppedAt, status } = await readRestore(connection, restore);
+  if (status === "beside" && sideSchema !== null && sideDroppedAt === null) {
+    refuseUnplanned(await readLegRequest(connection, sideSchema), mode);
   }
   await orderApply(connection, restore, {
     mode,

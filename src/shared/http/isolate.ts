@@ -8,6 +8,9 @@ import { createLog, type LogLevel, type LogLine } from "../log.ts";
 import type { Database } from "../postgres/connection.ts";
 import { openDatabase } from "../postgres/pg_connection.ts";
 import { webCryptoRandom } from "../random.ts";
+import { readRestore } from "../jobs/restore_queries.ts";
+import { type FullLegDeps, outlineFull, runFullLeg } from "../restore/legs.ts";
+import { inDatabase } from "../restore/new_database.ts";
 import { runRowsLeg } from "../rows/leg.ts";
 import type { Fetch } from "../store/http_call.ts";
 import { credentialsFrom, openStore, ownBucketOf } from "../store/open_store.ts";
@@ -66,6 +69,13 @@ export function isolateDeps(runtime: IsolateRuntime): DoorDeps {
       leaseSeconds: verifyLeaseSeconds,
     });
   };
+  const fullDeps = (): FullLegDeps => ({
+    database: databaseOf(environment),
+    inDatabase: (name) => databaseOf(environment, name),
+    clock,
+    log,
+    open,
+  });
   return {
     environment,
     clock,
@@ -74,14 +84,14 @@ export function isolateDeps(runtime: IsolateRuntime): DoorDeps {
     slot: createLegSlot(),
     openDatabase: databaseOf,
     legs: { full, verify },
-    restore: async (connection, restore, worker) =>
-      await runRowsLeg(
-        { database: databaseOf(environment), clock, random, log, open },
-        connection,
-        restore,
-        { worker, budget: budget.next() },
-        async (schema) => await readLegRequest(connection, schema),
-      ),
+    outlineFull: async (connection, backup) => await outlineFull(fullDeps(), connection, backup),
+    restore: async (connection, restore, worker) => {
+      const leg = { worker, budget: budget.next() };
+      const { scope } = await readRestore(connection, restore);
+      if (scope === "full") return await runFullLeg(fullDeps(), connection, restore, leg);
+      const rowsDeps = { database: databaseOf(environment), clock, random, log, open };
+      await runRowsLeg(rowsDeps, connection, restore, leg, async (schema) => await readLegRequest(connection, schema));
+    },
     drain: async (worker) =>
       await drain(await open(), {
         worker,
@@ -96,10 +106,11 @@ function storeAddress(environment: Environment): string {
   return optional(environment, variables.store) ?? defaultStore;
 }
 
-function databaseOf(environment: Environment): Database {
+/** The project's own, or another one of its server. */
+function databaseOf(environment: Environment, name?: string): Database {
   const caPem = optional(environment, variables.databaseAuthority);
-  const url = required(environment, variables.databaseUrl);
-  return unwaitedClose(openDatabase({ url, ...(caPem === undefined ? {} : { caPem }) }));
+  const own = { url: required(environment, variables.databaseUrl), ...(caPem === undefined ? {} : { caPem }) };
+  return unwaitedClose(openDatabase(name === undefined ? own : inDatabase(own, name)));
 }
 
 /** Storage of this project is reached with its own key; other stores by the variables that `open_store.ts` names. */

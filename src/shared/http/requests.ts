@@ -27,12 +27,13 @@ export type VerifyRequest = z.infer<typeof verifyRequest>;
 const restore = z.uuid().describe("id of a restore");
 const mode = z.enum(["missing", "merge", "replace"]);
 const name = z.string().min(1).max(200);
+const backupId = z.union([z.uuid(), z.literal("latest")]).describe("id of a full backup, or `latest`");
 
 export const restoreRequest = z.discriminatedUnion("action", [
   z.strictObject({
     action: z.literal("plan"),
     scope: z.enum(["table", "record", "user"]).describe("what is wanted"),
-    backup: z.union([z.uuid(), z.literal("latest")]).describe("id of a full backup, or `latest`"),
+    backup: backupId,
     table: name.optional().describe("`schema.table`, for a table and a record"),
     where: z.array(z.strictObject({ column: z.string().min(1).max(63), value: z.string() })).min(1).max(20).optional()
       .describe("which rows: `[{column, value}]`, of which all hold; for a record"),
@@ -43,6 +44,11 @@ export const restoreRequest = z.discriminatedUnion("action", [
     shared: z.boolean().optional().describe("rows that are others' as well, too"),
     map: z.record(z.string(), z.unknown()).optional().describe("what would stand in `backup.map.json`"),
     mode: mode.optional().describe("which plan is made; `merge` without it"),
+  }),
+  z.strictObject({
+    action: z.literal("full"),
+    backup: backupId,
+    confirm: name.optional().describe("name of the new database, as the answer without it tells it"),
   }),
   z.strictObject({
     action: z.literal("apply"),

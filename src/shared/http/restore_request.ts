@@ -2,6 +2,7 @@
 import { HoldfastError } from "../errors.ts";
 import type { Connection } from "../postgres/connection.ts";
 import type { RowsAsked } from "../rows/asked.ts";
+import { sqlstateOf } from "../postgres/server_error.ts";
 import { closeTable } from "../rows/beside/side_tables.ts";
 import type { LegRequest } from "../rows/leg.ts";
 import { emptyMap, readBackupMap } from "../rows/ownership/map_file.ts";
@@ -20,11 +21,13 @@ function askedOf({ scope, table, where, all, user, as, credentials, shared, map,
     if (user === undefined) throw invalid("user is missing");
     if (shared === true && mode === "replace") throw invalid("rows that are others' as well are not replaced");
     const choice = {
-      user,
+      // One spelling: a person's hash in the audit is that of this text.
+      user: user.toLowerCase(),
       as: as ?? null,
       credentials: credentials ?? false,
       shared: shared ?? false,
       map: map === undefined ? emptyMap : readBackupMap(JSON.stringify(map)),
+      replaces: mode === "replace",
     };
     return { scope, choice };
   }
@@ -51,14 +54,17 @@ function invalid(message: string): HoldfastError {
 
 const tableOf = (schema: string) => `${schema}."holdfast request"`;
 
-/** In the caller's transaction. The schema has to be there. */
+/** In the caller's transaction. The schema has to be there. Errors: `payload_invalid`. */
 export async function keepRequest(connection: Connection, schema: string, request: PlanRequest): Promise<void> {
   const table = tableOf(schema);
-  await connection.execute(
-    `create table ${table} (document jsonb not null); alter table ${table} enable row level security`,
-  );
+  await connection.execute(`create table ${table} (document jsonb not null)`);
   await closeTable(connection, table);
-  await connection.query(`insert into ${table} values ($1::jsonb)`, [JSON.stringify(request)]);
+  await connection.query(`insert into ${table} values ($1::jsonb)`, [JSON.stringify(request)]).catch(
+    (error: unknown) => {
+      if (!(sqlstateOf(error) ?? "").startsWith("22")) throw error;
+      throw new HoldfastError("payload_invalid", "not as expected: a text that no database takes", { cause: error });
+    },
+  );
 }
 
 /** Errors: `run_state` for rows that were not asked for over HTTP. */
@@ -68,7 +74,7 @@ export async function readLegRequest(connection: Connection, schema: string): Pr
     ? await connection.query(`select document::text as document from ${tableOf(schema)}`)
     : [];
   if (row === undefined) {
-    throw new HoldfastError("run_state", "these rows were not asked for over HTTP", {
+    throw new HoldfastError("run_state", "these rows were not asked for over HTTP, or are gone", {
       hint: "The CLI, which laid them, puts them into place: holdfast restore … --apply",
     });
   }

@@ -231,6 +231,18 @@ export async function newestFull(connection: Connection): Promise<string> {
   return text(row, "id");
 }
 
+/** The restore by which legs of the function are making this new database; null: none is at work. */
+export async function fullUnderWay(connection: Connection, database: string): Promise<string | null> {
+  const [row] = await call(
+    connection,
+    `select r.id from backup.restores as r
+      where r.scope = 'full' and not r.target_is_here and r.target_label = $1 and r.finished_at is null
+        and r.next_leg_at is not null`,
+    [database],
+  );
+  return row === undefined ? null : text(row, "id");
+}
+
 /** How the safety backup of a restore stands. */
 export interface RestoreSafety {
   readonly run: string | null;

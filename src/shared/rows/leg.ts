@@ -2,7 +2,7 @@
 import { z } from "zod";
 import type { Budget } from "../backup/budget.ts";
 import type { Clock } from "../clock.ts";
-import { HoldfastError } from "../errors.ts";
+import { asHoldfastError, HoldfastError } from "../errors.ts";
 import { claimRestore, readRestore } from "../jobs/restore_queries.ts";
 import type { RestoreRow } from "../jobs/restore_row.ts";
 import type { Log } from "../log.ts";
@@ -14,7 +14,9 @@ import { isNothing, recordOf, refuseForeseen } from "./apply/foreseen.ts";
 import { readDone } from "./apply/done_counts.ts";
 import { readAsOwner } from "./apply/read_as_owner.ts";
 import { layAsked, pairAsked, type RowsAsked, subjectOf, warningsOf } from "./asked.ts";
+import type { PairDeps } from "./beside/beside.ts";
 import { type Laid, readLaid } from "./beside/laid.ts";
+import { countOf } from "./beside/lay.ts";
 import { LegOver } from "./beside/side_tables.ts";
 import { safetyIsTaken } from "./leg_safety.ts";
 import { openBackupRows } from "./past/backup_rows.ts";
@@ -127,11 +129,23 @@ async function layLeg(
     `holdfast: ${subjectOf(asked)} as of ${source.at}, from backup ${source.backupId}`,
   );
   refuseStrange(asked, all, laid);
-  const beside = await pairAsked(pairDeps, asked, laid);
-  const plan = beside.pairs.length === 0 ? null : await work.plan(beside, mode);
-  const warnings = [...warningsOf(asked, laid), ...beside.unfit.map(({ reason }) => reason)];
+  const { plan, reasons } = await planOf(pairDeps, work, asked, laid, mode);
+  const warnings = [...warningsOf(asked, laid), ...reasons];
   await work.note({ status: "loading", rowsDone, state: { ...row.state, sameDatabase, plan, warnings }, leaseSeconds });
   await work.finish(laid.tables.map(({ side, rows }) => ({ schema: side.past.schema, name: side.past.name, rows })));
+}
+
+/** What would be done with the rows; they stand beside also where they can be put nowhere, which the reasons say. */
+async function planOf(deps: PairDeps, work: RowsWork, asked: RowsAsked, laid: Laid, mode: RestoreMode) {
+  try {
+    const beside = await pairAsked(deps, asked, laid);
+    const plan = beside.pairs.length === 0 ? null : await work.plan(beside, mode);
+    return { plan, reasons: beside.unfit.map(({ reason }) => reason) };
+  } catch (error) {
+    const { code, message } = asHoldfastError(error);
+    if (code !== "value_unfit" && code !== "rows_conflict") throw error;
+    return { plan: null, reasons: [message] };
+  }
 }
 
 /** Errors: `row_not_found`, `rows_ambiguous`. */
@@ -146,21 +160,43 @@ function refuseStrange(asked: RowsAsked, all: boolean, { tables }: Laid): void {
   }
 }
 
+/** Errors: `run_state` for a mode that the plan did not look at. */
+export function refuseUnplanned({ asked }: LegRequest, mode: RestoreMode): void {
+  if (mode !== "replace" || asked.scope !== "user" || asked.choice.replaces) return;
+  throw new HoldfastError("run_state", "which rows a replacement may delete was not looked up for this plan", {
+    hint: 'Plan it with "mode": "replace".',
+  });
+}
+
+/** What is not there is deleted: rows beside that somebody took away would be. Errors: `run_state`. */
+async function refuseChanged(deps: PairDeps, { tables }: Laid): Promise<void> {
+  for (const { side, rows } of tables) {
+    const now = await countOf(deps, side.sql);
+    if (now === rows) continue;
+    throw new HoldfastError("run_state", `${side.sql} has ${now} rows, and ${rows} were laid there`, {
+      hint: "Somebody has changed it, and replace would delete what is missing: plan again.",
+    });
+  }
+}
+
 async function applyLeg(
   deps: RowsLegDeps,
   { budget }: RowsLeg,
   work: RowsWork,
   row: RestoreRow,
-  { asked }: LegRequest,
+  wanted: LegRequest,
 ): Promise<void> {
+  const { asked } = wanted;
   const { mode } = row;
   if (mode === "beside" || mode === "in_place") {
     throw new HoldfastError("internal", `restore ${row.id} applies without a mode`);
   }
+  refuseUnplanned(wanted, mode);
   const state = stateFormat.parse(row.state);
   const laid = await readLaid(work.connection, work.schema);
   if (laid === null) throw new HoldfastError("run_state", `restore ${row.id} has no rows beside`);
   const pairDeps = { connection: work.connection, sameDatabase: state.sameDatabase, schema: work.schema };
+  if (mode === "replace") await refuseChanged(pairDeps, laid);
   const beside = await pairAsked(pairDeps, asked, laid);
   if (beside.pairs.length === 0) {
     throw new HoldfastError("table_not_found", beside.unfit[0]?.reason ?? "there is no table for the rows");

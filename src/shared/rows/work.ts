@@ -23,6 +23,7 @@ import { sqlstateOf } from "../postgres/server_error.ts";
 import { openSession } from "../backup/session.ts";
 import { toHex } from "../crypto/digest.ts";
 import type { Random } from "../random.ts";
+import { requireRoom } from "../restore/room.ts";
 import { quoteQualified } from "../schema/quote.ts";
 import type { Beside } from "./beside/beside.ts";
 import type { Pair, RestoreMode } from "./apply/difference.ts";
@@ -50,9 +51,6 @@ export interface TargetIdentity {
   /** Holdfast is installed there, so that restores are recorded. */
   readonly installed: boolean;
 }
-
-/** A row in a table and its index, for a byte of its text. */
-const roomPerByte = 1.5;
 
 const askedInVain: ReadonlySet<ErrorCode> = new Set([
   "usage",
@@ -140,51 +138,38 @@ export class RowsWork {
 
   /**
    * For one leg of a restore that was claimed for it. What an earlier leg laid stays as it is; rows that it kept before they
-   * were changed get another name where `applying`. Errors: those of the connection.
+   * were changed get another name where `applying`. A session that it left is ended, as a statement may still be under way
+   * there. Errors: those of the connection.
    */
   static async leg(
     deps: WorkDeps,
     claimed: RestoreLease & { readonly sideSchema: string; readonly applying: boolean },
   ): Promise<RowsWork> {
-    const connection = await openSession(deps.target, "holdfast:restore");
-    let records: Connection | null = null;
+    const records = await openSession(deps.target, "holdfast:restore record");
+    let connection: Connection | null = null;
     try {
-      records = await openSession(deps.target, "holdfast:restore record");
+      const name = `holdfast:${claimed.sideSchema}`;
+      await endSessions(records, name);
+      connection = await openSession(deps.target, name);
       const identity = await readIdentity(connection);
-      if (claimed.applying) await keepTries(connection, claimed.sideSchema);
+      const goesOn = claimed.applying && await keepTries(connection, claimed.sideSchema);
       return new RowsWork(
         deps,
         identity,
         { connection, records },
         claimed.sideSchema,
-        { ...claimed, goesOn: false },
+        { ...claimed, goesOn },
         { keepsSide: claimed.applying },
       );
     } catch (error) {
-      await Promise.all([connection.close(), records?.close()]);
+      await Promise.all([connection?.close(), records.close()]);
       throw error;
     }
   }
 
-  /**
-   * Errors: `space_missing` where the setting disk_mb tells the size of the disk, which SQL cannot see, and the databases leave
-   * less of it than rows of so many bytes take.
-   */
+  /** Errors: `space_missing`, where Holdfast is installed. */
   async requireRoom(bytes: number): Promise<void> {
-    if (!this.identity.installed) return;
-    const [row] = await this.#records.query(
-      `select pg_catalog.round(backup.setting_integer('disk_mb') - (
-                select pg_catalog.sum(pg_catalog.pg_database_size(d.oid)) from pg_catalog.pg_database as d
-              ) / 1048576)::text as free
-        where backup.setting_integer('disk_mb') > 0`,
-    );
-    const needed = Math.ceil((bytes * roomPerByte) / 1024 ** 2);
-    if (row === undefined || Number(row["free"]) >= needed) return;
-    throw new HoldfastError(
-      "space_missing",
-      `the rows take about ${needed} MB, and the databases leave ${Math.max(0, Number(row["free"]))} MB of the disk`,
-      { hint: "Make room, set disk_mb right, or restore into another server with --target-db-url." },
-    );
+    if (this.identity.installed) await requireRoom(this.#records, bytes);
   }
 
   /** To be called as rows come. Errors: `cancelled`, `lease_lost`. */
@@ -199,6 +184,11 @@ export class RowsWork {
   async keepAlive(): Promise<void> {
     this.check();
     if (this.lease !== null) await restoreProgress(this.#records, this.lease, {});
+  }
+
+  /** Holds on to the restore while a person makes up their mind. Errors: `cancelled`, `lease_lost`. */
+  async waiting<T>(answer: () => Promise<T>): Promise<T> {
+    return await this.#keptAlive(answer);
   }
 
   check(): void {
@@ -336,7 +326,12 @@ export class RowsWork {
     await this.connection.execute("rollback").catch(() => {});
     if (this.lease !== null) {
       const inVain = !this.#changed && askedInVain.has(asHoldfastError(told).code);
-      await failRestore(this.#records, this.lease, this.#reason(told), !inVain).catch(() => {});
+      const isOurs = await failRestore(this.#records, this.lease, this.#reason(told), !inVain).then(
+        () => true,
+        () => false,
+      );
+      // Whoever took over works with the rows that lie there.
+      if (!isOurs) return told;
     }
     if (this.#changed || this.#leg?.keepsSide === true) return told;
     if (this.lease !== null) await dropSide(this.#records, this.lease.id).catch(() => false);
@@ -393,6 +388,15 @@ async function beginOrGoOn(
     leaseSeconds,
   });
   return { ...begun, goesOn: false };
+}
+
+/** Ends sessions of this role that have the name, and waits for their end: who took over is alone. */
+async function endSessions(records: Connection, name: string): Promise<void> {
+  await records.query(
+    `select pg_catalog.pg_terminate_backend(a.pid, 5000) from pg_catalog.pg_stat_activity as a
+      where a.application_name = $1 and a.datname = pg_catalog.current_database() and a.usename = current_user`,
+    [name],
+  );
 }
 
 /** What is loaded and computed again goes; what earlier tries did, and rows as they were before it, stays. */

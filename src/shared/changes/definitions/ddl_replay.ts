@@ -66,6 +66,12 @@ export interface Define {
   readonly names: string;
 }
 
+/** As it was called then; `oid` is null where the log does not tell. */
+export interface ClosedTable {
+  readonly name: string;
+  readonly oid: number | null;
+}
+
 /** What the target has to do at one row of the log. */
 export type DdlStep =
   /** `otherwise`: what to do where the statements fail, or make another table than the row says. */
@@ -79,7 +85,7 @@ export type DdlStep =
   /** Another row of the same statement does it, or nothing is left to do. */
   | { readonly do: "nothing" }
   /** Rows of these tables were computed anew: what follows cannot be known until the next full backup. */
-  | { readonly do: "close"; readonly tables: readonly string[]; readonly names: string }
+  | { readonly do: "close"; readonly tables: readonly ClosedTable[]; readonly names: string }
   | { readonly do: "refuse"; readonly names: string; readonly why: string };
 
 /** Reasons of a rewrite (event_trigger.h): 1 logged or not, 2 a new column's default, 4 another type, 8 another method. */
@@ -251,8 +257,10 @@ function namesOf(row: DdlRow): string {
   return `${row.tag} of ${names.slice(0, 3).join(", ")}${more}`;
 }
 
-function tablesOf(row: DdlRow): string[] {
-  return row.objects.flatMap((one) => one.type === "table" && one.identity !== null ? [one.identity] : []);
+function tablesOf(row: DdlRow): ClosedTable[] {
+  return row.objects.flatMap(({ type, identity, oid }) =>
+    type === "table" && identity !== null ? [{ name: identity, oid: oid ?? null }] : []
+  );
 }
 
 const definitionWords = new Set([

@@ -5,8 +5,10 @@ import type { RestoreDeps } from "../../restore/run.ts";
 import { quoteQualified } from "../../schema/quote.ts";
 import { backupById, type OpenedBackup } from "../../verify/find_backup.ts";
 import { type ListedSegment, readChain } from "../segments/chain_reader.ts";
+import type { OpenedSegment } from "../segments/segment.ts";
 import { momentOf } from "../decode/moment.ts";
 import { formatLsn, parseLsn } from "../decode/lsn.ts";
+import { meantTables } from "./named_tables.ts";
 import { describePoint } from "./point.ts";
 import type { TableChoices } from "./project_changes.ts";
 import type { Point } from "../replay/replay.ts";
@@ -16,7 +18,10 @@ import { ChangeHistory, describeWindows } from "../segments/timeline.ts";
 import { snapshotView } from "../segments/visibility.ts";
 
 export interface PointChoices {
-  /** Tables that are not in the result; `schema.name`, quoted where needed. */
+  /**
+   * Tables that are not in the result; `schema.name`, quoted where needed: as they are called at the point, or were since
+   * the full backup.
+   */
   readonly withoutTables?: readonly string[];
   /** Tables that stay as the full backup has them. */
   readonly atFull?: readonly string[];
@@ -32,14 +37,16 @@ export interface PointPlan {
   readonly full: OpenedBackup;
   readonly segments: readonly ListedSegment[];
   readonly survey: Survey;
+  /** By their names at the point. */
   readonly choices: TableChoices;
 }
 
 /**
  * Chooses the full and reads every segment up to the point, so that whatever is in the way is known before anything is done.
  * Errors: `point_uncovered` with what can be restored, `backup_quarantined` where only a full in quarantine covers the
- * point, `chain_broken`, `ddl_not_replayable`, `tables_uncovered`, `usage` for a table that is not named as `schema.name`,
- * `backup_not_found` and `backup_ambiguous` for an accepted one, `object_missing`, `object_damaged`, those of keys and store.
+ * point, `chain_broken`, `ddl_not_replayable`, `tables_uncovered`, `usage` for a table that is not named as `schema.name` or
+ * that is both left out and taken as of the full, `backup_not_found` and `backup_ambiguous` for an accepted one,
+ * `object_missing`, `object_damaged`, those of keys and store.
  */
 export async function planPoint(deps: RestoreDeps, point: Point, choices: PointChoices = {}): Promise<PointPlan> {
   const made = {
@@ -117,14 +124,28 @@ async function planFrom(
       `the segments between backup ${full.manifest.id} and ${first?.name ?? "the chain's end"} are missing`,
     );
   }
-  const seen = await survey(readChain(reader, segments), point, snapshot, full.manifest);
+  const seen = await survey(
+    wholeMargin(readChain(reader, segments), known.segments, full),
+    point,
+    snapshot,
+    full.manifest,
+  );
   if (!seen.passedPoint && !covers(seen, known.last.endLsn, point)) {
     // Asked last: the server's clock may be ahead of this one's.
     const isFuture = point.by === "time" && point.at > BigInt(deps.clock.now().getTime()) * 1000n;
     throw uncovered(history, `${label} is ${isFuture ? "in the future" : "behind what is stored of its chain"}`, point);
   }
-  checkObstacles(seen, choices);
-  return { point, label, full, segments, survey: seen, choices };
+  const chosen = chosenAtPoint(seen, choices);
+  checkObstacles(seen, chosen);
+  return { point, label, full, segments, survey: seen, choices: chosen };
+}
+
+function chosenAtPoint(seen: Survey, choices: TableChoices): TableChoices {
+  const withoutTables = meantTables(seen, choices.withoutTables).names;
+  const atFull = meantTables(seen, choices.atFull).names;
+  const both = withoutTables.find((table) => atFull.includes(table));
+  if (both === undefined) return { withoutTables, atFull };
+  throw new HoldfastError("usage", `${both} is to be left out, and to be as of the full backup`);
 }
 
 /** The newest of `backups` that is no later than the point. */
@@ -138,8 +159,9 @@ function chooseFull(backups: readonly OpenedBackup[], history: ChangeHistory, po
       case "before_xid":
         return snapshotView(manifest.snapshot.text).xmin <= point.xid &&
           !snapshotView(manifest.snapshot.text).sees(point.xid) && history.chains.has(manifest.chain ?? "");
+      // An older one with a chain that goes on would give an older state.
       case "end":
-        return history.chains.has(manifest.chain ?? "");
+        return true;
     }
   }) ?? null;
 }
@@ -149,6 +171,9 @@ function microsOf(moment: string): bigint {
   return BigInt((/\.\d{3}(\d{1,3})/.exec(moment)?.[1] ?? "0").padEnd(3, "0"));
 }
 
+/** So many segments before the one with the full's position. */
+const marginSegments = 3;
+
 /**
  * From a little before the full's position on: a commit can be in the log and not yet seen by the snapshot. What the
  * snapshot saw is left out by its transaction ids, never by positions.
@@ -156,11 +181,32 @@ function microsOf(moment: string): bigint {
 function segmentsAfter(segments: readonly ListedSegment[], full: OpenedBackup): ListedSegment[] {
   const position = parseLsn(full.manifest.snapshot.walInsertLsn);
   const found = segments.findIndex((segment) => segment.endLsn > position);
-  const margin = 3;
-  let first = Math.max(0, (found < 0 ? segments.length : found) - margin);
+  let first = Math.max(0, (found < 0 ? segments.length : found) - marginSegments);
   // A later part of a transaction cannot be read without the first.
   while ((segments[first]?.part ?? 0) > 0) first--;
   return segments.slice(first);
+}
+
+/** Errors: `chain_broken` where the chain had segments of the margin that are not there. */
+async function* wholeMargin(
+  opened: AsyncIterable<OpenedSegment>,
+  segments: readonly ListedSegment[],
+  full: OpenedBackup,
+): AsyncGenerator<OpenedSegment> {
+  const position = parseLsn(full.manifest.snapshot.walInsertLsn);
+  const before = segments.filter((segment) => segment.endLsn <= position).length;
+  let isFirst = true;
+  for await (const segment of opened) {
+    if (isFirst && before < marginSegments && segment.header.previous !== null) {
+      throw new HoldfastError(
+        "chain_broken",
+        `the segments before ${segment.name} are missing: a transaction that backup ${full.manifest.id} does not hold ` +
+          "may be in them",
+      );
+    }
+    isFirst = false;
+    yield segment;
+  }
 }
 
 /** Without a commit behind the point, is it certain that there was none before it? */

@@ -2,14 +2,17 @@
 import { quoteQualified, splitQualified, unquoteIdent } from "../../schema/quote.ts";
 import { sinceFull, type UncoveredTable, uncoveredTables, unsettledTables } from "../segments/coverage.ts";
 import { unloggedDefinitions } from "../segments/unlogged.ts";
-import { type DdlRow, DdlTransaction, isTableFromQuery, readDdlRow } from "../definitions/ddl_replay.ts";
+import { type DdlRow, type DdlStep, DdlTransaction, isTableFromQuery, readDdlRow } from "../definitions/ddl_replay.ts";
+import { leadingWords } from "../definitions/statements.ts";
 import { momentOf } from "../decode/moment.ts";
-import { formatLsn } from "../decode/lsn.ts";
+import { formatLsn, parseLsn } from "../decode/lsn.ts";
 import type { Relation } from "../decode/messages.ts";
 import { decodeMessage, messageKind, relationOf } from "../decode/pgoutput.ts";
 import type { Manifest } from "../../format/manifest.ts";
+import { type NamedTables, schemaRename, TableNames } from "./named_tables.ts";
 import type { Point } from "../replay/replay.ts";
 import { type SeenDefinitions, type SeenTable, SeenTables } from "./seen_tables.ts";
+import { furthestValues } from "../segments/furthest_values.ts";
 import { type OpenedSegment, readRecords, type SegmentHeader } from "../segments/segment.ts";
 import { ddlLog } from "../segments/streamed.ts";
 import { type SnapshotView, widenXid } from "../segments/visibility.ts";
@@ -22,7 +25,7 @@ export interface Obstacle {
   readonly why: string;
 }
 
-export interface Survey {
+export interface Survey extends NamedTables {
   /** Transactions that the full does not hold, up to the point. */
   readonly transactions: number;
   readonly changes: number;
@@ -39,13 +42,13 @@ export interface Survey {
   readonly bornLate: ReadonlyMap<bigint, readonly DdlRow[]>;
   /** Former names of tables, by the ids of the rows of the DDL log that renamed them. */
   readonly renames: ReadonlyMap<string, string>;
-  /** Names of the tables at the point, by oid: those of the full and those that a command made or renamed since. */
-  readonly tables: ReadonlyMap<number, string>;
   /** Tables of a project's services that change. */
   readonly serviceTables: readonly SeenTable[];
   readonly definitions: SeenDefinitions;
-  /** Tables of which a change may be missing. */
+  /** Tables of which a change may be missing, as they are called at the point. */
   readonly uncovered: readonly UncoveredTable[];
+  /** Oids of tables of which changes are missing and that were dropped before the point. */
+  readonly forsaken: ReadonlySet<number>;
   /** Tables of which a change in the last minute before the point may not have been counted. None of `uncovered`. */
   readonly unsettled: readonly UncoveredTable[];
   /**
@@ -76,26 +79,27 @@ class Surveyor {
   readonly #full: Pick<Manifest, "consistentAt" | "snapshot">;
   readonly #headers: SegmentHeader[] = [];
   readonly #obstacles: Obstacle[] = [];
-  readonly #closed = new Map<string, string>();
+  /** By oid, or by name where the log does not tell it. */
+  readonly #closed = new Map<number | string, { readonly name: string; readonly reason: string }>();
   readonly #bornLate = new Map<bigint, DdlRow[]>();
   readonly #renames = new Map<string, string>();
-  /** Names of the tables at the place that is read, by oid. */
-  readonly #tables = new Map<number, string>();
+  /** At the place that is read. */
+  readonly #tables: TableNames;
   #commitLsn = 0n;
   #logRelation: Relation | null = null;
-  readonly #names = new Map<number, string>();
   #skips = false;
   #ddl: DdlTransaction | null = null;
   #place = { lsn: "", at: "" };
   #counts = { transactions: 0, changes: 0, ddl: 0 };
   #reached: { lsn: string; at: string } | null = null;
   #passed = false;
-  readonly #uncovered = new Map<string, UncoveredTable>();
+  /** Of the first commit behind the point. */
+  #passedAt: string | null = null;
   readonly #seen = new SeenTables();
 
   constructor(point: Point, snapshot: SnapshotView, full: Pick<Manifest, "consistentAt" | "snapshot" | "tables">) {
     this.#full = full;
-    for (const { oid, schema, name } of full.tables) this.#tables.set(oid, quoteQualified(schema, name));
+    this.#tables = new TableNames(full.tables);
     this.#point = point;
     this.#snapshot = snapshot;
   }
@@ -108,7 +112,10 @@ class Surveyor {
     this.#headers.push(segment.header);
     const nextXid = BigInt(segment.header.nextXid);
     for (const { data } of readRecords(segment.name, segment.records)) {
-      if (this.#passed) return;
+      if (this.#passed) {
+        this.#lookBehind(data);
+        continue;
+      }
       switch (messageKind(data)) {
         case "begin":
           this.#begin(data, nextXid);
@@ -132,12 +139,9 @@ class Surveyor {
   }
 
   result(): Survey {
-    const { headers, since } = sinceFull(this.#headers, this.#full);
-    for (const table of uncoveredTables(headers, since)) {
-      this.#uncovered.set(quoteQualified(table.schema, table.name), table);
-    }
+    const uncovered = this.#uncovered();
     const last = this.#headers.at(-1);
-    const unlogged = unloggedDefinitions(headers, "");
+    const unlogged = unloggedDefinitions(this.#headers, "");
     return {
       ...this.#counts,
       reachedLsn: this.#reached?.lsn ?? null,
@@ -146,20 +150,54 @@ class Surveyor {
       coveredUntil: last?.takenAt ?? null,
       bornLate: this.#bornLate,
       renames: this.#renames,
-      tables: this.#tables,
+      tables: this.#tables.tables,
+      formerNames: this.#tables.formerNames,
       obstacles: unlogged === null ? this.#obstacles : [...this.#obstacles, unlogged],
       serviceTables: this.#seen.tables,
       definitions: this.#seen.definitions,
-      uncovered: [...this.#uncovered.values()],
+      uncovered: [...uncovered.values()],
+      forsaken: new Set([...this.#closed.keys()].filter((key) => this.#isForsaken(key))),
       unsettled: unsettledTables(last, this.#momentOfPoint()).filter(({ schema, name }) =>
-        !this.#uncovered.has(quoteQualified(schema, name))
+        !uncovered.has(quoteQualified(schema, name))
       ),
       sequences: furthestValues(this.#headers),
     };
   }
 
+  #isForsaken(key: number | string): key is number {
+    return typeof key === "number" && this.#tables.isDropped(key);
+  }
+
+  /** By their names at the point. */
+  #uncovered(): Map<string, UncoveredTable> {
+    const found = new Map<string, UncoveredTable>();
+    const add = (now: string, listed: string, reason: string) => {
+      const other = `${this.#tables.wasNamed(listed) ? "formerly" : "later"} ${listed}: `;
+      found.set(now, { ...partsOf(now), reason: now === listed ? reason : `${other}${reason}` });
+    };
+    for (const [key, { name, reason }] of this.#closed) {
+      if (this.#isForsaken(key)) continue;
+      const now = typeof key === "number" ? this.#tables.tables.get(key) : undefined;
+      for (const each of now === undefined ? this.#tables.everNamed(name) : [now]) add(each, name, reason);
+    }
+    const { headers, since } = sinceFull(this.#headers, this.#full);
+    for (const { schema, name, reason } of uncoveredTables(headers, since)) {
+      const listed = quoteQualified(schema, name);
+      for (const now of this.#tables.everNamed(listed)) add(now, listed, reason);
+    }
+    return found;
+  }
+
+  /** A moment that no commit before the point is later than; null: it is as late as can be. */
   #momentOfPoint(): string | null {
-    return this.#point.by === "time" ? momentOf(this.#point.at) : this.#reached?.at ?? null;
+    const point = this.#point;
+    if (point.by === "time") return momentOf(point.at);
+    // What the stream does not carry may have been committed behind the last commit that it does.
+    const header = point.by === "lsn"
+      ? this.#headers.find(({ endLsn }) => parseLsn(endLsn) >= point.lsn)
+      : this.#headers.at(-1);
+    const moments = [header?.takenAt, this.#passedAt ?? undefined].filter((one) => one !== undefined).sort();
+    return moments[0] ?? null;
   }
 
   #begin(data: Uint8Array, nextXid: bigint): void {
@@ -173,15 +211,27 @@ class Surveyor {
     const point = this.#point;
     this.#passed = (point.by === "time" && message.committedAt > point.at) ||
       (point.by === "lsn" && message.commitLsn >= point.lsn) || (point.by === "before_xid" && xid === point.xid);
+    if (this.#passed) this.#passedAt = momentOf(message.committedAt);
+  }
+
+  /** What tables are called behind the point: the list of the segment is read from the catalog at its end. */
+  #lookBehind(data: Uint8Array): void {
+    const kind = messageKind(data);
+    if (kind === "relation") return this.#relation(data);
+    const row = kind === "insert" ? this.#ddlRowOf(data) : null;
+    if (row === null) return;
+    for (const { type, oid, identity } of row.objects) {
+      if (type === "table" && oid != null && identity !== null) this.#tables.laterNamed(oid, identity);
+    }
   }
 
   #relation(data: Uint8Array): void {
     const message = decodeMessage(data);
     if (message.kind !== "relation") return;
     const { relation } = message;
-    this.#names.set(relation.oid, quoteQualified(relation.schema, relation.name));
-    this.#seen.relation(relation);
     if (relation.schema === ddlLog.schema && relation.name === ddlLog.name) this.#logRelation = relation;
+    if (this.#passed) this.#tables.laterNamed(relation.oid, quoteQualified(relation.schema, relation.name));
+    else this.#seen.relation(relation);
   }
 
   #change(data: Uint8Array): void {
@@ -189,42 +239,63 @@ class Surveyor {
     if (oid === null || oid !== this.#logRelation?.oid) {
       this.#counts.changes++;
       this.#seen.change(oid, data);
-      const name = oid === null ? undefined : this.#names.get(oid);
-      const reason = name === undefined ? undefined : this.#closed.get(name);
-      if (name !== undefined && reason !== undefined && !this.#uncovered.has(name)) {
-        this.#uncovered.set(name, { ...partsOf(name), reason });
-      }
       return;
     }
-    const message = decodeMessage(data);
-    if (message.kind !== "insert" || this.#logRelation === null) return;
-    const row = readDdlRow(
-      new Map(this.#logRelation.columns.map((column, index) => {
-        const value = message.row[index];
-        return [column.name, typeof value === "string" ? value : null] as const;
-      })),
-    );
+    const row = this.#ddlRowOf(data);
+    if (row === null) return;
     this.#counts.ddl++;
     const step = (this.#ddl ??= new DdlTransaction()).next(row);
     for (const { type, oid, identity } of row.objects) {
       if (type !== "table" || oid == null || identity === null) continue;
-      const former = this.#tables.get(oid);
-      if (former !== undefined && former !== identity) this.#renames.set(row.id, former);
-      if (row.what === "drop") this.#tables.delete(oid);
-      else this.#tables.set(oid, identity);
+      if (row.what === "drop") {
+        this.#tables.dropped(oid);
+        continue;
+      }
+      const former = this.#tables.named(oid, identity);
+      if (former !== null) this.#renames.set(row.id, former);
     }
+    this.#schema(row, step);
     if (step.do === "define" && isTableFromQuery(row)) {
       this.#bornLate.set(this.#commitLsn, [...this.#bornLate.get(this.#commitLsn) ?? [], row]);
     }
     if (step.do === "run" || step.do === "define") this.#seen.definition(row);
     if (step.do === "refuse") this.#obstacles.push({ what: step.names, ...this.#place, why: step.why });
     if (step.do === "close") {
-      for (const table of step.tables) {
-        const reason = `${step.names} at ${this.#place.lsn} computed its values anew`;
-        this.#closed.set(table, reason);
-        this.#uncovered.set(table, { ...partsOf(table), reason });
+      for (const { name, oid } of step.tables) {
+        this.#closed.set(oid ?? name, { name, reason: `${step.names} at ${this.#place.lsn} computed its values anew` });
       }
     }
+  }
+
+  /** Null for a change of another table than the DDL log. */
+  #ddlRowOf(data: Uint8Array): DdlRow | null {
+    const relation = this.#logRelation;
+    if (relation === null || relationOf(data) !== relation.oid) return null;
+    const message = decodeMessage(data);
+    if (message.kind !== "insert") return null;
+    return readDdlRow(
+      new Map(relation.columns.map((column, index) => {
+        const value = message.row[index];
+        return [column.name, typeof value === "string" ? value : null] as const;
+      })),
+    );
+  }
+
+  /** A schema takes its tables along, and no row of the log tells of them. */
+  #schema(row: DdlRow, step: DdlStep): void {
+    if (row.tag !== "ALTER SCHEMA" || step.do !== "run") return;
+    const renaming = step.statements.find((one) => {
+      const words = leadingWords(one, 10);
+      return words[0] === "alter" && words[1] === "schema" && words.includes("rename");
+    });
+    if (renaming === undefined) return;
+    const renamed = schemaRename(renaming);
+    if (renamed !== null) return this.#tables.renamedSchema(renamed.former, renamed.now);
+    this.#obstacles.push({
+      what: step.names,
+      ...this.#place,
+      why: "its text does not say plainly which schema it was",
+    });
   }
 
   #commit(data: Uint8Array): void {
@@ -234,27 +305,6 @@ class Surveyor {
     this.#counts.transactions++;
     this.#reached = { lsn: formatLsn(message.endLsn), at: momentOf(message.committedAt) ?? "" };
   }
-}
-
-/** The least and the greatest of each: which of them is ahead depends on the sequence's direction. */
-function furthestValues(headers: readonly SegmentHeader[]): SegmentHeader["sequences"] {
-  type Standing = SegmentHeader["sequences"][number];
-  const ends = new Map<string, { least: Standing; greatest: Standing }>();
-  for (const standing of headers.flatMap((header) => header.sequences)) {
-    const key = JSON.stringify([standing.schema, standing.name]);
-    const known = ends.get(key);
-    const value = BigInt(standing.lastValue);
-    if (known === undefined) ends.set(key, { least: standing, greatest: standing });
-    // Of equal values the one that was handed out counts.
-    else if (value < BigInt(known.least.lastValue) || (value === BigInt(known.least.lastValue) && standing.isCalled)) {
-      ends.set(key, { ...known, least: standing });
-    }
-    const now = ends.get(key);
-    const isGreater = now !== undefined && (value > BigInt(now.greatest.lastValue) ||
-      (value === BigInt(now.greatest.lastValue) && standing.isCalled));
-    if (isGreater) ends.set(key, { ...now, greatest: standing });
-  }
-  return [...ends.values()].flatMap(({ least, greatest }) => least === greatest ? [greatest] : [least, greatest]);
 }
 
 /** `schema.name` as the log has it, for a message. */

@@ -31,8 +31,8 @@ export interface ReplayOptions extends DefinitionOptions {
   readonly snapshot: SnapshotView;
   /** End of the last transaction that an earlier call has committed to the target. */
   readonly from: bigint | null;
-  /** Tables (`schema.name`, quoted where needed) of which no change is applied. */
-  readonly leaveOut: ReadonlySet<string>;
+  /** Tables of which no change is applied: by their oids at the source, and by name (`schema.name`, quoted where needed). */
+  readonly leaveOut: { readonly oids: ReadonlySet<number>; readonly names: ReadonlySet<string> };
   /** Default: the target takes everything as the stream has it. */
   readonly rules?: ReplayRules;
   readonly signal?: AbortSignal;
@@ -58,8 +58,6 @@ export interface Replayed {
   readonly deleted: number;
   /** A commit behind the point was seen, so that nothing before it can be missing. */
   readonly passedPoint: boolean;
-  /** Tables that were left out because their rows could not be known from some place on. */
-  readonly closed: ReadonlyMap<string, string>;
 }
 
 /** Some 10 MB of values in memory; larger groups are hardly faster. */
@@ -93,7 +91,8 @@ class Replayer {
   readonly #options: ReplayOptions;
   readonly #relations = new Map<number, Relation>();
   readonly #group: RowGroup;
-  readonly #closed = new Map<string, string>();
+  /** By oid, or by name where the log does not tell it. */
+  readonly #closed = new Map<number | string, string>();
   #inTransaction = false;
   #begin: Begin | null = null;
   #skips = false;
@@ -177,7 +176,6 @@ class Replayer {
       transactions: this.#transactions,
       ...this.#counts,
       passedPoint: this.#passed,
-      closed: this.#closed,
     };
   }
 
@@ -210,8 +208,9 @@ class Replayer {
 
   #isLeftOut(relation: Relation): boolean {
     const name = quoteQualified(relation.schema, relation.name);
-    if (this.#options.leaveOut.has(name)) return true;
-    const reason = this.#closed.get(name);
+    const { oids, names } = this.#options.leaveOut;
+    if (oids.has(relation.oid) || names.has(name)) return true;
+    const reason = this.#closed.get(relation.oid) ?? this.#closed.get(name);
     if (reason === undefined) return false;
     throw new HoldfastError("tables_uncovered", `${name} cannot be followed past ${this.#place()}: ${reason}`);
   }
@@ -296,7 +295,9 @@ class Replayer {
       case "nothing":
         return;
       case "close":
-        for (const table of step.tables) this.#closed.set(table, `${step.names} computed its values anew`);
+        for (const { name, oid } of step.tables) {
+          this.#closed.set(oid ?? name, `${step.names} computed its values anew`);
+        }
         return;
       case "refuse":
         throw new HoldfastError(

@@ -20,6 +20,7 @@ import { unsettledWarnings } from "../segments/coverage.ts";
 import { finishPoint } from "./finish_point.ts";
 import { parseLsn } from "../decode/lsn.ts";
 import { isDoneByPlatform } from "../definitions/platform_definitions.ts";
+import { meantTables } from "../plan/named_tables.ts";
 import type { PointPlan } from "../plan/plan_point.ts";
 import { planProjectChanges } from "../plan/project_changes.ts";
 import { quietTriggers, wakeTriggers } from "./quiet_triggers.ts";
@@ -139,11 +140,16 @@ async function replayInto(deps: RestoreDeps, plan: PointPlan, options: PointOpti
     await connection.execute("set session_replication_role = replica; set check_function_bodies = off");
     await inTransaction(connection, () => quietTriggers(connection));
     const { position, done } = begun;
+    const withoutTables = meantTables(seen, choices.withoutTables);
+    const atFull = meantTables(seen, choices.atFull);
     await replay(connection, readChain(reader, plan.segments), deps.log, {
       point: plan.point,
       snapshot,
       from: position === null ? null : parseLsn(position),
-      leaveOut: new Set([...choices.withoutTables, ...choices.atFull, ...changes.leftOut]),
+      leaveOut: {
+        oids: new Set([...withoutTables.oids, ...atFull.oids, ...seen.forsaken]),
+        names: new Set([...withoutTables.unknown, ...atFull.unknown, ...changes.leftOut]),
+      },
       bornLate: seen.bornLate,
       renames: seen.renames,
       rules: {
@@ -159,7 +165,7 @@ async function replayInto(deps: RestoreDeps, plan: PointPlan, options: PointOpti
     });
     const { marker: end, held } = await finishPoint(connection, {
       survey: seen,
-      withoutTables: choices.withoutTables,
+      withoutTables: withoutTables.names,
     });
     const outcome = { ...resultOf(prepared, 0), held: held.map(({ identity, kind }) => ({ identity, kind })) };
     if (facts.kind !== "project") return { outcome, end };

@@ -1,23 +1,23 @@
 /** What follows once the rows are back in place: sequences that no column owns, and views that hold rows. */
 import type { Connection } from "../../postgres/connection.ts";
 import type { SchemaCapture } from "../../schema/capture_format.ts";
-import { quoteLiteral, quoteQualified } from "../../schema/quote.ts";
+import { raiseSequence } from "../../rows/apply/raise_sequence.ts";
+import { inTransaction } from "../../rows/beside/lay_steps.ts";
+import { quoteQualified } from "../../schema/quote.ts";
 
 /** The user's sequences, at or ahead of what they were, never behind. Errors: those of the connection. */
 export async function putSequencesAhead(connection: Connection, was: SchemaCapture): Promise<void> {
   for (const { schema, name, lastValue, isCalled, dataOwner, restoreData } of was.sequences) {
     if (dataOwner !== "user" || !restoreData) continue;
     const sequence = quoteQualified(schema, name);
-    const [there] = await connection.query(
-      `select s.seqincrement > 0 as rising from pg_catalog.pg_sequence as s where s.seqrelid = pg_catalog.to_regclass($1)`,
-      [sequence],
+    const [there] = await connection.query("select pg_catalog.to_regclass($1) is not null as yes", [sequence]);
+    if (there?.["yes"] !== "t") continue;
+    // One that nobody drew from hands out its first value as it is.
+    const [fresh] = isCalled ? [] : await connection.query(
+      `select q.last_value = ${lastValue} and not q.is_called as yes from ${sequence} as q`,
     );
-    if (there === undefined) continue;
-    await connection.query(
-      `select pg_catalog.setval(${quoteLiteral(sequence)}::regclass, ${lastValue}, ${isCalled}) from ${sequence} as q
-        where q.last_value ${there["rising"] === "t" ? "<" : ">"} ${lastValue}
-           or (q.last_value = ${lastValue} and not q.is_called and ${isCalled})`,
-    );
+    if (fresh?.["yes"] === "t") continue;
+    await inTransaction(connection, () => raiseSequence(connection, sequence, lastValue));
   }
 }
 

@@ -121,8 +121,6 @@ export function workStatements(pair: Pair): string[] {
     // Published by somebody FOR ALL TABLES, it would refuse deletes without a key.
     ...(fit.key === null ? [`alter table ${delta} replica identity full`] : []),
     `create table ${before} (like ${liveName(pair)})`,
-    `alter table ${delta} enable row level security`,
-    `alter table ${before} enable row level security`,
   ];
 }
 

@@ -46,14 +46,18 @@ async function triesOf(connection: Connection, schema: string, name: string): Pr
   return rows.map((row) => row["relname"] ?? "");
 }
 
-/** Prepares a further try: what was done, and rows as they were before it, get other names. `pairUp` makes new tables. */
-export async function keepTries(connection: Connection, schema: string): Promise<void> {
+/**
+ * Prepares a further try: what was done, and rows as they were before it, get other names. `pairUp` makes new tables. True where
+ * earlier tries have done anything.
+ */
+export async function keepTries(connection: Connection, schema: string): Promise<boolean> {
   const rows = await connection.query(
     `select c.relname from pg_catalog.pg_class as c
       where c.relnamespace = pg_catalog.to_regnamespace($1) and c.relkind = 'r'`,
     [schema],
   );
   const names = rows.map((row) => row["relname"] ?? "");
+  let isChanged = names.some((name) => name.startsWith(workNames.delta(0).slice(0, -1)) && name.includes(tryWord));
   for (const name of names) {
     const isDelta = name.startsWith(workNames.delta(0).slice(0, -1));
     const isBefore = name.startsWith(workNames.before(0).slice(0, -1));
@@ -62,9 +66,11 @@ export async function keepTries(connection: Connection, schema: string): Promise
       `select exists (select from ${quoteQualified(schema, name)} as t${isDelta ? ' where t."done"' : ""}) as yes`,
     );
     if (used?.["yes"] !== "t") continue;
+    isChanged = true;
     const tries = names.filter((one) => one.startsWith(`${name}${tryWord}`)).length;
     await connection.execute(
       `alter table ${quoteQualified(schema, name)} rename to ${quoteIdent(`${name}${tryWord}${tries + 1}`)}`,
     );
   }
+  return isChanged;
 }

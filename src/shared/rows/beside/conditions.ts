@@ -51,12 +51,8 @@ export async function typeConditions(
       });
     }
     const equality = await equalityOf(connection, type);
-    if (equality === null) {
-      throw new HoldfastError("usage", `values of type ${type} cannot be compared`, {
-        hint: "Find the row by another column.",
-      });
-    }
-    typed.push({ column, ...equality, text: await asWritten(connection, column, equality.type, value) });
+    if (equality === null) throw incomparable(type);
+    typed.push({ column, ...equality, text: await asWritten(connection, column, equality, value) });
   }
   return typed;
 }
@@ -74,24 +70,44 @@ export async function retypeCondition(
   const equality = await equalityOf(connection, type);
   if (equality === null) return null;
   try {
-    return { column, ...equality, text: await asWritten(connection, column, equality.type, condition.text) };
+    return { column, ...equality, text: await asWritten(connection, column, equality, condition.text) };
   } catch (error) {
     if (error instanceof HoldfastError && error.code === "usage") return null;
     throw error;
   }
 }
 
-async function asWritten(connection: Connection, column: string, type: string, value: string): Promise<string> {
+async function asWritten(
+  connection: Connection,
+  column: string,
+  { type, equals }: Pick<TypedCondition, "type" | "equals">,
+  value: string,
+): Promise<string> {
   try {
-    const [row] = await connection.query(`select ($1::text)::${type}::text as text`, [value]);
+    const [row] = await connection.query(
+      `select v.value::text as text, v.value ${equals} v.value as is_itself from (select ($1::text)::${type} as value) as v`,
+      [value],
+    );
     return row?.["text"] ?? "";
   } catch (error) {
-    if (!(sqlstateOf(error) ?? "").startsWith("22")) throw error;
+    const sqlstate = sqlstateOf(error) ?? "";
+    // An array of what has no equality is asked for it only when two of them meet.
+    if (sqlstate === "42883") throw incomparable(type);
+    if (!sqlstate.startsWith("22")) throw error;
     throw new HoldfastError("usage", `the value for ${column} is no ${type}`, { cause: error });
   }
 }
 
-/** The equality of the type's own index operators, and of a domain what it is made of; null: there is none. */
+function incomparable(type: string): HoldfastError {
+  return new HoldfastError("usage", `values of type ${type} cannot be compared`, {
+    hint: "Find the row by another column.",
+  });
+}
+
+/**
+ * The equality of the type's own index operators, or of those of a type that its values are as they are (`varchar` is `text`,
+ * `regclass` is `oid`); of a domain what it is made of. Null: there is none.
+ */
 async function equalityOf(
   connection: Connection,
   type: string,
@@ -100,26 +116,31 @@ async function equalityOf(
     `with recursive base (oid) as (
        select $1::regtype::oid
        union select t.typbasetype from base as b join pg_catalog.pg_type as t on t.oid = b.oid where t.typtype = 'd'
+     ), own as materialized (
+       select t.* from base as b join pg_catalog.pg_type as t on t.oid = b.oid where t.typtype <> 'd'
+     ), taken (intype, place) as materialized (
+       select t.oid, 0 from own as t
+       union all select k.casttarget, case when a.typispreferred then 1 else 2 end
+         from own as t
+         join pg_catalog.pg_cast as k on k.castsource = t.oid and k.castmethod = 'b' and k.castcontext = 'i'
+         join pg_catalog.pg_type as a on a.oid = k.casttarget
+       union all select 'pg_catalog.anyenum'::regtype, 1 from own as t where t.typtype = 'e'
+       union all select 'pg_catalog.anyarray'::regtype, 1 from own as t where t.typcategory = 'A' and t.typlen = -1
+       union all select 'pg_catalog.anyrange'::regtype, 1 from own as t where t.typtype = 'r'
+       union all select 'pg_catalog.anymultirange'::regtype, 1 from own as t where t.typtype = 'm'
+       union all select 'pg_catalog.record'::regtype, 1 from own as t where t.typtype = 'c'
      )
-     select pg_catalog.format_type(t.oid, -1) as type, pg_catalog.format('operator(%I.%s)', n.nspname, o.oprname) as equals,
+     select pg_catalog.format_type(t.oid, -1) as type,
+            pg_catalog.format('operator(%s.%s)', o.oprnamespace::regnamespace, o.oprname) as equals,
             case when t.typcollation = 0 then '' else ' collate pg_catalog."default"' end as collate
-       from base as b
-       join pg_catalog.pg_type as t on t.oid = b.oid and t.typtype <> 'd'
-       join pg_catalog.pg_opclass as c on c.opcdefault
+       from own as t
+       cross join taken
+       join pg_catalog.pg_opclass as c on c.opcdefault and c.opcintype = taken.intype
        join pg_catalog.pg_am as m on m.oid = c.opcmethod and m.amname in ('btree', 'hash')
        join pg_catalog.pg_amop as p on p.amopfamily = c.opcfamily and p.amoplefttype = c.opcintype
         and p.amoprighttype = c.opcintype and p.amopstrategy = case m.amname when 'btree' then 3 else 1 end
        join pg_catalog.pg_operator as o on o.oid = p.amopopr
-       join pg_catalog.pg_namespace as n on n.oid = o.oprnamespace
-      where c.opcintype = t.oid
-         or (c.opcintype = 'pg_catalog.text'::regtype and t.oid = 'pg_catalog.varchar'::regtype)
-         or (c.opcintype = 'pg_catalog.inet'::regtype and t.oid = 'pg_catalog.cidr'::regtype)
-         or (c.opcintype = 'pg_catalog.anyenum'::regtype and t.typtype = 'e')
-         or (c.opcintype = 'pg_catalog.anyarray'::regtype and t.typcategory = 'A' and t.typlen = -1)
-         or (c.opcintype = 'pg_catalog.anyrange'::regtype and t.typtype = 'r')
-         or (c.opcintype = 'pg_catalog.anymultirange'::regtype and t.typtype = 'm')
-         or (c.opcintype = 'pg_catalog.record'::regtype and t.typtype = 'c')
-      order by c.opcintype = t.oid desc, m.amname
+      order by taken.place, m.amname
       limit 1`,
     [type],
   );

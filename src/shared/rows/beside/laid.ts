@@ -26,6 +26,8 @@ const laidTable = z.object({
   rows: z.number(),
   /** Live columns that a row which is there keeps. */
   keep: z.array(z.string()).readonly(),
+  /** Keys of live rows that `replace` leaves; see `Strangers`. */
+  others: z.object({ sql: z.string(), columns: z.int() }).nullable().optional(),
 });
 
 const counted = z.array(z.object({ table: z.string(), rows: z.number() })).readonly();
@@ -46,6 +48,8 @@ const userFacts = z.object({
   unmatched: z.array(z.string()).readonly(),
   /** Tables of which rows of the user stay out, with the reason. */
   leftOut: z.array(z.object({ table: z.string(), reason: z.string() })).readonly(),
+  /** Rows that are the user's now and were not theirs alone then. */
+  stay: counted,
 });
 
 const laidFormat = z.object({
@@ -79,9 +83,7 @@ export async function settleOnce(connection: Connection, schema: string, settle:
   return await inTransaction(connection, async () => {
     const laid = await settle();
     const table = tableOf(schema);
-    await connection.execute(
-      `create table ${table} (document jsonb not null); alter table ${table} enable row level security`,
-    );
+    await connection.execute(`create table ${table} (document jsonb not null)`);
     await closeTable(connection, table);
     await connection.query(`insert into ${table} values ($1::jsonb)`, [JSON.stringify(laid)]);
     return laid;

@@ -33,8 +33,7 @@ export class LaySteps {
     const table = `${schema}."holdfast steps"`;
     await connection.execute(
       `create table if not exists ${table}
-         ("number" integer primary key, "end" text, "rows" bigint not null, "done" boolean not null);
-       alter table ${table} enable row level security`,
+         ("number" integer primary key, "end" text, "rows" bigint not null, "done" boolean not null)`,
     );
     await closeTable(connection, table);
     const rows = await readRows(

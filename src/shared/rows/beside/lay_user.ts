@@ -16,7 +16,9 @@ import { countOf, findPastTable, type LayDeps } from "./lay.ts";
 import { LaySteps } from "./lay_steps.ts";
 import { type LiveTable, readLiveTables } from "./live_tables.ts";
 import { makeSideSchema, type SideTable } from "./side_tables.ts";
+import { fitTable, isUnfit } from "./fit.ts";
 import { Extraction, type Wanted } from "./user_extraction.ts";
+import { countStrangers, findStrangers, isNoStranger, type Strangers } from "./user_strangers.ts";
 
 export interface UserChoice {
   /** `auth.users.id` of then. */
@@ -28,6 +30,8 @@ export interface UserChoice {
   /** Rows that are others' as well. */
   readonly shared: boolean;
   readonly map: BackupMap;
+  /** Rows may be deleted that are the user's now and were nobody's then: which those are is looked up. */
+  readonly replaces: boolean;
 }
 
 /**
@@ -56,18 +60,29 @@ export async function layUser(deps: LayDeps, choice: UserChoice, comment: string
     }),
   );
   const live = await readLiveTables(connection, [...tables.values()].map(({ past }) => past));
-  const extraction = new Extraction(deps, await LaySteps.open(connection, schema), user, tables, live);
+  const laySteps = await LaySteps.open(connection, schema);
+  const extraction = new Extraction(deps, laySteps, user, tables, live);
   const steps = ownershipSteps(plan);
   for (const group of [...steps.candidates, ...steps.referred]) await extraction.take(group);
   if (extraction.rowsOf(usersTable) === 0) {
     throw new HoldfastError("user_not_found", "the backup has no such user");
   }
   const owned = await liveOwned(deps, as ?? user, choice.map);
+  const strangers = new Map<string, Strangers>();
+  if (choice.replaces) {
+    for (const [index, [name, { past }]] of [...tables].entries()) {
+      const side = extraction.sideOf(past);
+      if (side === null) continue;
+      const found = await findStrangers(deps, laySteps, index + 1, { past, side }, live, owned(past));
+      if (found !== null) strangers.set(name, found);
+    }
+  }
   return await settleOnce(connection, schema, async () => {
     const shared = await keepOwned(deps, plan, extraction, user, choice.shared);
     if (as !== null) await moveTo(deps, extraction, tables, userIdColumns(source.graph, choice.map), user, as);
     const leftOut: { table: string; reason: string }[] = [];
     const laid: LaidTable[] = [];
+    const stay: { table: string; rows: number }[] = [];
     for (const [name, { table }] of tables) {
       const side = extraction.sideOf(table);
       if (side === null) continue;
@@ -78,7 +93,10 @@ export async function layUser(deps: LayDeps, choice: UserChoice, comment: string
         await connection.execute(`drop table ${side.sql}`);
         continue;
       }
-      laid.push(await withoutTokens(deps, table, side, rows, choice.credentials));
+      const others = strangers.get(name) ?? null;
+      laid.push({ ...await withoutTokens(deps, table, side, rows, choice.credentials), others });
+      const left = others === null ? 0 : await countStrangers(deps, others, side, live);
+      if (left > 0) stay.push({ table: name, rows: left });
     }
     const { notFollowed, suspects, unmatched } = plan;
     return {
@@ -89,6 +107,7 @@ export async function layUser(deps: LayDeps, choice: UserChoice, comment: string
         suspects,
         unmatched,
         leftOut,
+        stay,
       },
     };
   });
@@ -98,12 +117,17 @@ export async function layUser(deps: LayDeps, choice: UserChoice, comment: string
 export async function pairUser(deps: PairDeps, { tables }: Laid, choice: UserChoice): Promise<Beside> {
   const live = await readLiveTables(deps.connection, tables.map(({ side }) => side.past));
   const owned = await liveOwned(deps, await readUserId(deps, choice.as ?? choice.user), choice.map);
-  return await pairUp(deps, tables, live, ({ side }) => owned(side.past));
+  return await pairUp(deps, tables, live, ({ side, others }) => {
+    const scope = owned(side.past);
+    if (others === undefined || others === null || scope === "false") return scope;
+    const fit = fitTable(side.past, live, deps.sameDatabase);
+    return isUnfit(fit) ? "false" : `(${scope}) and ${isNoStranger(others, fit.key)}`;
+  });
 }
 
 /** What people have to know about a user's rows. `taken`: those that are others' as well are among them. */
 export function userWarnings(
-  { shared, notFollowed, suspects, unmatched, leftOut }: UserFacts,
+  { shared, notFollowed, suspects, unmatched, leftOut, stay }: UserFacts,
   taken: boolean,
 ): string[] {
   const rowsText = (rows: number) => rows === 1 ? "1 row" : `${rows} rows`;
@@ -118,6 +142,9 @@ export function userWarnings(
     ),
     ...unmatched,
     ...leftOut.map(({ table, reason }) => `rows of ${table} stay out: ${reason}`),
+    ...stay.map(({ table, rows }) =>
+      `${rowsText(rows)} of ${table} are the user's now and were not theirs alone then; replace leaves them as they are`
+    ),
     ...notFollowed.map(({ from, columns, to, reason }) =>
       `${nameOf(from)} (${columns.join(", ")}) is not followed to ${nameOf(to)}: ${reason}`
     ),

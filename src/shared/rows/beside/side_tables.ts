@@ -34,18 +34,27 @@ export async function makeSideSchema(connection: Connection, schema: string, com
   await connection.execute(
     `create schema if not exists ${schema}; comment on schema ${schema} is ${quoteLiteral(comment)}`,
   );
+  await takeBack(
+    connection,
+    `schema ${schema}`,
+    "select nspacl, nspowner from pg_catalog.pg_namespace where oid = $1::regnamespace",
+    schema,
+  );
 }
 
 /** What the server keeps of a name. */
 const nameBytes = 63;
 
+/** What stands before the names of the tables that a restore makes for itself in the side schema. */
+const ownPrefix = "holdfast ";
+
 /**
- * Names of the tables in the side schema: their own, with their schema where two have the same, with a number where that is
- * taken or too long.
+ * Names of the tables in the side schema: their own, with their schema where two have the same or it is like one of ours, with
+ * a number where that is taken or too long.
  */
 export function sideNames(tables: readonly PastTable[]): Map<PastTable, string> {
   const count = new Map<string, number>();
-  for (const { name } of tables) count.set(name, (count.get(name) ?? 0) + 1);
+  for (const { name } of tables) count.set(name, (count.get(name) ?? (name.startsWith(ownPrefix) ? 1 : 0)) + 1);
   const names = new Map<PastTable, string>();
   const taken = new Set([...count].flatMap(([name, times]) => times === 1 ? [name] : []));
   for (const table of tables) {
@@ -53,7 +62,8 @@ export function sideNames(tables: readonly PastTable[]): Map<PastTable, string> 
       names.set(table, table.name);
       continue;
     }
-    const whole = `${table.schema}.${table.name}`;
+    const qualified = `${table.schema}.${table.name}`;
+    const whole = qualified.startsWith(ownPrefix) ? `of ${qualified}` : qualified;
     let name = whole;
     for (let n = 1; taken.has(name) || new TextEncoder().encode(name).byteLength > nameBytes; n++) {
       // Cut by letters: four bytes each at most, and room for the number.
@@ -84,7 +94,7 @@ export async function makeSideTable(
     columns.push({ name: column, type: known });
   }
   const list = columns.map((column) => `${quoteIdent(column.name)} ${column.type}`).join(", ");
-  await connection.execute(`create table if not exists ${sql} (${list}); alter table ${sql} enable row level security`);
+  await connection.execute(`create table if not exists ${sql} (${list}); ${deletable(sql)}`);
   await closeTable(connection, sql);
   return { past, name, sql, columns };
 }
@@ -106,15 +116,31 @@ async function hasType(connection: Connection, type: string): Promise<boolean> {
   return row?.["yes"] === "t";
 }
 
-/** Default privileges may have given it away. */
+/** Where somebody publishes all tables, rows without a key can go only so. */
+export function deletable(sql: string): string {
+  return `alter table ${sql} replica identity full`;
+}
+
+/** To be called for every table that is made in a side schema: nobody else reads it. */
 export async function closeTable(connection: Connection, sql: string): Promise<void> {
+  await connection.execute(`alter table ${sql} enable row level security`);
+  await takeBack(
+    connection,
+    `table ${sql}`,
+    "select relacl, relowner from pg_catalog.pg_class where oid = $1::regclass",
+    sql,
+  );
+}
+
+/** What default privileges gave away. `access`: SQL for the list and the owner of what `name` names. */
+async function takeBack(connection: Connection, what: string, access: string, name: string): Promise<void> {
   const rows = await connection.query(
     `select case x.grantee when 0 then 'public' else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(x.grantee)) end as role
-       from pg_catalog.pg_class as c cross join pg_catalog.aclexplode(c.relacl) as x
-      where c.oid = $1::regclass and x.grantee <> c.relowner group by x.grantee`,
-    [sql],
+       from (${access}) as o (list, owner) cross join pg_catalog.aclexplode(o.list) as x
+      where x.grantee <> o.owner group by x.grantee`,
+    [name],
   );
-  for (const { role } of rows) await connection.execute(`revoke all on table ${sql} from ${role}`);
+  for (const { role } of rows) await connection.execute(`revoke all on ${what} from ${role}`);
 }
 
 export interface LoadOptions {

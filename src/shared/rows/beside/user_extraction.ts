@@ -84,9 +84,7 @@ export class Extraction {
     const kept = `${schema}."holdfast asked"`;
     await step.begin(async () => {
       if (asksItself) {
-        await connection.execute(
-          `create table ${kept} as select * from ${side.sql}; alter table ${kept} enable row level security`,
-        );
+        await connection.execute(`create table ${kept} as select * from ${side.sql}`);
         await closeTable(connection, kept);
       }
       await connection.execute(`truncate ${side.sql}`);

@@ -1,5 +1,6 @@
 /** A table that is there into the table that was, as ALTERs. Pure. */
 import { splitOption } from "../../../schema/options.ts";
+import { quoteLiteral, unquoteIdent } from "../../../schema/quote.ts";
 import { remarkChanges } from "./remark_changes.ts";
 import { mentions } from "./sql_text.ts";
 import { type ColumnText, columnText, type TableText } from "./table_text.ts";
@@ -109,7 +110,7 @@ export function tableChanges(was: TableText, is: TableText, family: boolean): Ta
   }
   convert.push(...computed);
   for (const text of storageChanges(alter, was, is)) add(before, text);
-  const rest = restChanges(was, is, only, remade, keeps);
+  const rest = restChanges(was, is, only, remade);
   for (const text of rest) add(before, text);
   const moved = movedColumns(was, is, remade);
   if (moved.length > 0 && stuck === null) {
@@ -185,10 +186,17 @@ function storageChanges(alter: string, was: TableText, is: TableText): string[] 
   ];
 }
 
-const usualStorage: readonly (readonly [RegExp, string])[] = [
-  [/\[\]$|^(?:text|jsonb?|bytea|xml|character|tsvector|bpchar)/, "extended"],
-  [/^(?:numeric|inet|cidr)/, "main"],
-];
+/** Back to the storage of the column's type, which no ALTER of PostgreSQL 15 names. Nothing where a parent's took the column along. */
+function usualStorage(table: string, column: string): string {
+  return `do ${
+    quoteLiteral(`begin execute coalesce((
+  select ${quoteLiteral(`alter table only ${table} alter column ${column} set storage `)} || case t.typstorage
+         when 'm' then 'main' when 'e' then 'external' when 'p' then 'plain' else 'extended' end
+    from pg_catalog.pg_attribute as a join pg_catalog.pg_type as t on t.oid = a.atttypid
+   where a.attrelid = ${quoteLiteral(table)}::pg_catalog.regclass and a.attname = ${quoteLiteral(unquoteIdent(column))}
+), 'select'); end`)
+  }`;
+}
 
 /** Settings of columns, replica identity, remarks. */
 function restChanges(
@@ -196,7 +204,6 @@ function restChanges(
   is: TableText,
   only: string,
   remade: ReadonlySet<string>,
-  keeps: string[],
 ): string[] {
   const statements: string[] = [];
   const settings = (table: TableText) => table.rest.filter((text) => columnStatement.test(text));
@@ -212,9 +219,7 @@ function restChanges(
     if (setting.startsWith("set compression ")) statements.push(`${target} set compression default`);
     else if (setting.startsWith("set statistics ")) statements.push(`${target} set statistics -1`);
     else if (setting.startsWith("set storage ")) {
-      const usual = usualStorage.find(([pattern]) => pattern.test(column?.type ?? ""))?.[1];
-      if (usual === undefined) keeps.push(`column ${name} keeps its storage`);
-      else statements.push(`${target} set storage ${usual}`);
+      statements.push(usualStorage(was.name, name));
     } else if (setting.startsWith("set (")) {
       const names = [...setting.matchAll(/[(,] ?(\w+) = /g)].map(([, option]) => option);
       statements.push(`${target} reset (${names.join(", ")})`);

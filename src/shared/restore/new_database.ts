@@ -1,8 +1,8 @@
 /** The database that a restore makes for itself when no target is named. */
-import type { Manifest } from "../shared/format/manifest.ts";
-import { utcStamp } from "../shared/format/layout.ts";
-import type { Connection } from "../shared/postgres/connection.ts";
-import type { DatabaseOptions } from "../shared/postgres/pg_connection.ts";
+import type { Manifest } from "../format/manifest.ts";
+import { utcStamp } from "../format/layout.ts";
+import type { Connection } from "../postgres/connection.ts";
+import type { DatabaseOptions } from "../postgres/pg_connection.ts";
 
 /** Names of databases are cut at 63 bytes. */
 const maxNameBytes = 63;
@@ -23,6 +23,8 @@ export function inDatabase(options: DatabaseOptions, name: string): DatabaseOpti
   return { ...options, url: options.url.replace(/^(\w+:\/\/[^/?#]*)(?:\/[^?#]*)?/, `$1/${encodeURIComponent(name)}`) };
 }
 
+/** False for one that `createDatabase` left half made. */
 export async function databaseExists(session: Connection, name: string): Promise<boolean> {
-  return (await session.query("select from pg_catalog.pg_database where datname = $1", [name])).length > 0;
+  const found = await session.query("select from pg_catalog.pg_database where datname = $1 and datallowconn", [name]);
+  return found.length > 0;
 }
