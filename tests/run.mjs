@@ -22,7 +22,9 @@ try {
   if (packages !== 0) throw new Error(`src/local/packages.ts ended with ${packages}`);
 
   // Both wait for servers of their own most of the time; each folder stays in a process of its own.
-  const halves = filters.length > 0 ? [[]] : [["integration"], ["unit", "contract", "sql", "failure", "compat"]];
+  const halves = filters.length > 0
+    ? [[]]
+    : [["integration"], ["unit", "contract", "sql", "failure", "compat", "restores"]];
   const reports = await Promise.all(halves.map((projects, half) => runHalf(projects, half)));
   const status = Math.max(...reports.map((one) => one.status));
 

@@ -306,7 +306,8 @@ revoke all on function backup.finish_restore(uuid, bigint, jsonb) from public;
 
 -- Ends an active one: `cancelled` for that code, else `failed`; one in place that failed raises an alert, unless it is
 -- known to have changed nothing. For `claim_restore(…, resume => true)` both can be gone on with. Rows that it may have changed
--- stand in its side schema as they were: for that, the schema stays as long as after a good end.
+-- stand in its side schema as they were: for that, the schema stays as long as after a good end. Rows that a function has not
+-- laid to their end are of use to nobody, and go at the next tick.
 create function backup.end_restore(
   restore backup.restores, code text, message text, hint text, changed boolean default true
 ) returns void
@@ -323,9 +324,12 @@ begin
     error_message = case when not is_cancelled then pg_catalog.left(end_restore.message, 1000) end,
     error_hint = case when not is_cancelled then pg_catalog.left(end_restore.hint, 1000) end,
     finished_at = greatest(backup.clock_now(), r.started_at), worker = null, lease_until = null, token = r.token + 1,
-    side_expires_at = case when r.side_expires_at is not null and r.stage = 'applying' then
-      greatest(r.side_expires_at, backup.clock_now() + interval '1 second' * backup.setting_integer('side_schema_seconds'))
-    else r.side_expires_at end
+    side_expires_at = case
+      when r.side_expires_at is not null and r.stage = 'applying' then
+        greatest(r.side_expires_at, backup.clock_now() + interval '1 second' * backup.setting_integer('side_schema_seconds'))
+      when r.side_expires_at is not null and r.next_leg_at is not null then backup.clock_now()
+      else r.side_expires_at
+    end
   where r.id = restore.id;
   if not is_cancelled and restore.mode <> 'beside' and end_restore.changed then
     perform backup.raise_alert(

@@ -14,7 +14,7 @@ import type { RowsAsked } from "../../src/shared/rows/asked.ts";
 import { emptyMap } from "../../src/shared/rows/ownership/map_file.ts";
 import { quoteIdent } from "../../src/shared/schema/quote.ts";
 import { backup, type World, world } from "../integration/backup_fixture.ts";
-import { legsOf, uncalled, watched } from "../integration/rows_legs_fixture.ts";
+import { legsOf, uncalled, watched } from "../restores/rows_legs_fixture.ts";
 import { query, useCluster } from "../support/cluster.ts";
 import { seeded } from "../support/sample_app/words.ts";
 
@@ -44,6 +44,8 @@ beforeAll(async () => {
      insert into app.t select i, nullif(i / 3, 0), repeat(md5(i::text), 12) from generate_series(1, 600) as i;
      create table app.notes (id int primary key, owner uuid references auth.users, parent int references app.notes, body text);
      insert into app.notes select i, '${user}', case when i > 30 then i - 30 end, 'note ' || i from generate_series(1, 90) as i;
+     create table app.bag (x int);
+     insert into app.bag select i % 7 from generate_series(1, 50) as i;
      create table app.odd (id int primary key, v text, body text);
      ${
       strange.map(quoteIdent).map((name) =>
@@ -190,6 +192,25 @@ describe("a restore in legs", () => {
     expect(await rowsOf("t")).toEqual(then);
   }, 60_000);
 
+  it("reads rows of a record again as their owner, also where a leg was killed behind its commit", async () => {
+    const asked = records("notes", "id", "90");
+    const id = await planned(asked);
+    await query(w.url, "delete from app.notes where id = 90");
+    await legs.apply(id, "merge");
+    const before = (text: string) =>
+      text.includes('and d."done") as')
+        ? Promise.reject(new HoldfastError("database_unreachable", "killed"))
+        : Promise.resolve();
+    const { failed } = await legs.leg(id, asked, { deps: { database: watched(w.deps.database, { before }) } }).then(
+      () => ({ failed: false }),
+      () => ({ failed: true }),
+    );
+    expect(failed).toBe(true);
+    expect(await rowsOf("notes")).toHaveLength(90);
+    await applied(id, asked, "merge");
+    expect((await legs.row(id)).state["readBack"]).toMatchObject([{ rows: 1 }]);
+  });
+
   it("keeps its side schema where it ends badly while rows go into place, also when its time is over", async () => {
     const id = await planned(table("notes"));
     await legs.apply(id, "merge");
@@ -225,20 +246,20 @@ describe("a restore in legs", () => {
   }, 60_000);
 
   it("that was overtaken while it laid rows changes nothing of what the next leg laid", async () => {
-    const id = await legs.plan(table("notes"));
+    const id = await legs.plan(table("bag"));
     let isOver = false;
     const database = watched(w.deps.database, {
       before: async (text) => {
         if (isOver || !text.startsWith("copy")) return;
         isOver = true;
         await legs.letGo(id);
-        await legs.work(id, table("notes"));
+        await legs.work(id, table("bag"));
       },
     });
-    await legs.leg(id, table("notes"), { deps: { database } }).catch(() => {});
+    await legs.leg(id, table("bag"), { deps: { database } }).catch(() => {});
     const row = await legs.row(id);
     expect(row).toMatchObject({ status: "beside", sideDroppedAt: null });
-    expect(await query(w.url, `select count(*)::int as n from ${row.sideSchema}.notes`)).toEqual([{ n: 90 }]);
+    expect(await query(w.url, `select count(*)::int as n from ${row.sideSchema}.bag`)).toEqual([{ n: 50 }]);
   });
 
   const seed = randomInt(1_000_000_000);
@@ -371,12 +392,27 @@ describe("the function restore", () => {
     await call({ action: "cancel", restore: document["restore"] });
   });
 
-  it("leaves nothing of a plan that is cancelled before its first leg", async () => {
+  it("leaves nothing of a plan that is cancelled, before its first leg or under one", async () => {
     const { document: { restore } } = await call({ ...plan, where: [{ column: "v", value: "secret" }] });
     expect(await call({ action: "cancel", restore })).toMatchObject({ status: 200, document: { cancelled: true } });
-    const { status, sideSchema, sideDroppedAt } = await legs.row(String(restore));
-    expect({ status, gone: sideDroppedAt !== null }).toEqual({ status: "cancelled", gone: true });
-    expect(await query(w.url, "select from pg_namespace where nspname = $1", [sideSchema])).toEqual([]);
+    const under = await legs.plan(table("t"));
+    const before = async (text: string) => {
+      if (!text.startsWith("copy")) return;
+      expect(await call({ action: "cancel", restore: under })).toMatchObject({ status: 202 });
+    };
+    await legs.leg(under, table("t"), { deps: { database: watched(w.deps.database, { before }) } }).catch(() => {});
+    await query(w.url, "select backup.watch_restores()");
+    for (const id of [String(restore), under]) {
+      const { status, sideSchema } = await legs.row(id);
+      expect(status).toBe("cancelled");
+      expect(await query(w.url, "select from pg_namespace where nspname = $1", [sideSchema])).toEqual([]);
+    }
+  });
+
+  it("takes no leg of what the CLI began", async () => {
+    const restore = await planned(table("notes"));
+    await query(w.url, "update backup.restores set next_leg_at = null where id = $1", [restore]);
+    expect((await call({ action: "leg", restore })).document).toMatchObject({ code: "run_state" });
   });
 
   it("leaves rows as they lie beside where it was not asked for them over HTTP", async () => {

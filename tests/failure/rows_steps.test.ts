@@ -8,7 +8,7 @@ import { layAsked, pairAsked } from "../../src/shared/rows/asked.ts";
 import type { Beside } from "../../src/shared/rows/beside/beside.ts";
 import { RowsWork } from "../../src/shared/rows/work.ts";
 import { query, useCluster } from "../support/cluster.ts";
-import { type Past, pastOf, patient, rowsOf } from "../integration/rows_fixture.ts";
+import { type Past, pastOf, patient, rowsOf } from "../restores/rows_fixture.ts";
 
 const cluster = useCluster();
 const open: Past[] = [];

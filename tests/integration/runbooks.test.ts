@@ -10,7 +10,7 @@ import { clusterMs, query, useCluster } from "../support/cluster.ts";
 import { loadSampleApp, type SampleApp } from "../support/sample_app/load.ts";
 import { root } from "../unit/project_files.ts";
 import { type Block, type Runbook, runbooks } from "../unit/runbook_pages.ts";
-import { rowsOf } from "./rows_fixture.ts";
+import { rowsOf } from "../restores/rows_fixture.ts";
 
 const cluster = useCluster();
 const folder = mkdtempSync(join(tmpdir(), "holdfast-runbooks-"));

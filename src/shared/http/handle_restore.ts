@@ -3,7 +3,6 @@ import { HoldfastError } from "../errors.ts";
 import {
   beginRestore,
   cancelRestore,
-  dropSide,
   fullUnderWay,
   launchRestore,
   newestFull,
@@ -36,16 +35,12 @@ async function act(action: RestoreRequest, call: AcceptedCall, deps: DoorDeps): 
     case "status":
       return { status: 200, document: restoreDocument(await readRestore(connection, action.restore)) };
     case "cancel": {
-      const { stage, sideSchema } = await readRestore(connection, action.restore);
       const cancelled = await cancelRestore(connection, action.restore);
-      // Nobody can do anything with rows that are not all there; what cannot go now goes when its time is over.
-      if (cancelled && stage !== "applying" && sideSchema !== null) {
-        await dropSide(connection, action.restore).catch(() => false);
-      }
       return { status: cancelled ? 200 : 202, document: { restore: action.restore, cancelled } };
     }
     case "leg": {
-      const { status } = await readRestore(connection, action.restore);
+      const { status, byFunction } = await readRestore(connection, action.restore);
+      if (!byFunction) throw new HoldfastError("run_state", `restore ${action.restore} is the CLI's`);
       const document = { restore: action.restore, status };
       const work = restoreWork(action.restore, call, deps);
       return work === "busy"

@@ -42,6 +42,8 @@ export interface RestoreRow {
   readonly stepsDone: number;
   readonly stepsTotal: number | null;
   readonly rowsDone: number;
+  /** Legs of the function work on it; false: the CLI does. */
+  readonly byFunction: boolean;
   readonly cancelRequestedAt: string | null;
   readonly requestedBy: string;
   readonly startedAt: string;
@@ -69,6 +71,7 @@ const moments = [
 /** The select list for alias `r` of `backup.restores`. */
 export const restoreColumns = [
   ...plain.map((column) => `r.${column}`),
+  "r.next_leg_at is not null as by_function",
   ...moments.map((column) =>
     `pg_catalog.to_char(r.${column} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as ${column}`
   ),
@@ -96,6 +99,7 @@ export function restoreRowOf(row: Row): RestoreRow {
     stepsDone: Number(row["steps_done"]),
     stepsTotal: numberOrNull(row, "steps_total"),
     rowsDone: Number(row["rows_done"]),
+    byFunction: row["by_function"] === "t",
     cancelRequestedAt: row["cancel_requested_at"] ?? null,
     requestedBy: text(row, "requested_by"),
     startedAt: text(row, "started_at"),

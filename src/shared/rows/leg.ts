@@ -8,13 +8,14 @@ import type { RestoreRow } from "../jobs/restore_row.ts";
 import type { Log } from "../log.ts";
 import type { Connection, Database } from "../postgres/connection.ts";
 import type { Random } from "../random.ts";
+import { quoteQualified } from "../schema/quote.ts";
 import { openBackup, type ReadDeps } from "../verify/find_backup.ts";
-import type { RestoreMode } from "./apply/difference.ts";
+import { type RestoreMode, workNames } from "./apply/difference.ts";
 import { isNothing, recordOf, refuseForeseen } from "./apply/foreseen.ts";
-import { readDone } from "./apply/done_counts.ts";
+import { readDone, triesOf } from "./apply/done_counts.ts";
 import { readAsOwner } from "./apply/read_as_owner.ts";
 import { layAsked, pairAsked, type RowsAsked, subjectOf, warningsOf } from "./asked.ts";
-import type { PairDeps } from "./beside/beside.ts";
+import type { Beside, PairDeps } from "./beside/beside.ts";
 import { type Laid, readLaid } from "./beside/laid.ts";
 import { countOf } from "./beside/lay.ts";
 import { LegOver } from "./beside/side_tables.ts";
@@ -160,6 +161,19 @@ function refuseStrange(asked: RowsAsked, all: boolean, { tables }: Laid): void {
   }
 }
 
+/** What all legs brought; nobody's name is kept. */
+async function readBack({ connection, schema }: RowsWork, { pairs: [pair] }: Beside) {
+  const found: { rows: number; visible: number }[] = [];
+  const tries = pair === undefined ? [] : await triesOf(connection, schema, workNames.delta(pair.place));
+  for (const name of tries) {
+    const read = pair === undefined
+      ? []
+      : await readAsOwner(connection, { ...pair, delta: quoteQualified(schema, name) });
+    found.push(...read.map(({ rows, visible }) => ({ rows, visible })));
+  }
+  return found;
+}
+
 /** Errors: `run_state` for a mode that the plan did not look at. */
 export function refuseUnplanned({ asked }: LegRequest, mode: RestoreMode): void {
   if (mode !== "replace" || asked.scope !== "user" || asked.choice.replaces) return;
@@ -215,12 +229,7 @@ async function applyLeg(
   }
   const done = await readDone(work.connection, work.schema, beside.pairs);
   if (asked.scope === "record") {
-    const [pair] = beside.pairs;
-    const found = pair === undefined ? [] : await readAsOwner(work.connection, pair);
-    await work.note({
-      state: { ...row.state, readBack: found.map(({ rows, visible }) => ({ rows, visible })) },
-      leaseSeconds,
-    });
+    await work.note({ state: { ...row.state, readBack: await readBack(work, beside) }, leaseSeconds });
   }
   await work.finish(recordOf(beside, done));
 }

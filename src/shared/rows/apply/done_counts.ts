@@ -36,7 +36,7 @@ export async function readDone(
 const tryWord = " of try ";
 
 /** A table of work and those of it that earlier tries left. */
-async function triesOf(connection: Connection, schema: string, name: string): Promise<string[]> {
+export async function triesOf(connection: Connection, schema: string, name: string): Promise<string[]> {
   const rows = await connection.query(
     `select c.relname from pg_catalog.pg_class as c
       where c.relnamespace = pg_catalog.to_regnamespace($1) and c.relkind = 'r'

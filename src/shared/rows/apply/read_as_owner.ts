@@ -31,7 +31,7 @@ export async function readAsOwner(connection: Connection, pair: Pair): Promise<R
   const keys = fit.key.map(({ name }, at) => `l.${quoteIdent(name)}::text as k${at}`).join(", ");
   const rows = await connection.query(
     `select ${keys}, ${owner ?? "null::text"} as owner from ${liveRelation(pair)} as l
-       join ${pair.delta} as d on ${keyOfDelta(pair, "l")} where d."action" <> 'delete' limit ${mostRows}`,
+       join ${pair.delta} as d on ${keyOfDelta(pair, "l")} where d."action" <> 'delete' and d."done" limit ${mostRows}`,
   );
   const byOwner = new Map<string | null, (typeof rows)[number][]>();
   for (const row of rows) {

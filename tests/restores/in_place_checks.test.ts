@@ -14,7 +14,7 @@ import { captureSchema } from "../../src/shared/schema/capture.ts";
 import type { SchemaCapture } from "../../src/shared/schema/capture_format.ts";
 import { quoteQualified } from "../../src/shared/schema/quote.ts";
 import { useProject } from "../support/stack.ts";
-import { noSession } from "./gateway_fixture.ts";
+import { noSession } from "../integration/gateway_fixture.ts";
 
 const email = "check@journal.example";
 const password = "a good password";

@@ -13,7 +13,7 @@ import { LegOver } from "../../src/shared/rows/beside/side_tables.ts";
 import { planRows, type RowsPlan } from "../../src/shared/rows/apply/plan_rows.ts";
 import { putBack, type PutBackOptions, type PutBackResult } from "../../src/shared/rows/apply/put_back.ts";
 import { type Cluster, query } from "../support/cluster.ts";
-import { backup, world } from "./backup_fixture.ts";
+import { backup, world } from "../integration/backup_fixture.ts";
 
 export interface Past {
   readonly url: string;

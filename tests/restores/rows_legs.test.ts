@@ -6,7 +6,7 @@ import type { RowsAsked } from "../../src/shared/rows/asked.ts";
 import { emptyMap } from "../../src/shared/rows/ownership/map_file.ts";
 import { query, useCluster } from "../support/cluster.ts";
 import { seeded } from "../support/sample_app/words.ts";
-import { backup, type World, world } from "./backup_fixture.ts";
+import { backup, type World, world } from "../integration/backup_fixture.ts";
 import { legsOf, uncalled } from "./rows_legs_fixture.ts";
 
 const cluster = useCluster();

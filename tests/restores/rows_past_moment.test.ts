@@ -15,8 +15,8 @@ import type { ScratchServer } from "../../src/shared/rows/past/moment_scratch.ts
 import type { PastPiece, PastRows, PastTable, RowFilter } from "../../src/shared/rows/past/past.ts";
 import { quoteIdent, quoteQualified, splitQualified, unquoteIdent } from "../../src/shared/schema/quote.ts";
 import { clusterMs, useCluster } from "../support/cluster.ts";
-import { backup, query, world } from "./backup_fixture.ts";
-import { drainNow } from "./changes_stream_fixture.ts";
+import { backup, query, world } from "../integration/backup_fixture.ts";
+import { drainNow } from "../integration/changes_stream_fixture.ts";
 
 const cluster = useCluster();
 let w: Awaited<ReturnType<typeof world>>;

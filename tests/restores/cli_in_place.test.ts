@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { clusterMs, query, useCluster } from "../support/cluster.ts";
 import { loadSampleApp, type SampleApp } from "../support/sample_app/load.ts";
-import { cli } from "./cli_fixture.ts";
+import { cli } from "../integration/cli_fixture.ts";
 import { rowsOf } from "./rows_fixture.ts";
 
 const cluster = useCluster();

@@ -7,7 +7,7 @@ import type { RestoreMode } from "../../src/shared/rows/apply/difference.ts";
 import type { RowsAsked } from "../../src/shared/rows/asked.ts";
 import { type RowsLegDeps, runRowsLeg } from "../../src/shared/rows/leg.ts";
 import { query } from "../support/cluster.ts";
-import type { World } from "./backup_fixture.ts";
+import type { World } from "../integration/backup_fixture.ts";
 
 /** Nobody is called: the test takes the legs. */
 export const uncalled = `create or replace function backup.invoke(function_name text, body jsonb) returns bigint

@@ -12,7 +12,7 @@ import { createMemoryStore } from "../contract/memory_store.ts";
 import { loadCorpus } from "../corpus/load.ts";
 import { type Cluster, clusterMs, startTestCluster } from "../support/cluster.ts";
 import { loadSampleApp } from "../support/sample_app/load.ts";
-import { databaseOf, restoreDeps, writeBackup, type WrittenBackup } from "./restore_fixture.ts";
+import { databaseOf, restoreDeps, writeBackup, type WrittenBackup } from "../integration/restore_fixture.ts";
 
 let source: Cluster;
 let live: Connection;

@@ -11,7 +11,7 @@ import { webCryptoRandom } from "../../src/shared/random.ts";
 import { makeScratch, type Scratch } from "../../src/shared/rows/past/moment_scratch.ts";
 import { query, useCluster, withClient } from "../support/cluster.ts";
 import { eventually } from "../support/stack.ts";
-import { cli } from "./cli_fixture.ts";
+import { cli } from "../integration/cli_fixture.ts";
 import { like, serverAt } from "./scratch_fixture.ts";
 
 const cluster = useCluster();

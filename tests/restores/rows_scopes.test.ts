@@ -21,7 +21,7 @@ import { createMemoryStore } from "../contract/memory_store.ts";
 import { loadCorpus } from "../corpus/load.ts";
 import { type Cluster, clusterMs, freshDatabase, query, startTestCluster } from "../support/cluster.ts";
 import { loadSampleApp } from "../support/sample_app/load.ts";
-import { databaseOf, restoreDeps, writeBackup } from "./restore_fixture.ts";
+import { databaseOf, restoreDeps, writeBackup } from "../integration/restore_fixture.ts";
 import { patient, sideName } from "./rows_fixture.ts";
 import { damage, growTables, type Now, readTables, reset, type ScopedTable } from "./rows_scopes_damage.ts";
 import {
@@ -110,7 +110,6 @@ beforeAll(async () => {
 }, clusterMs);
 
 afterAll(async () => {
-  console.log("TOTAL", JSON.stringify(counted), process.cpuUsage(), tables?.length);
   for (const { client, owner, superuser } of lanes) {
     await client.end();
     await owner.close();

@@ -11,7 +11,7 @@ import { captureSettings } from "../../src/shared/schema/apply_settings.ts";
 import { captureSchema } from "../../src/shared/schema/capture.ts";
 import { clusterMs, freshDatabase, query, useCluster } from "../support/cluster.ts";
 import { loadSampleApp } from "../support/sample_app/load.ts";
-import { fillWithCorpus, withSession } from "./schema_fixture.ts";
+import { fillWithCorpus, withSession } from "../integration/schema_fixture.ts";
 
 const cluster = useCluster();
 
