@@ -90,7 +90,8 @@ $$;
 revoke all on function backup.publish_table(oid, name[]) from public;
 
 -- Puts the tables of a command where they belong, where that needs no wait: a new one before its first row is written, an
--- altered one as well: it may have lost the key that its updates are known by, or have got one. `objects`: as in the log.
+-- altered one as well: it may have lost the key that its updates are known by, or have got one. What was updated or deleted
+-- without one is in no segment, and no list of a drain tells of it any more: the log says so. `objects`: as in the log.
 create function backup.publish_touched(objects jsonb, tag text) returns void
 language plpgsql
 volatile
@@ -99,6 +100,7 @@ as $$
 declare
   chain backup.chains;
   touched oid;
+  got_identity boolean;
   missed jsonb := '[]'::jsonb;
   old_timeout text := pg_catalog.current_setting('lock_timeout');
 begin
@@ -116,13 +118,24 @@ begin
     where x.type in ('table', 'index') and c.relpersistence = 'p' and coalesce(t.relkind, c.relkind) = 'r'
   loop
     begin
+      got_identity := backup.has_usable_identity(touched) and not exists (
+        select from pg_catalog.pg_publication_rel as l
+        join pg_catalog.pg_publication as p on p.oid = l.prpubid
+        where l.prrelid = touched and p.pubname = chain.publications[2]
+      );
       perform backup.publish_table(touched, chain.publications);
+      -- what this session did and has not told the server's counters yet is counted as well
+      continue when not got_identity or 0 = coalesce(
+        pg_catalog.pg_stat_get_tuples_updated(touched) + pg_catalog.pg_stat_get_tuples_deleted(touched)
+          + pg_catalog.pg_stat_get_xact_tuples_updated(touched) + pg_catalog.pg_stat_get_xact_tuples_deleted(touched), 0
+      );
     exception when others then
       -- another transaction makes a table as well, or the platform refuses: the drain adds it, the log says since when not
-      missed := missed || pg_catalog.jsonb_build_object(
-        'type', 'table', 'identity', touched::regclass::text, 'oid', touched::bigint
-      );
+      null;
     end;
+    missed := missed || pg_catalog.jsonb_build_object(
+      'type', 'table', 'identity', touched::regclass::text, 'oid', touched::bigint
+    );
   end loop;
   perform pg_catalog.set_config('lock_timeout', old_timeout, true);
   if missed <> '[]' then

@@ -1,4 +1,5 @@
 /** Restores of rows in legs that a test takes one by one, and kills where it likes. */
+import { unlimited } from "../../src/shared/backup/budget.ts";
 import { HoldfastError } from "../../src/shared/errors.ts";
 import { beginRestore, orderApply, readRestore } from "../../src/shared/jobs/restore_queries.ts";
 import type { RestoreRow } from "../../src/shared/jobs/restore_row.ts";
@@ -25,6 +26,8 @@ export interface LegOptions {
   readonly killedAfter?: () => number | null;
   readonly deps?: Partial<RowsLegDeps>;
   readonly worker?: string;
+  /** A leg does all that is left. */
+  readonly atOnce?: boolean;
 }
 
 export function legsOf(w: World, full: string) {
@@ -61,13 +64,13 @@ export function legsOf(w: World, full: string) {
       await orderApply(session, id, { mode, target: here?.["name"] ?? "", options });
     });
 
-  const leg = async (id: string, asked: RowsAsked, { deps = {}, worker = "test" }: LegOptions = {}) =>
+  const leg = async (id: string, asked: RowsAsked, { deps = {}, worker = "test", atOnce = false }: LegOptions = {}) =>
     await withSession((session) =>
       runRowsLeg(
         { ...w.deps, open: () => Promise.resolve(w.deps), ...deps },
         session,
         id,
-        { worker, budget: spent, capBytes: 60_000 },
+        { worker, budget: atOnce ? unlimited : spent, capBytes: 60_000 },
         () => Promise.resolve({ asked, all: true, mode: "merge" }),
       )
     );

@@ -9,7 +9,7 @@ import {
   orderApply,
   readRestore,
 } from "../jobs/restore_queries.ts";
-import { inTransaction } from "../rows/beside/lay_steps.ts";
+import { inTransaction } from "../postgres/in_transaction.ts";
 import { makeSideSchema } from "../rows/beside/side_tables.ts";
 import { refuseUnplanned } from "../rows/leg.ts";
 import { type AcceptedCall, type DoorDeps, handle, type Outcome, restoreWork } from "./door.ts";

@@ -1,7 +1,7 @@
 /** All calls of the SQL functions that change runs and tasks. docs/architecture.md, "Runs and tasks". */
 import { HoldfastError } from "../errors.ts";
-import type { Connection, Row } from "../postgres/connection.ts";
-import { sqlstateOf } from "../postgres/server_error.ts";
+import type { Connection } from "../postgres/connection.ts";
+import { call } from "./call.ts";
 import { runColumns, type RunRow, runRowOf, text } from "./run_row.ts";
 
 export type RunOrigin = "schedule" | "cli" | "dashboard" | "http";
@@ -208,19 +208,4 @@ export async function recordVerification(
   problems: readonly unknown[],
 ): Promise<void> {
   await call(connection, "select backup.record_verification($1::uuid, $2::jsonb)", [run, JSON.stringify(problems)]);
-}
-
-/** `schema_missing` where the schema, or this function of it, was never installed. */
-async function call(connection: Connection, sql: string, values: readonly (string | null)[]): Promise<Row[]> {
-  try {
-    return await connection.query(sql, values);
-  } catch (error) {
-    const sqlstate = sqlstateOf(error);
-    if (sqlstate === "3F000" || sqlstate === "42883" || sqlstate === "42P01") {
-      throw new HoldfastError("schema_missing", "schema backup is not installed in this database, or an older one is", {
-        cause: error,
-      });
-    }
-    throw error;
-  }
 }

@@ -1,7 +1,7 @@
 /** All calls of the SQL functions that change restores. docs/architecture.md, "Restores". */
 import { HoldfastError } from "../errors.ts";
-import type { Connection, Row } from "../postgres/connection.ts";
-import { sqlstateOf } from "../postgres/server_error.ts";
+import type { Connection } from "../postgres/connection.ts";
+import { call } from "./call.ts";
 import {
   restoreColumns,
   type RestoreMode,
@@ -317,19 +317,4 @@ export async function dropSide(connection: Connection, id: string): Promise<bool
 /** `until`: ISO 8601. Errors: `run_not_found`, `run_state`, `payload_invalid`. */
 export async function extendSide(connection: Connection, id: string, until: string): Promise<void> {
   await call(connection, "select backup.extend_side($1::uuid, $2::timestamptz)", [id, until]);
-}
-
-/** `schema_missing` where the schema, or this function of it, was never installed. */
-async function call(connection: Connection, sql: string, values: readonly (string | null)[]): Promise<Row[]> {
-  try {
-    return await connection.query(sql, values);
-  } catch (error) {
-    const sqlstate = sqlstateOf(error);
-    if (sqlstate === "3F000" || sqlstate === "42883" || sqlstate === "42P01") {
-      throw new HoldfastError("schema_missing", "schema backup is not installed in this database, or an older one is", {
-        cause: error,
-      });
-    }
-    throw error;
-  }
 }

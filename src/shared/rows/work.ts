@@ -2,16 +2,12 @@
 import type { Clock } from "../clock.ts";
 import { asHoldfastError, type ErrorCode, HoldfastError } from "../errors.ts";
 import {
-  beginRestore,
-  type BegunRestore,
-  claimRestore,
   dropSide,
   failRestore,
   finishRestore,
   type RestoreFacts,
   type RestoreLease,
   restoreProgress,
-  type RestoreRequest,
   type RestoreSafety,
   restoreSafety,
   restRestore,
@@ -24,14 +20,21 @@ import { openSession } from "../backup/session.ts";
 import { toHex } from "../crypto/digest.ts";
 import type { Random } from "../random.ts";
 import { requireRoom } from "../restore/room.ts";
-import { quoteQualified } from "../schema/quote.ts";
 import type { Beside } from "./beside/beside.ts";
-import type { Pair, RestoreMode } from "./apply/difference.ts";
+import type { RestoreMode } from "./apply/difference.ts";
 import { keepTries, readDone } from "./apply/done_counts.ts";
-import type { ForeignKey } from "./apply/keys.ts";
+import { parentsFirst } from "./apply/parents_first.ts";
 import { planRows, type RowsPlan } from "./apply/plan_rows.ts";
 import { putBack, type PutBackOptions, type PutBackResult } from "./apply/put_back.ts";
 import { shrinkDifference } from "./apply/put_back_steps.ts";
+import {
+  beginOrGoOn,
+  clearSide,
+  endSessions,
+  readIdentity,
+  type TargetIdentity,
+  type WorkRequest,
+} from "./work_begin.ts";
 
 export interface WorkDeps {
   /** Where rows go. */
@@ -42,14 +45,6 @@ export interface WorkDeps {
   readonly signal?: AbortSignal | undefined;
   /** Of the log that one transaction writes; default: a quarter of what the slot may hold back. */
   readonly capBytes?: number;
-}
-
-/** What the target is, read from it. */
-export interface TargetIdentity {
-  readonly database: string;
-  readonly systemIdentifier: string;
-  /** Holdfast is installed there, so that restores are recorded. */
-  readonly installed: boolean;
 }
 
 const askedInVain: ReadonlySet<ErrorCode> = new Set([
@@ -70,12 +65,6 @@ const askedInVain: ReadonlySet<ErrorCode> = new Set([
   "space_missing",
 ]);
 
-export interface WorkRequest extends Pick<RestoreRequest, "scope" | "mode" | "sourceBackup" | "pointAt" | "userId"> {
-  /** SHA-256 of what was asked for: one that was broken off while it applied is gone on with by the same request. */
-  readonly digest: string;
-}
-
-const leaseSeconds = 90;
 const renewMs = 20_000;
 /** Of the log, where the slot has no limit of its own. */
 const defaultCapBytes = 1024 ** 3;
@@ -126,7 +115,7 @@ export class RowsWork {
     try {
       records = await openSession(deps.target, "holdfast:restore record");
       const identity = await readIdentity(connection);
-      const begun = identity.installed ? await beginOrGoOn(records, deps, request) : null;
+      const begun = identity.installed ? await beginOrGoOn(records, deps.target, request) : null;
       const schema = begun?.sideSchema ?? `restore_${toHex(deps.random(4))}`;
       if (begun?.goesOn === true) await clearSide(connection, schema);
       return new RowsWork(deps, identity, { connection, records }, schema, begun);
@@ -359,85 +348,4 @@ export class RowsWork {
       .catch(() => []);
     await canceller.close();
   }
-}
-
-/** Errors: `run_state` while another restore in place is at work, the same request's too. */
-async function beginOrGoOn(
-  records: Connection,
-  { target }: WorkDeps,
-  { digest, ...request }: WorkRequest,
-): Promise<BegunRestore & { readonly goesOn: boolean }> {
-  const [broken] = request.mode === "beside" ? [] : await records.query(
-    `select id, side_schema from backup.restores
-      where state ->> 'digest' = $1 and mode = $2 and side_schema is not null
-        and (status in ('planned', 'loading', 'applying') or (status = 'failed' and stage = 'applying'))
-        and side_dropped_at is null and (lease_until is null or lease_until < backup.clock_now())
-      order by started_at desc limit 1`,
-    [digest, request.mode],
-  );
-  const id = broken?.["id"] ?? null;
-  const lease = id === null ? null : await claimRestore(records, id, { worker: "cli", leaseSeconds, resume: true });
-  if (lease !== null) return { ...lease, sideSchema: broken?.["side_schema"] ?? null, goesOn: true };
-  const begun = await beginRestore(records, {
-    ...request,
-    side: true,
-    state: { digest },
-    targetLabel: target.label,
-    targetIsHere: true,
-    worker: "cli",
-    leaseSeconds,
-  });
-  return { ...begun, goesOn: false };
-}
-
-/** Ends sessions of this role that have the name, and waits for their end: who took over is alone. */
-async function endSessions(records: Connection, name: string): Promise<void> {
-  await records.query(
-    `select pg_catalog.pg_terminate_backend(a.pid, 5000) from pg_catalog.pg_stat_activity as a
-      where a.application_name = $1 and a.datname = pg_catalog.current_database() and a.usename = current_user`,
-    [name],
-  );
-}
-
-/** What is loaded and computed again goes; what earlier tries did, and rows as they were before it, stays. */
-async function clearSide(connection: Connection, schema: string): Promise<void> {
-  await keepTries(connection, schema);
-  const rows = await connection.query(
-    `select c.relname from pg_catalog.pg_class as c
-      where c.relnamespace = pg_catalog.to_regnamespace($1) and c.relkind = 'r' and c.relname not like 'holdfast % of try %'`,
-    [schema],
-  );
-  for (const { relname } of rows) await connection.execute(`drop table ${quoteQualified(schema, relname ?? "")}`);
-}
-
-/** Children after the tables that they refer to; those of a cycle in any order. */
-function parentsFirst(pairs: readonly Pair[], keys: readonly ForeignKey[]): Pair[] {
-  const byOid = new Map(pairs.map((pair) => [pair.fit.live.oid, pair]));
-  const ordered = new Set<Pair>();
-  const visit = (pair: Pair, path: ReadonlySet<Pair>) => {
-    if (ordered.has(pair) || path.has(pair)) return;
-    for (const key of keys) {
-      if (!key.children.some(({ oid }) => oid === pair.fit.live.oid)) continue;
-      for (const { oid } of key.parents) {
-        const parent = byOid.get(oid);
-        if (parent !== undefined) visit(parent, new Set([...path, pair]));
-      }
-    }
-    ordered.add(pair);
-  };
-  for (const pair of pairs) visit(pair, new Set());
-  return [...ordered];
-}
-
-async function readIdentity(connection: Connection): Promise<TargetIdentity> {
-  const [row] = await connection.query(
-    `select pg_catalog.current_database() as database, s.system_identifier,
-            pg_catalog.to_regclass('backup.restores') is not null as installed
-       from pg_catalog.pg_control_system() as s`,
-  );
-  return {
-    database: row?.["database"] ?? "",
-    systemIdentifier: row?.["system_identifier"] ?? "",
-    installed: row?.["installed"] === "t",
-  };
 }

@@ -243,28 +243,43 @@ export async function readCounting(
   return { countedSince: row?.["since"] ?? "", countedNextXid: text(row ?? {}, "next_xid") };
 }
 
-/** Makes the publications' lists agree with the catalog, in one transaction; what they cannot carry. */
+/**
+ * Makes the publications' lists agree with the catalog, in one transaction; what they cannot carry. The counters are those of
+ * right before: a table that gets an identity meanwhile is not said to have changed unseen by what was published then.
+ */
 export async function publishTables(
   connection: Connection,
   publications: readonly string[],
 ): Promise<SegmentHeader["uncovered"]> {
+  const counted = new Map(
+    (await call(
+      connection,
+      `select pg_catalog.format('%I.%I', s.schemaname, s.relname) as name,
+              s.n_tup_upd as updated, s.n_tup_del as deleted, s.n_tup_ins as inserted
+         from pg_catalog.pg_stat_all_tables as s
+        where s.n_tup_upd + s.n_tup_del + s.n_tup_ins > 0 and backup.is_streamed_schema(s.schemaname)`,
+      [],
+    )).map((row) => [text(row, "name"), row]),
+  );
   const rows = await call(
     connection,
-    `select t.schema_name as schema, t.table_name as name, t.missing, t.reason,
-            coalesce(s.n_tup_upd, 0) as updated, coalesce(s.n_tup_del, 0) as deleted, coalesce(s.n_tup_ins, 0) as inserted
-       from backup.publish_tables($1::name[]) as t
-       left join pg_catalog.pg_stat_all_tables as s on s.schemaname = t.schema_name and s.relname = t.table_name`,
+    `select t.schema_name as schema, t.table_name as name, pg_catalog.format('%I.%I', t.schema_name, t.table_name) as full_name,
+            t.missing, t.reason
+       from backup.publish_tables($1::name[]) as t`,
     [`{${publications.join(",")}}`],
   );
-  return rows.map((row) => ({
-    schema: text(row, "schema"),
-    name: text(row, "name"),
-    missing: row["missing"] === "everything" ? "everything" as const : "updates and deletes" as const,
-    reason: text(row, "reason"),
-    updated: Number(row["updated"]),
-    deleted: Number(row["deleted"]),
-    inserted: Number(row["inserted"]),
-  }));
+  return rows.map((row) => {
+    const counters = counted.get(text(row, "full_name")) ?? {};
+    return {
+      schema: text(row, "schema"),
+      name: text(row, "name"),
+      missing: row["missing"] === "everything" ? "everything" as const : "updates and deletes" as const,
+      reason: text(row, "reason"),
+      updated: Number(counters["updated"] ?? 0),
+      deleted: Number(counters["deleted"] ?? 0),
+      inserted: Number(counters["inserted"] ?? 0),
+    };
+  });
 }
 
 /** `schema_missing` where the schema, or this part of it, is not installed; `stream_busy` while another has the slot. */

@@ -2,7 +2,14 @@
 import { quoteQualified, splitQualified, unquoteIdent } from "../../schema/quote.ts";
 import { sinceFull, type UncoveredTable, uncoveredTables, unsettledTables } from "../segments/coverage.ts";
 import { unloggedDefinitions } from "../segments/unlogged.ts";
-import { type DdlRow, type DdlStep, DdlTransaction, isTableFromQuery, readDdlRow } from "../definitions/ddl_replay.ts";
+import {
+  type ClosedTable,
+  type DdlRow,
+  type DdlStep,
+  DdlTransaction,
+  isTableFromQuery,
+  readDdlRow,
+} from "../definitions/ddl_replay.ts";
 import { leadingWords } from "../definitions/statements.ts";
 import { momentOf } from "../decode/moment.ts";
 import { formatLsn, parseLsn } from "../decode/lsn.ts";
@@ -223,6 +230,11 @@ class Surveyor {
     for (const { type, oid, identity } of row.objects) {
       if (type === "table" && oid != null && identity !== null) this.#tables.laterNamed(oid, identity);
     }
+    if (row.what !== "uncovered") return;
+    // What was not published can have been changed before the point, of a table that is there by then.
+    const step = new DdlTransaction().next(row);
+    if (step.do !== "close") return;
+    this.#close(row, step.tables.filter(({ oid }) => oid != null && this.#tables.tables.has(oid)), step.names);
   }
 
   #relation(data: Uint8Array): void {
@@ -260,10 +272,13 @@ class Surveyor {
     }
     if (step.do === "run" || step.do === "define") this.#seen.definition(row);
     if (step.do === "refuse") this.#obstacles.push({ what: step.names, ...this.#place, why: step.why });
-    if (step.do === "close") {
-      for (const { name, oid } of step.tables) {
-        this.#closed.set(oid ?? name, { name, reason: `${step.names} at ${this.#place.lsn} computed its values anew` });
-      }
+    if (step.do === "close") this.#close(row, step.tables, step.names);
+  }
+
+  #close(row: DdlRow, tables: readonly ClosedTable[], names: string): void {
+    const what = row.what === "uncovered" ? "found changes that were not published" : "computed its values anew";
+    for (const { name, oid } of tables) {
+      this.#closed.set(oid ?? name, { name, reason: `${names} at ${this.#place.lsn} ${what}` });
     }
   }
 

@@ -2,6 +2,7 @@
 import { openSession } from "../../backup/session.ts";
 import { HoldfastError } from "../../errors.ts";
 import type { Connection } from "../../postgres/connection.ts";
+import { inTransaction } from "../../postgres/in_transaction.ts";
 import { joinRole, leaveRole, rolesToJoin } from "../../restore/apply.ts";
 import { filesWarning } from "../../restore/project_rows.ts";
 import {
@@ -192,15 +193,4 @@ async function joinActingRoles(connection: Connection, begun: ReplayMarker, role
   if (joining.length === 0) return;
   const leaving = [...begun.leaving, ...joining.map(leaveRole)];
   await transaction(connection, [...joining.map(joinRole), markLeaving(leaving)]);
-}
-
-async function inTransaction(connection: Connection, work: () => Promise<void>): Promise<void> {
-  await connection.execute("begin");
-  try {
-    await work();
-    await connection.execute("commit");
-  } catch (error) {
-    await connection.execute("rollback").catch(() => {});
-    throw error;
-  }
 }

@@ -2,7 +2,7 @@
 import type { Connection } from "../../postgres/connection.ts";
 import type { SchemaCapture } from "../../schema/capture_format.ts";
 import { raiseSequence } from "../../rows/apply/raise_sequence.ts";
-import { inTransaction } from "../../rows/beside/lay_steps.ts";
+import { inTransaction } from "../../postgres/in_transaction.ts";
 import { quoteQualified } from "../../schema/quote.ts";
 
 /** The user's sequences, at or ahead of what they were, never behind. Errors: those of the connection. */

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { HoldfastError } from "../../errors.ts";
 import type { Connection } from "../../postgres/connection.ts";
-import { inTransaction } from "./lay_steps.ts";
+import { inTransaction } from "../../postgres/in_transaction.ts";
 import { closeTable } from "./side_tables.ts";
 
 const tableName = z.object({ schema: z.string(), name: z.string() });

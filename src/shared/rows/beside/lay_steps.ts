@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { HoldfastError } from "../../errors.ts";
 import type { Connection } from "../../postgres/connection.ts";
+import { inTransaction } from "../../postgres/in_transaction.ts";
 import { readRows } from "../../schema/read_rows.ts";
 import { closeTable } from "./side_tables.ts";
 
@@ -131,17 +132,5 @@ export class LayStep {
         [String(this.#number), end, String(typeof rows === "number" ? rows : rows()), String(done)],
       );
     });
-  }
-}
-
-export async function inTransaction<T>(connection: Connection, work: () => Promise<T>): Promise<T> {
-  await connection.execute("begin");
-  try {
-    const result = await work();
-    await connection.execute("commit");
-    return result;
-  } catch (error) {
-    await connection.execute("rollback").catch(() => {});
-    throw error;
   }
 }
