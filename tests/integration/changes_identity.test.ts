@@ -77,6 +77,17 @@ describe("a table that gets an identity between two drains", () => {
     if (transactions.length > 1) expect(await uncovered(from, { by: "time", at })).toContain(table);
   }, 60_000);
 
+  it(
+    "and whose key was rolled back, together with an update, is refused: the counters do not tell what was rolled back",
+    async () => {
+      const from = await after([
+        "begin; alter table app.loose add primary key (id); update app.loose set t = 'undone'; rollback",
+      ]);
+      expect(await uncovered(from, { by: "end" })).toContain("app.loose (it has no usable replica identity)");
+    },
+    60_000,
+  );
+
   it("and was filled only, comes back as it was, with what happened to it since", async () => {
     const from = await after([
       "create table app.made (id int, t text)",
