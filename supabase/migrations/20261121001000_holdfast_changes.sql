@@ -99,7 +99,8 @@ comment on table backup.spool is 'Changes that were read from the slot and are n
 create table backup.ddl_log (
   id bigint generated always as identity primary key,
   logged_at timestamptz not null default pg_catalog.clock_timestamp(),
-  -- `command`, `drop`, `rewrite`, or `uncovered`: from here on changes of these tables may be missing
+  -- `command`, `drop`, `rewrite`; `uncovered`: changes of these tables are missing, or will be; `doubted`: they got an
+  -- identity, and what other sessions did to them right before may be missing
   what text not null,
   tag text not null,
   objects jsonb not null,
@@ -107,7 +108,7 @@ create table backup.ddl_log (
   role_name name not null,
   -- of the session's start: inside a trigger function the present one cannot be seen
   search_path text not null,
-  constraint what_is_known check (what in ('command', 'drop', 'rewrite', 'uncovered'))
+  constraint what_is_known check (what in ('command', 'drop', 'rewrite', 'uncovered', 'doubted'))
 );
 comment on table backup.ddl_log is 'DDL as it happened; read by replays, not by people.';
 

@@ -91,7 +91,8 @@ revoke all on function backup.publish_table(oid, name[]) from public;
 
 -- Puts the tables of a command where they belong, where that needs no wait: a new one before its first row is written, an
 -- altered one as well: it may have lost the key that its updates are known by, or have got one. What was updated or deleted
--- without one is in no segment, and no list of a drain tells of it any more: the log says so. `objects`: as in the log.
+-- without one is in no segment, and no list of a drain tells of it any more: the log says so, and where the counters know of
+-- none, that other sessions may have told them nothing yet. `objects`: as in the log.
 create function backup.publish_touched(objects jsonb, tag text) returns void
 language plpgsql
 volatile
@@ -102,6 +103,8 @@ declare
   touched oid;
   got_identity boolean;
   missed jsonb := '[]'::jsonb;
+  doubted jsonb := '[]'::jsonb;
+  entry jsonb;
   old_timeout text := pg_catalog.current_setting('lock_timeout');
 begin
   select c.* into chain from backup.chains as c where c.ended_at is null;
@@ -117,6 +120,7 @@ begin
     left join pg_catalog.pg_class as t on t.oid = i.indrelid
     where x.type in ('table', 'index') and c.relpersistence = 'p' and coalesce(t.relkind, c.relkind) = 'r'
   loop
+    entry := pg_catalog.jsonb_build_object('type', 'table', 'identity', touched::regclass::text, 'oid', touched::bigint);
     begin
       got_identity := backup.has_usable_identity(touched) and not exists (
         select from pg_catalog.pg_publication_rel as l
@@ -125,21 +129,25 @@ begin
       );
       perform backup.publish_table(touched, chain.publications);
       -- what this session did and has not told the server's counters yet is counted as well
-      continue when not got_identity or 0 = coalesce(
+      if not got_identity or 0 = coalesce(
         pg_catalog.pg_stat_get_tuples_updated(touched) + pg_catalog.pg_stat_get_tuples_deleted(touched)
           + pg_catalog.pg_stat_get_xact_tuples_updated(touched) + pg_catalog.pg_stat_get_xact_tuples_deleted(touched), 0
-      );
+      ) then
+        doubted := doubted || case when got_identity and tag not like 'CREATE TABLE%' then entry else '[]' end;
+        continue;
+      end if;
     exception when others then
       -- another transaction makes a table as well, or the platform refuses: the drain adds it, the log says since when not
       null;
     end;
-    missed := missed || pg_catalog.jsonb_build_object(
-      'type', 'table', 'identity', touched::regclass::text, 'oid', touched::bigint
-    );
+    missed := missed || entry;
   end loop;
   perform pg_catalog.set_config('lock_timeout', old_timeout, true);
   if missed <> '[]' then
     perform backup.log_ddl('uncovered', publish_touched.tag, missed);
+  end if;
+  if doubted <> '[]' then
+    perform backup.log_ddl('doubted', publish_touched.tag, doubted);
   end if;
 end
 $$;

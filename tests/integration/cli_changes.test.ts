@@ -157,7 +157,7 @@ describe("timeline", () => {
 
 describe("restore-point", () => {
   /** The table without a key. */
-  const inDoubt = /in the minute before the moment may be missing in public\.visits/;
+  const inDoubt = /right before the moment may be missing in public\.visits/;
 
   it("only plans until it is confirmed, and the plan says what it would reach", async () => {
     const asAdmin = { ...settings, BACKUP_DB_URL: cluster().url("supabase_admin") };

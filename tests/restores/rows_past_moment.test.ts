@@ -10,7 +10,7 @@ import type { Connection } from "../../src/shared/postgres/connection.ts";
 import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
 import { openBackupRows } from "../../src/shared/rows/past/backup_rows.ts";
 import { pointOfIncremental } from "../../src/shared/rows/past/moment_point.ts";
-import { type MomentOptions, openMomentRows } from "../../src/shared/rows/past/moment_rows.ts";
+import { type MomentOptions, type MomentRows, openMomentRows } from "../../src/shared/rows/past/moment_rows.ts";
 import type { ScratchServer } from "../../src/shared/rows/past/moment_scratch.ts";
 import type { PastPiece, PastRows, PastTable, RowFilter } from "../../src/shared/rows/past/past.ts";
 import { quoteIdent, quoteQualified, splitQualified, unquoteIdent } from "../../src/shared/schema/quote.ts";
@@ -136,7 +136,7 @@ const scratches = async () =>
 async function withMoment<T>(
   point: Point,
   tables: readonly string[] | null,
-  use: (past: PastRows) => Promise<T>,
+  use: (past: MomentRows) => Promise<T>,
   options: MomentOptions = {},
   on = server(),
 ): Promise<T> {
@@ -333,6 +333,15 @@ describe("tables of which changes are missing", () => {
       await expectRows(past, was.rows, ["app.users", "app.entries"]);
       expect(past.tables).toHaveLength(2);
     });
+  }, 60_000);
+
+  it("come with a warning where a change may not have been counted, for those alone that are wanted", async () => {
+    const now = (await state()).lsn;
+    await drainNow(w.deps);
+    const warnings = (tables: readonly string[]) => withMoment(now, tables, (past) => Promise.resolve(past.warnings));
+    expect(await warnings(["app.users", "app.without_key"]))
+      .toEqual([expect.stringMatching(/right before the moment may be missing in app\.without_key:/)]);
+    expect(await warnings(["app.users"])).toEqual([]);
   }, 60_000);
 });
 

@@ -149,6 +149,7 @@ class Chain {
         nextXid: takenAt > 10 ? "800" : "704",
         server: { systemIdentifier: "7", database: "postgres", versionNum: 150020 },
         sequences: [],
+        countedUntil: iso(takenAt - 1),
         uncovered: stretch.unseen === undefined ? [] : [{ ...bare, updated: stretch.unseen }],
       };
       const { name, bytes } = await sealSegment(
@@ -380,30 +381,32 @@ describe("a table without identity", () => {
   const counted = (of: (index: number) => number) =>
     Chain.make("c1", stretches.map((one, index) => ({ ...one, unseen: of(index) })));
   const named = [{ schema: "app", name: "bare", reason: "no identity" }];
+  const doubted = named.map((table) => ({ ...table, before: "point" }));
 
-  it("is in doubt where the moment is less than a minute before the counters were read", async () => {
+  it("is in doubt where not all that was before the moment was counted", async () => {
     const chain = await counted(() => 5);
     const doubt = async (point: Point) => (await chain.plan(point)).survey.unsettled;
-    expect(await doubt(time(19, 1000))).toEqual(named);
-    expect(await doubt(time(20))).toEqual(named);
-    expect(await doubt(time(19))).toEqual([]);
+    expect(await doubt(time(19))).toEqual(doubted);
+    expect(await doubt(time(20))).toEqual(doubted);
+    expect(await doubt(time(19, -1))).toEqual([]);
     expect(await doubt(time(13))).toEqual([]);
   });
 
-  it("is in doubt at the end of the stream, and at a place with less than a minute to the counters", async () => {
+  it("is in doubt at the end of the stream, and at a place that the counters do not reach", async () => {
     const chain = await counted(() => 5);
     const doubt = async (point: Point) => (await chain.plan(point)).survey.unsettled;
     // The last commit of the stream is six minutes older: a change that it does not carry can be younger.
     expect((await chain.plan(end)).survey.reachedAt).toBe(iso(14));
-    expect(await doubt(end)).toEqual(named);
-    expect(await doubt(lsn(0x600))).toEqual(named);
-    expect(await doubt(lsn(0x501)), "the log was there by the last segment at the latest").toEqual(named);
+    expect(await doubt(end)).toEqual(doubted);
+    expect(await doubt(lsn(0x600))).toEqual(doubted);
+    expect(await doubt(lsn(0x501)), "the log was there by the last segment at the latest").toEqual(doubted);
     expect(await doubt(lsn(0x500)), "the log was there five minutes before").toEqual([]);
     // The commit behind the place is of the moment at which its segment was taken, the one before it a minute older.
-    expect(await doubt(lsn(0x350))).toEqual(named);
-    expect(await doubt(before(706))).toEqual(named);
+    expect(await doubt(lsn(0x350))).toEqual(doubted);
+    expect(await doubt(before(706))).toEqual(doubted);
     expect(await doubt(lsn(0x410))).toEqual([]);
-    expect(await doubt(before(707))).toEqual([]);
+    expect(await doubt(before(707))).toEqual(doubted);
+    expect(await doubt(before(720))).toEqual([]);
   });
 
   it("is refused behind a change that was counted, and then not in doubt as well", async () => {

@@ -1,7 +1,13 @@
 /** Segments as bytes, and the order in which a listing's segments follow each other. */
 import { describe, expect, it } from "vitest";
 import { inOrder, type ListedSegment } from "../../src/shared/changes/segments/chain_reader.ts";
-import { uncoveredTables, unsettledTables, unsettledWarnings } from "../../src/shared/changes/segments/coverage.ts";
+import {
+  leftTables,
+  uncoveredTables,
+  type UnsettledTable,
+  unsettledTables,
+  unsettledWarnings,
+} from "../../src/shared/changes/segments/coverage.ts";
 import {
   decodeSegment,
   encodeSegment,
@@ -187,15 +193,34 @@ describe("tables that the stream does not carry", () => {
   });
 
   it("are in doubt until the server must have counted what was done before the point", () => {
-    const last = at(0);
-    const before = (seconds: number) => new Date(Date.parse(last.takenAt) - seconds * 1000).toISOString();
-    expect(unsettledTables(last, before(59))).toEqual([{ schema: "app", name: "t", reason: "why" }]);
-    expect(unsettledTables(last, before(60))).toEqual([]);
-    expect(unsettledTables(last, null)).toHaveLength(1);
-    expect(unsettledTables(at(null), before(0))).toEqual([]);
-    expect(unsettledWarnings([{ schema: "app", name: "T", reason: "" }], [])).toEqual([
-      expect.stringContaining('missing in app."T"'),
+    const countedUntil = "2026-01-01T00:00:00.000002Z";
+    const last = { ...at(0), countedUntil };
+    const named = [{ schema: "app", name: "t", reason: "why", before: "point" }];
+    expect(unsettledTables(last, "2026-01-01T00:00:00.000001Z")).toEqual([]);
+    expect(unsettledTables(last, countedUntil)).toEqual(named);
+    expect(unsettledTables(last, null)).toEqual(named);
+    expect(unsettledTables({ ...last, countedUntil: null }, "2025-01-01T00:00:00.000000Z")).toEqual(named);
+    expect(unsettledTables(at(0), "2025-01-01T00:00:00.000000Z"), "nobody said until when").toEqual(named);
+    expect(unsettledTables({ ...at(null), countedUntil }, null)).toEqual([]);
+  });
+
+  it("are in doubt for good where they leave the list", () => {
+    const left = (headers: readonly SegmentHeader[], now: readonly string[] = ["app.t"]) =>
+      leftTables(headers, () => now);
+    expect(left([at(0), at(0), at(null), at(null)])).toEqual(["app.t"]);
+    expect(left([at(0), at(null), at(0), at(null)])).toEqual(["app.t"]);
+    expect(left([at(null), at(0), at(0)])).toEqual([]);
+    expect(left([at(0), at(null)], [])).toEqual([]);
+    const renamed = { ...at(0), uncovered: at(0).uncovered.map((table) => ({ ...table, name: "t2" })) };
+    expect(left([at(0), renamed]), "by another name it is there").toEqual([]);
+  });
+
+  it("are told of in a line for each kind of doubt, without those that were given up", () => {
+    const table = (name: string, before: UnsettledTable["before"]) => ({ schema: "app", name, reason: "", before });
+    expect(unsettledWarnings([table("T", "point"), table("u", "identity"), table("v", "point")], [])).toEqual([
+      expect.stringContaining('missing in app."T", app.v:'),
+      expect.stringContaining("missing in app.u:"),
     ]);
-    expect(unsettledWarnings([{ schema: "app", name: "T", reason: "" }], ['app."T"'])).toEqual([]);
+    expect(unsettledWarnings([table("T", "point"), table("u", "identity")], ['app."T"', "app.u"])).toEqual([]);
   });
 });

@@ -24,7 +24,7 @@ export type DdlObject = z.infer<typeof object>;
 /** A row of `backup.ddl_log`. */
 export interface DdlRow {
   readonly id: string;
-  readonly what: "command" | "drop" | "rewrite" | "uncovered";
+  readonly what: "command" | "drop" | "rewrite" | "uncovered" | "doubted";
   readonly tag: string;
   readonly objects: readonly DdlObject[];
   readonly query: string;
@@ -32,7 +32,7 @@ export interface DdlRow {
   readonly searchPath: string;
 }
 
-const whats = new Set(["command", "drop", "rewrite", "uncovered"]);
+const whats = new Set(["command", "drop", "rewrite", "uncovered", "doubted"]);
 
 /** From the columns of the row by name. `object_damaged` for what no trigger of ours writes. */
 export function readDdlRow(values: ReadonlyMap<string, string | null>): DdlRow {
@@ -116,6 +116,7 @@ export class DdlTransaction {
       return { do: "refuse", names: row.tag, why: "it could not be logged" };
     }
     if (row.what === "uncovered") return { do: "close", tables: tablesOf(row), names };
+    if (row.what === "doubted") return { do: "nothing" };
     if (row.what === "rewrite") return rewriteStep(row, names);
     if (row.what === "drop") {
       for (const { type, identity } of row.objects) if (type === "table column") this.#dropped.add(identity ?? "");
@@ -251,13 +252,13 @@ function rewriteStep(row: DdlRow, names: string): DdlStep {
   return computed ? { do: "close", tables: tablesOf(row), names } : { do: "nothing" };
 }
 
-function namesOf(row: DdlRow): string {
+export function namesOf(row: DdlRow): string {
   const names = [...new Set(row.objects.map((one) => one.identity ?? one.type))];
   const more = names.length > 3 ? ` and ${names.length - 3} more` : "";
   return `${row.tag} of ${names.slice(0, 3).join(", ")}${more}`;
 }
 
-function tablesOf(row: DdlRow): ClosedTable[] {
+export function tablesOf(row: DdlRow): ClosedTable[] {
   return row.objects.flatMap(({ type, identity, oid }) =>
     type === "table" && identity !== null ? [{ name: identity, oid: oid ?? null }] : []
   );

@@ -15,6 +15,7 @@ import {
   type Horizon,
   type LastSegment,
   publishTables,
+  readCountedUntil,
   readCounting,
   readDefinitions,
   readSequenceValues,
@@ -129,6 +130,7 @@ export class SegmentWriter {
 
   async #header(taken: Taken, last: LastSegment | null, horizon: Horizon, epoch: Epoch): Promise<SegmentHeader> {
     const { facts } = taken;
+    const countedUntil = await readCountedUntil(this.#connection);
     const uncovered = await publishTables(this.#connection, this.#chain.publications);
     return {
       format: segmentFormat,
@@ -151,6 +153,7 @@ export class SegmentWriter {
       server: await serverOf(this.#connection),
       sequences: await readSequenceValues(this.#connection),
       definitions: await readDefinitions(this.#connection),
+      countedUntil,
       ...await readCounting(this.#connection),
       uncovered,
     };

@@ -244,6 +244,28 @@ export async function readCounting(
 }
 
 /**
+ * Every commit before this moment (ISO 8601) is in the counters that are read from now on; null: nobody knows, since this
+ * role may not see what all sessions do (`pg_read_all_stats`). A session tells what it did when it is idle outside of a
+ * transaction, and may keep it for a minute even then (PGSTAT_MAX_INTERVAL).
+ */
+export async function readCountedUntil(connection: Connection): Promise<string | null> {
+  const [row] = await connection.query(
+    `select case when coalesce(pg_catalog.bool_or(a.query = '<insufficient privilege>' or a.state = 'disabled'), false) then null
+            else pg_catalog.to_char(
+              (least(
+                pg_catalog.clock_timestamp(),
+                min(least(a.xact_start, a.query_start)) filter (where a.state is distinct from 'idle')
+              ) - interval '60 seconds') at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'
+            ) end as until
+       from pg_catalog.pg_stat_activity as a
+       join pg_catalog.pg_database as d on d.oid = a.datid and d.datname = pg_catalog.current_database()
+      where a.pid <> pg_catalog.pg_backend_pid()
+        and coalesce(a.backend_type, '') not in ('walsender', 'autovacuum worker', 'parallel worker')`,
+  );
+  return row?.["until"] ?? null;
+}
+
+/**
  * Makes the publications' lists agree with the catalog, in one transaction; what they cannot carry. The counters are those of
  * right before: a table that gets an identity meanwhile is not said to have changed unseen by what was published then.
  */

@@ -1,6 +1,13 @@
 /** Reads the segments that a replay would use, before anything is done to a target. */
 import { quoteQualified, splitQualified, unquoteIdent } from "../../schema/quote.ts";
-import { sinceFull, type UncoveredTable, uncoveredTables, unsettledTables } from "../segments/coverage.ts";
+import {
+  leftTables,
+  sinceFull,
+  type UncoveredTable,
+  uncoveredTables,
+  type UnsettledTable,
+  unsettledTables,
+} from "../segments/coverage.ts";
 import { unloggedDefinitions } from "../segments/unlogged.ts";
 import {
   type ClosedTable,
@@ -8,7 +15,9 @@ import {
   type DdlStep,
   DdlTransaction,
   isTableFromQuery,
+  namesOf,
   readDdlRow,
+  tablesOf,
 } from "../definitions/ddl_replay.ts";
 import { leadingWords } from "../definitions/statements.ts";
 import { momentOf } from "../decode/moment.ts";
@@ -56,8 +65,8 @@ export interface Survey extends NamedTables {
   readonly uncovered: readonly UncoveredTable[];
   /** Oids of tables of which changes are missing and that were dropped before the point. */
   readonly forsaken: ReadonlySet<number>;
-  /** Tables of which a change in the last minute before the point may not have been counted. None of `uncovered`. */
-  readonly unsettled: readonly UncoveredTable[];
+  /** Tables of which a change may not have been counted. None of `uncovered`. */
+  readonly unsettled: readonly UnsettledTable[];
   /**
    * Where the sequences stood whenever a segment up to the point's was taken, several values of one where it moved: one
    * that was restarted or dropped right behind the point is known by an earlier value only.
@@ -88,6 +97,10 @@ class Surveyor {
   readonly #obstacles: Obstacle[] = [];
   /** By oid, or by name where the log does not tell it. */
   readonly #closed = new Map<number | string, { readonly name: string; readonly reason: string }>();
+  /** That got a replica identity, by oid, with the place. */
+  readonly #doubted = new Map<number, string>();
+  /** Of the transaction that is read. */
+  readonly #made = new Set<number>();
   readonly #bornLate = new Map<bigint, DdlRow[]>();
   readonly #renames = new Map<string, string>();
   /** At the place that is read. */
@@ -164,9 +177,7 @@ class Surveyor {
       definitions: this.#seen.definitions,
       uncovered: [...uncovered.values()],
       forsaken: new Set([...this.#closed.keys()].filter((key) => this.#isForsaken(key))),
-      unsettled: unsettledTables(last, this.#momentOfPoint()).filter(({ schema, name }) =>
-        !uncovered.has(quoteQualified(schema, name))
-      ),
+      unsettled: this.#unsettled(last, new Set(uncovered.keys())),
       sequences: furthestValues(this.#headers),
     };
   }
@@ -193,6 +204,27 @@ class Surveyor {
       for (const now of this.#tables.everNamed(listed)) add(now, listed, reason);
     }
     return found;
+  }
+
+  /** By their names at the point, each once. */
+  #unsettled(last: SegmentHeader | undefined, uncovered: ReadonlySet<string>): UnsettledTable[] {
+    const { headers } = sinceFull(this.#headers, this.#full);
+    const here = new Set(this.#tables.tables.values());
+    const left = leftTables(headers, (listed) => this.#tables.everNamed(listed)).filter((name) => here.has(name));
+    const doubted = [...this.#doubted].flatMap(([oid, reason]) => {
+      const name = this.#tables.tables.get(oid);
+      return name === undefined ? [] : [[name, reason] as const];
+    });
+    const found = new Map<string, UnsettledTable>();
+    for (const [name, reason] of [...left.map((one) => [one, "it got a replica identity"] as const), ...doubted]) {
+      found.set(name, { ...partsOf(name), reason, before: "identity" });
+    }
+    for (const { schema, name, ...more } of unsettledTables(last, this.#momentOfPoint())) {
+      for (const now of this.#tables.everNamed(quoteQualified(schema, name))) {
+        found.set(now, { ...partsOf(now), ...more });
+      }
+    }
+    return [...found].flatMap(([name, table]) => uncovered.has(name) ? [] : [table]);
   }
 
   /** A moment that no commit before the point is later than; null: it is as late as can be. */
@@ -230,6 +262,7 @@ class Surveyor {
     for (const { type, oid, identity } of row.objects) {
       if (type === "table" && oid != null && identity !== null) this.#tables.laterNamed(oid, identity);
     }
+    if (row.what === "doubted") this.#doubt(row);
     if (row.what !== "uncovered") return;
     // What was not published can have been changed before the point, of a table that is there by then.
     const step = new DdlTransaction().next(row);
@@ -257,8 +290,10 @@ class Surveyor {
     if (row === null) return;
     this.#counts.ddl++;
     const step = (this.#ddl ??= new DdlTransaction()).next(row);
+    if (row.what === "doubted") this.#doubt(row);
     for (const { type, oid, identity } of row.objects) {
       if (type !== "table" || oid == null || identity === null) continue;
+      if (row.tag.startsWith("CREATE TABLE") || row.tag === "SELECT INTO") this.#made.add(oid);
       if (row.what === "drop") {
         this.#tables.dropped(oid);
         continue;
@@ -279,6 +314,13 @@ class Surveyor {
     const what = row.what === "uncovered" ? "found changes that were not published" : "computed its values anew";
     for (const { name, oid } of tables) {
       this.#closed.set(oid ?? name, { name, reason: `${names} at ${this.#place.lsn} ${what}` });
+    }
+  }
+
+  /** Nobody else has seen what this transaction made. */
+  #doubt(row: DdlRow): void {
+    for (const { oid } of tablesOf(row)) {
+      if (oid !== null && !this.#made.has(oid)) this.#doubted.set(oid, `${namesOf(row)} at ${this.#place.lsn}`);
     }
   }
 
@@ -316,6 +358,7 @@ class Surveyor {
   #commit(data: Uint8Array): void {
     const message = decodeMessage(data);
     this.#ddl = null;
+    this.#made.clear();
     if (message.kind !== "commit" || this.#skips) return;
     this.#counts.transactions++;
     this.#reached = { lsn: formatLsn(message.endLsn), at: momentOf(message.committedAt) ?? "" };

@@ -62,26 +62,55 @@ export function sinceFull(
   return { headers: headers.slice(Math.max(0, last)), since: headers[last]?.takenAt ?? "" };
 }
 
-/** So long can it take until a session tells the server what it did (PGSTAT_MAX_INTERVAL). */
-const countedAfterMs = 60_000;
-
-/**
- * Of the tables in the last header those whose changes right before `point` (ISO 8601) the server may not have counted when
- * the header was written. Each of them is also in doubt where the header is of the point itself.
- */
-export function unsettledTables(last: SegmentHeader | undefined, point: string | null): UncoveredTable[] {
-  if (last === undefined) return [];
-  const settled = point !== null && Date.parse(last.takenAt) - Date.parse(point) >= countedAfterMs;
-  return settled ? [] : last.uncovered.map(({ schema, name, reason }) => ({ schema, name, reason }));
+/** A table of which a change may be missing that the server had not counted. */
+export interface UnsettledTable extends UncoveredTable {
+  /** It was made shortly before the restore's point, or before the table got a replica identity. */
+  readonly before: "point" | "identity";
 }
 
-/** One line for all of them, for people; none where there are none. `chosen`: tables that the caller gave up. */
-export function unsettledWarnings(tables: readonly UncoveredTable[], chosen: readonly string[]): string[] {
-  const names = tables.map(({ schema, name }) => quoteQualified(schema, name)).filter((name) => !chosen.includes(name));
-  if (names.length === 0) return [];
+/**
+ * Of the tables in the last header those whose changes right before `point` (ISO 8601, to the microsecond) the server may not
+ * have counted when the header was written. Each of them is also in doubt where the header is of the point itself.
+ */
+export function unsettledTables(last: SegmentHeader | undefined, point: string | null): UnsettledTable[] {
+  if (last === undefined) return [];
+  const settled = point !== null && last.countedUntil != null && last.countedUntil > point;
+  return settled ? [] : last.uncovered.map(({ schema, name, reason }) => ({ schema, name, reason, before: "point" }));
+}
+
+/**
+ * Tables that a header lists and the next one does not: they got an identity, or are gone. What was counted late is in no
+ * list. `namesOf`: what a listed table is called at the point, by its name in a list.
+ */
+export function leftTables(
+  headers: readonly SegmentHeader[],
+  namesOf: (listed: string) => readonly string[],
+): string[] {
+  const names = headers.map(({ uncovered }) =>
+    new Set(uncovered.flatMap(({ schema, name }) => namesOf(quoteQualified(schema, name))))
+  );
+  const left = names.flatMap((listed, index) => {
+    const next = names[index + 1];
+    return next === undefined ? [] : [...listed].filter((name) => !next.has(name));
+  });
+  return [...new Set(left)];
+}
+
+/** For people, a line each for the tables of one kind of doubt. `chosen`: tables that the caller gave up. */
+export function unsettledWarnings(tables: readonly UnsettledTable[], chosen: readonly string[]): string[] {
+  const namesOf = (kind: UnsettledTable["before"]) =>
+    tables.filter(({ before }) => before === kind).map(({ schema, name }) => quoteQualified(schema, name))
+      .filter((name) => !chosen.includes(name)).join(", ");
+  const [point, identity] = [namesOf("point"), namesOf("identity")];
   return [
-    `an update or delete in the minute before the moment may be missing in ${names.join(", ")}: without a usable ` +
-    "replica identity only the server's counters tell of them, and those are late",
+    ...point === "" ? [] : [
+      `an update or delete right before the moment may be missing in ${point}: without a usable replica identity only ` +
+      "the server's counters tell of them, and those are late by a minute, or by a session's transaction",
+    ],
+    ...identity === "" ? [] : [
+      `an update or delete that another session made right before the table got its replica identity may be missing in ` +
+      `${identity}: the server had not counted it yet. Certain is the state of a full backup`,
+    ],
   ];
 }
 

@@ -63,6 +63,8 @@ export const segmentHeaderSchema = z.object({
   countedSince: z.string().optional(),
   /** The next transaction id right after the counters were read. */
   countedNextXid: xid.optional(),
+  /** Every commit before this moment was in the counters; null: the drain could not know. */
+  countedUntil: moment.nullable().optional(),
   /** Tables whose changes are not all in the stream, with the server's counters of what happened to them. */
   uncovered: z.array(
     z.object({
