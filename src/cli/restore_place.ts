@@ -4,9 +4,11 @@ import type { Manifest } from "../shared/format/manifest.ts";
 import type { Database } from "../shared/postgres/connection.ts";
 import { openDatabase } from "../shared/postgres/pg_connection.ts";
 import { createDatabase } from "../shared/restore/create_database.ts";
+import { requireRoom } from "../shared/restore/room.ts";
 import { restoreFailure } from "../shared/restore/sessions.ts";
 import type { Context } from "./context.ts";
 import { databaseExists, inDatabase, newDatabaseName } from "../shared/restore/new_database.ts";
+import { isInstalled } from "./installed.ts";
 import { sourceDatabase, sourceOptions, targetDatabase } from "./open.ts";
 import type { Settings } from "./settings.ts";
 
@@ -25,10 +27,13 @@ export function requirePlace(settings: Settings): void {
   });
 }
 
-/** `consistentAt` is the moment that the restored database shows; a new database is named after it. */
+/**
+ * `consistentAt` is the moment that the restored database shows; a new database is named after it. Errors: those of the
+ * sessions, and `space_missing` where the source tells the size of its disk and a new database would not fit.
+ */
 export async function placeOf(
   context: Context,
-  { project, server, consistentAt }: Pick<Manifest, "project" | "server" | "consistentAt">,
+  { project, server, consistentAt, totals }: Pick<Manifest, "project" | "server" | "consistentAt" | "totals">,
 ): Promise<Place> {
   requirePlace(context.settings);
   const named = await targetDatabase(context);
@@ -39,6 +44,7 @@ export async function placeOf(
   const session = await source.connect("holdfast:restore");
   try {
     if (await databaseExists(session, name)) return { database, isNew: false, make: () => Promise.resolve() };
+    if (await isInstalled(session)) await requireRoom(session, totals.rawBytes);
   } finally {
     await session.close();
   }

@@ -213,7 +213,7 @@ begin
       from cron.job_run_details as old
       where old.end_time < oldest
         and (
-          old.command = 'select backup.tick()' or old.command like 'select backup.run_schedule(%'
+          old.command in ('select backup.tick()', 'select backup.call_drain()') or old.command like 'select backup.run_schedule(%'
           or old.command like 'set statement_timeout = %; select backup.try_smoke(%'
         )
       order by old.runid

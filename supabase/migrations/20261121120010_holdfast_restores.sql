@@ -1,6 +1,7 @@
 -- Restores: what was asked for, how far it is, what it changed and how long it took. Names of tables and counts stand here,
 -- never a row's value; the id of a user who is restored stands in backup.restores alone, and in the audit as a keyed hash.
--- Lock order: the row of one restore → the advisory lock holdfast:restores → the relations of its side schema.
+-- How they go is in 0012 and 0014. Lock order: the row of one restore → the advisory lock holdfast:restores → the relations
+-- of its side schema.
 
 insert into backup.settings (name, kind, value, minimum, maximum, note) values
   ('side_schema_seconds', 'integer', '604800', 60, 31536000,
@@ -149,6 +150,24 @@ end
 $$;
 revoke all on function backup.refuse_same_tables(backup.restores) from public;
 
+-- The row, locked until the caller's transaction ends. HF414 when there is none.
+create function backup.known_restore(id uuid) returns backup.restores
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  ours backup.restores;
+begin
+  select r.* into ours from backup.restores as r where r.id = known_restore.id for no key update;
+  if ours.id is null then
+    raise exception 'there is no restore %', known_restore.id using errcode = 'HF414';
+  end if;
+  return ours;
+end
+$$;
+revoke all on function backup.known_restore(uuid) from public;
+
 -- The row, locked, for the worker whose token it is. HF414 when there is none, HF413 (lease_lost) when another has taken
 -- over or when it has ended.
 create function backup.held_restore(id uuid, token bigint) returns backup.restores
@@ -157,12 +176,8 @@ volatile
 set search_path = ''
 as $$
 declare
-  ours backup.restores;
+  ours backup.restores := backup.known_restore(id);
 begin
-  select r.* into ours from backup.restores as r where r.id = held_restore.id for no key update;
-  if ours.id is null then
-    raise exception 'there is no restore %', held_restore.id using errcode = 'HF414';
-  end if;
   if ours.token <> held_restore.token or ours.finished_at is not null then
     raise exception 'restore % is % and not yours any more', ours.id, ours.status using errcode = 'HF413';
   end if;
@@ -170,317 +185,6 @@ begin
 end
 $$;
 revoke all on function backup.held_restore(uuid, bigint) from public;
-
--- Begins one. Of `facts`: scope, mode, source_backup, target_label; optional point_at, target_is_here (true), user_id, side
--- (true for tables, rows and users), side_seconds, tables, steps_total, safety_run, state, worker, lease_seconds (90),
--- requested_by, by_function (false: nobody has it yet, legs of the function do). A side schema is named here, where no schema has the name, and made by whoever fills it.
--- HF415 for a second one in place on the same tables.
-create function backup.begin_restore(facts jsonb, out id uuid, out side_schema text, out token bigint)
-language plpgsql
-volatile
-set search_path = ''
-as $$
-#variable_conflict use_column
-declare
-  ours backup.restores;
-begin
-  if coalesce((facts ->> 'side')::boolean, facts ->> 'scope' in ('table', 'record', 'user')) then
-    loop
-      side_schema := 'restore_' || pg_catalog.substr(pg_catalog.md5(gen_random_uuid()::text), 1, 8);
-      exit when pg_catalog.to_regnamespace(side_schema) is null
-        and not exists (select from backup.restores as r where r.side_schema = begin_restore.side_schema);
-    end loop;
-  end if;
-  insert into backup.restores as r (
-    scope, mode, source_backup, point_at, target_label, target_is_here, user_id, side_schema, side_expires_at, tables,
-    steps_total, safety_run, state, worker, lease_until, next_leg_at, requested_by
-  )
-  values (
-    facts ->> 'scope', facts ->> 'mode', (facts ->> 'source_backup')::uuid, (facts ->> 'point_at')::timestamptz,
-    facts ->> 'target_label', coalesce((facts ->> 'target_is_here')::boolean, true), facts ->> 'user_id',
-    begin_restore.side_schema,
-    case when begin_restore.side_schema is not null then
-      backup.clock_now() + interval '1 second'
-        * coalesce((facts ->> 'side_seconds')::bigint, backup.setting_integer('side_schema_seconds'))
-    end,
-    backup.restored_tables(facts -> 'tables'), (facts ->> 'steps_total')::integer, (facts ->> 'safety_run')::uuid,
-    coalesce(facts -> 'state', '{}'), facts ->> 'worker',
-    backup.clock_now() + interval '1 second' * case
-      when (facts ->> 'by_function')::boolean then -1 else coalesce((facts ->> 'lease_seconds')::integer, 90)
-    end,
-    case when (facts ->> 'by_function')::boolean then backup.clock_now() end,
-    coalesce(
-      facts ->> 'requested_by',
-      backup.person_hash(nullif(pg_catalog.current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub'),
-      'role:' || session_user
-    )
-  )
-  returning r.* into ours;
-  perform backup.refuse_same_tables(ours);
-  perform backup.audit('restore.begun', 'restore:' || ours.id, backup.restore_detail(ours));
-  id := ours.id;
-  token := ours.token;
-end
-$$;
-revoke all on function backup.begin_restore(jsonb) from public;
-
--- How far it is; renews the lease. Of `facts`, all optional: status (loading, applying: never back), tables, steps_done,
--- steps_total, rows_done, safety_run, state, lease_seconds (90). True once somebody has asked that it ends: the worker then
--- undoes what is not committed and calls fail_restore with the code `cancelled`. The row stays locked until the caller's
--- transaction ends. HF413 for an old token, HF415 for a step back or for tables that another one is at work on.
-create function backup.restore_progress(id uuid, token bigint, facts jsonb) returns boolean
-language plpgsql
-volatile
-set search_path = ''
-as $$
-#variable_conflict use_column
-declare
-  ours backup.restores := backup.held_restore(id, token);
-  stages constant text[] := array['planned', 'loading', 'applying'];
-  next text := coalesce(facts ->> 'status', ours.stage);
-begin
-  if coalesce(array_position(stages, next), 0) < array_position(stages, ours.stage) then
-    raise exception 'restore % is %, and does not become %', ours.id, ours.status, next using errcode = 'HF415';
-  end if;
-  update backup.restores as r
-  set status = next, stage = next,
-    tables = case when facts ? 'tables' then backup.restored_tables(facts -> 'tables') else r.tables end,
-    steps_done = coalesce((facts ->> 'steps_done')::integer, r.steps_done),
-    steps_total = coalesce((facts ->> 'steps_total')::integer, r.steps_total),
-    rows_done = coalesce((facts ->> 'rows_done')::bigint, r.rows_done),
-    safety_run = coalesce((facts ->> 'safety_run')::uuid, r.safety_run),
-    state = coalesce(facts -> 'state', r.state),
-    heartbeat_at = backup.clock_now(),
-    lease_until = backup.clock_now() + interval '1 second' * coalesce((facts ->> 'lease_seconds')::integer, 90)
-  where r.id = ours.id
-  returning r.* into ours;
-  if facts ? 'tables' or facts ->> 'status' = 'applying' then
-    perform backup.refuse_same_tables(ours);
-  end if;
-  return ours.cancel_requested_at is not null;
-end
-$$;
-revoke all on function backup.restore_progress(uuid, bigint, jsonb) from public;
-
--- Its good end: `beside` when its rows stand in a side schema for somebody to look at, else `succeeded`. Of `facts`, all
--- optional: tables, steps_done, rows_done, safety_run, measured_seconds (else the time since it began). The time is kept with
--- the objective as it is now. Somebody who asked that it ends came too late. HF413 for an old token. Returns the status.
-create function backup.finish_restore(id uuid, token bigint, facts jsonb) returns text
-language plpgsql
-volatile
-set search_path = ''
-as $$
-#variable_conflict use_column
-declare
-  ours backup.restores := backup.held_restore(id, token);
-begin
-  update backup.restores as r
-  set status = case when r.mode = 'beside' and r.side_schema is not null then 'beside' else 'succeeded' end,
-    tables = case when facts ? 'tables' then backup.restored_tables(facts -> 'tables') else r.tables end,
-    steps_done = coalesce((facts ->> 'steps_done')::integer, r.steps_done),
-    rows_done = coalesce((facts ->> 'rows_done')::bigint, r.rows_done),
-    safety_run = coalesce((facts ->> 'safety_run')::uuid, r.safety_run),
-    heartbeat_at = backup.clock_now(), finished_at = greatest(backup.clock_now(), r.started_at),
-    worker = null, lease_until = null,
-    side_expires_at = case when r.side_expires_at is not null then
-      greatest(r.side_expires_at, backup.clock_now() + interval '1 second' * backup.setting_integer('side_schema_seconds'))
-    end,
-    measured_seconds = greatest(0, coalesce(
-      (facts ->> 'measured_seconds')::numeric,
-      pg_catalog.round(extract(epoch from backup.clock_now() - r.started_at), 3)
-    )),
-    objective_seconds = (select o.seconds from backup.objectives as o where o.kind = 'recovery' and o.scope = r.scope)
-  where r.id = ours.id
-  returning r.* into ours;
-  perform backup.resolve_alert('restore_failed', 'restore:' || ours.id);
-  perform backup.audit(
-    'restore.finished', 'restore:' || ours.id,
-    backup.restore_detail(ours) || pg_catalog.jsonb_build_object(
-      'tables', ours.tables, 'seconds', ours.measured_seconds, 'within_objective', ours.within_objective
-    )
-  );
-  return ours.status;
-end
-$$;
-revoke all on function backup.finish_restore(uuid, bigint, jsonb) from public;
-
--- Ends an active one: `cancelled` for that code, else `failed`; one in place that failed raises an alert, unless it is
--- known to have changed nothing. For `claim_restore(…, resume => true)` both can be gone on with. Rows that it may have changed
--- stand in its side schema as they were: for that, the schema stays as long as after a good end. Rows that a function has not
--- laid to their end are of use to nobody, and go at the next tick.
-create function backup.end_restore(
-  restore backup.restores, code text, message text, hint text, changed boolean default true
-) returns void
-language plpgsql
-volatile
-set search_path = ''
-as $$
-declare
-  is_cancelled boolean := end_restore.code = 'cancelled';
-begin
-  update backup.restores as r
-  set status = case when is_cancelled then 'cancelled' else 'failed' end,
-    error_code = case when not is_cancelled then end_restore.code end,
-    error_message = case when not is_cancelled then pg_catalog.left(end_restore.message, 1000) end,
-    error_hint = case when not is_cancelled then pg_catalog.left(end_restore.hint, 1000) end,
-    finished_at = greatest(backup.clock_now(), r.started_at), worker = null, lease_until = null, token = r.token + 1,
-    side_expires_at = case
-      when r.side_expires_at is not null and r.stage = 'applying' then
-        greatest(r.side_expires_at, backup.clock_now() + interval '1 second' * backup.setting_integer('side_schema_seconds'))
-      when r.side_expires_at is not null and r.next_leg_at is not null then backup.clock_now()
-      else r.side_expires_at
-    end
-  where r.id = restore.id;
-  if not is_cancelled and restore.mode <> 'beside' and end_restore.changed then
-    perform backup.raise_alert(
-      'restore_failed', 'restore:' || restore.id,
-      pg_catalog.format('restore %s failed: %s (%s)', restore.id, pg_catalog.left(end_restore.message, 300), end_restore.code)
-    );
-  end if;
-  perform backup.audit(
-    case when is_cancelled then 'restore.cancelled' else 'restore.failed' end, 'restore:' || restore.id,
-    backup.restore_detail(restore)
-      || case when is_cancelled then '{}' else pg_catalog.jsonb_build_object('code', end_restore.code) end
-  );
-end
-$$;
-revoke all on function backup.end_restore(backup.restores, text, text, text, boolean) from public;
-
--- Its bad end, told by its worker; `error` is {code, message, hint, changed}. HF413 for an old token.
-create function backup.fail_restore(id uuid, token bigint, error jsonb) returns void
-language plpgsql
-volatile
-set search_path = ''
-as $$
-begin
-  perform backup.end_restore(
-    backup.held_restore(id, token), coalesce(error ->> 'code', 'internal'), coalesce(error ->> 'message', 'no reason given'),
-    error ->> 'hint', coalesce((error ->> 'changed')::boolean, true)
-  );
-end
-$$;
-revoke all on function backup.fail_restore(uuid, bigint, jsonb) from public;
-
--- Asks that it ends. One that nobody works on is cancelled at once; a worker sees it at its next progress. Returns the
--- status. HF414 when there is none, HF415 when it has ended.
-create function backup.cancel_restore(id uuid) returns text
-language plpgsql
-volatile
-set search_path = ''
-as $$
-declare
-  ours backup.restores;
-begin
-  select r.* into ours from backup.restores as r where r.id = cancel_restore.id for no key update;
-  if ours.id is null then
-    raise exception 'there is no restore %', cancel_restore.id using errcode = 'HF414';
-  elsif ours.finished_at is not null then
-    raise exception 'restore % is % already', ours.id, ours.status using errcode = 'HF415';
-  end if;
-  if ours.lease_until < backup.clock_now() then
-    perform backup.end_restore(ours, 'cancelled', null, null);
-    return 'cancelled';
-  end if;
-  update backup.restores as r set cancel_requested_at = coalesce(r.cancel_requested_at, backup.clock_now())
-  where r.id = ours.id;
-  perform backup.audit('restore.cancel_asked', 'restore:' || ours.id, backup.restore_detail(ours));
-  return ours.status;
-end
-$$;
-revoke all on function backup.cancel_restore(uuid) from public;
-
--- Takes over one that nobody works on; its token has to come with every later call. Null while another has the lease, and
--- for one that was asked to end, which ends now. `resume`: also one that failed or was cancelled. `apply`: puts the rows of
--- one that stands beside into place, in that mode, or of one that failed at that. HF414 when there is none; HF415 for any other state, for a side schema
--- that is gone, and for tables that another one is at work on.
-create function backup.claim_restore(
-  id uuid, worker text, lease interval, resume boolean default false, apply text default null
-) returns bigint
-language plpgsql
-volatile
-set search_path = ''
-as $$
-declare
-  ours backup.restores;
-begin
-  select r.* into ours from backup.restores as r where r.id = claim_restore.id for no key update skip locked;
-  if ours.id is null then
-    if not exists (select from backup.restores as r where r.id = claim_restore.id) then
-      raise exception 'there is no restore %', claim_restore.id using errcode = 'HF414';
-    end if;
-    -- whoever has the row locked is at work
-    return null;
-  end if;
-  if ours.finished_at is null and apply is null then
-    -- nobody takes a lease for an hour: one that ends later is of a clock that was moved back since
-    if ours.lease_until between backup.clock_now() and backup.clock_now() + greatest(lease, interval '1 hour') then
-      return null;
-    elsif ours.cancel_requested_at is not null then
-      perform backup.end_restore(ours, 'cancelled', null, null);
-      return null;
-    elsif ours.next_leg_at is not null and ours.legs_begun >= 5 then
-      perform backup.end_restore(
-        ours, 'run_stalled', 'five legs of the function were ended by the platform before they came to their end',
-        'Look at the function''s log; the CLI restores without its limits.'
-      );
-      return null;
-    end if;
-  elsif not coalesce(
-    case when apply is null then resume and ours.status in ('failed', 'cancelled')
-    else apply in ('missing', 'merge', 'replace') and ours.side_schema is not null and (
-      ours.status = 'beside' or (ours.status in ('failed', 'cancelled') and ours.stage = 'applying')
-    ) end, false)
-  then
-    raise exception 'restore % is %', ours.id, ours.status using errcode = 'HF415';
-  end if;
-  if ours.side_dropped_at is not null then
-    raise exception 'the side schema of restore % is gone', ours.id
-      using errcode = 'HF415', hint = 'Restore again from the backup.';
-  end if;
-  update backup.restores as r
-  set token = r.token + 1, worker = claim_restore.worker, lease_until = backup.clock_now() + claim_restore.lease,
-    heartbeat_at = backup.clock_now(), legs_begun = r.legs_begun + 1, mode = coalesce(apply, r.mode),
-    stage = case when apply is null then r.stage else 'applying' end,
-    status = case when apply is null then r.stage else 'applying' end,
-    -- rows that waited for somebody to look at them are not time that the restore took
-    started_at = case when apply is null then r.started_at else backup.clock_now() end,
-    finished_at = null, measured_seconds = null, objective_seconds = null, cancel_requested_at = null,
-    error_code = null, error_message = null, error_hint = null
-  where r.id = ours.id
-  returning r.* into ours;
-  perform backup.refuse_same_tables(ours);
-  -- one leg after the other is nothing that anybody did
-  if apply is not null or resume or ours.next_leg_at is null then
-    perform backup.audit('restore.claimed', 'restore:' || ours.id, backup.restore_detail(ours));
-  end if;
-  return ours.token;
-end
-$$;
-revoke all on function backup.claim_restore(uuid, text, interval, boolean, text) from public;
-
--- Backups that something needs until it has ended: nobody may remove one of them. What a restore reads, the full under the
--- moment that it wants, and its safety backup; those of a restore in place that failed or was cancelled for a day more, in
--- which somebody may go on with it.
-create function backup.backups_in_use() returns table (backup uuid, restore uuid, until_moment timestamptz)
-language sql
-stable
-set search_path = ''
-as $$
-  select used.backup, r.id, case when used.backup = r.source_backup then r.point_at end
-  from backup.restores as r
-  cross join lateral (values (r.source_backup), (r.safety_run)) as used (backup)
-  where used.backup is not null
-    and (
-      r.finished_at is null
-      or (
-        r.status in ('failed', 'cancelled') and r.mode <> 'beside'
-        and r.finished_at > backup.clock_now() - interval '1 day'
-      )
-    )
-$$;
-comment on function backup.backups_in_use() is
-  'Backups that a restore needs, and up to which moment of the change stream; none of them may be removed.';
-revoke all on function backup.backups_in_use() from public;
 
 -- What administrators see through the API ----------------------------------------------------------------------------
 

@@ -57,12 +57,9 @@ volatile
 set search_path = ''
 as $$
 declare
-  ours backup.restores;
+  ours backup.restores := backup.known_restore(id);
 begin
-  select r.* into ours from backup.restores as r where r.id = ended_side.id for no key update;
-  if ours.id is null then
-    raise exception 'there is no restore %', ended_side.id using errcode = 'HF414';
-  elsif ours.finished_at is null then
+  if ours.finished_at is null then
     raise exception 'restore % is %: its side schema is in use', ours.id, ours.status
       using errcode = 'HF415', hint = 'Wait for its end, or cancel it.';
   elsif ours.side_schema is null or ours.side_dropped_at is not null then

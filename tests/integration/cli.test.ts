@@ -277,11 +277,23 @@ describe("a second backup at once", () => {
 });
 
 describe("restore-full", () => {
-  it("only plans until it is confirmed: nothing is made", async () => {
+  it("only plans until it is confirmed, and is refused where the disk is too small: nothing is made", async () => {
     const before = await query(cluster().plainUrl("postgres"), "select datname from pg_database order by 1");
     const { exit, document } = await cli(["restore-full", "latest", "--json"], settings);
     expect(exit).toBe(2);
     expect(document).toMatchObject({ dryRun: true, error: { code: "confirmation_missing" } });
+    expect(await query(cluster().plainUrl("postgres"), "select datname from pg_database order by 1")).toEqual(before);
+    const disk = (mb: number) =>
+      query(cluster().plainUrl("postgres"), "update backup.settings set value = $1 where name = 'disk_mb'", [
+        String(mb),
+      ]);
+    await disk(1);
+    try {
+      const full = await cli(["restore-full", "latest", "--yes", "--json"], settings);
+      expect([full.exit, full.document]).toMatchObject([1, { error: { code: "space_missing" } }]);
+    } finally {
+      await disk(0);
+    }
     expect(await query(cluster().plainUrl("postgres"), "select datname from pg_database order by 1")).toEqual(before);
   }, 60_000);
 

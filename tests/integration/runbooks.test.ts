@@ -304,9 +304,48 @@ describe("the runbook", () => {
     await page.follow("Check");
     page.end();
   }, pageMs);
+
+  it(
+    "a-whole-database-in-place: what a migration did is taken back, watched, and undone",
+    async () => {
+      const taken = await shell("npm run -s backup:create -- --json", withSource());
+      expect(taken.exit, taken.stderr).toBe(0);
+      const { id } = JSON.parse(taken.stdout) as { id: string };
+      const [was, profiles] = [await rowsOf(source(), "public.entry_tags"), await rowsOf(source(), "public.profiles")];
+      await live(
+        `update public.profiles set display_name = 'wrong'; delete from public.entry_tags;
+         alter table public.profiles add column wrong int`,
+      );
+      const page = new Followed("a-whole-database-in-place.md", { ...withSource(), BACKUP: id });
+      await page.follow("Decide");
+      expect(await page.follow("Look")).toContain("public.profiles");
+      const wrong = await rowsOf(source(), "public.profiles");
+      expect(wrong).not.toEqual(profiles);
+      await page.follow("Do");
+      expect(await rowsOf(source(), "public.entry_tags")).toEqual(was);
+      expect(await rowsOf(source(), "public.profiles")).toEqual(profiles);
+      // Each minute, where there is pg_cron.
+      await live("select backup.watch_recoveries()");
+      expect(await page.follow("Check")).toContain("watching");
+      page.settings["SAFETY"] = await safetyBackup();
+      await page.follow("Undo");
+      expect(await rowsOf(source(), "public.profiles")).toEqual(wrong);
+      page.end();
+      await live("alter table public.profiles drop column wrong");
+    },
+    pageMs,
+  );
 });
 
 it("no runbook is left out: maintenance.md is followed in maintenance.test.ts", () => {
-  const followed = ["a-deleted-row", "a-moment", "a-person", "a-table", "a-whole-database", "maintenance"];
+  const followed = [
+    "a-deleted-row",
+    "a-moment",
+    "a-person",
+    "a-table",
+    "a-whole-database-in-place",
+    "a-whole-database",
+    "maintenance",
+  ];
   expect(pages.map(({ name }) => name.replace(".md", ""))).toEqual(followed);
 });

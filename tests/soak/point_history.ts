@@ -76,14 +76,15 @@ export class History {
       steps = definitions(++this.#round);
     }
     const session = await Session.open(this.#options.url);
+    const what: string[] = [];
     try {
       await session.query(`select pg_advisory_lock(${commitLock})`);
       await session.query("begin; set local lock_timeout = '300ms'");
       const xid = await this.#enter(session);
-      const what: string[] = [];
       for (const sql of steps[this.#step] ?? []) await this.#run(session, sql, what);
       if (random.chance(0.15)) {
         await session.query("rollback");
+        this.#keyRolledBack(what);
         return false;
       }
       await this.#commit(session, "commit", xid, what, true);
@@ -92,6 +93,7 @@ export class History {
     } catch (error) {
       if (stateOf(error) === null || !expectedErrors.has(stateOf(error) ?? "")) throw error;
       await session.query("rollback");
+      this.#keyRolledBack(what);
       this.#count("ddl without its lock");
       return false;
     } finally {
@@ -247,6 +249,11 @@ export class History {
     await session.query(sql);
     this.commits.push({ xid, what: [...what], state: await readState(session), isDdl });
     this.#count(isDdl ? "ddl" : "committed");
+  }
+
+  /** What was counted of a table without identity is not taken back: the table is refused. */
+  #keyRolledBack(what: readonly string[]): void {
+    if (what.some((sql) => sql.includes("app.taken add primary key"))) this.#count("key rolled back");
   }
 
   #count(what: string): void {

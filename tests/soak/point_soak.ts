@@ -145,7 +145,7 @@ async function readWindow(url: string, coveredUntil: string): Promise<Window> {
   };
 }
 
-/** Tables that are made without an identity and get one: the product may refuse them, for updates that were rolled back. */
+/** Tables that are made without an identity and get one: refused where an update was rolled back before that. */
 const keyless = ["app.taken"];
 
 /** What is wrong with a restore to the point; empty where nothing is. `without`: tables that had to be left out. */
@@ -163,7 +163,9 @@ async function check(
     let without: readonly string[] = [];
     try {
       const plan = await planPoint(restoreDeps, point).catch(async (error: unknown) => {
-        if (!(error instanceof HoldfastError) || error.code !== "tables_uncovered") throw error;
+        const isRight = error instanceof HoldfastError && error.code === "tables_uncovered" &&
+          (past.history.counts["key rolled back"] ?? 0) > 0;
+        if (!isRight) throw error;
         without = keyless;
         return await planPoint(restoreDeps, point, { withoutTables: keyless });
       });

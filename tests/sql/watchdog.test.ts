@@ -216,6 +216,24 @@ describe("the watchdog", () => {
     }
   });
 
+  it("forgets after a week how its own cron jobs went, and nobody else's", async () => {
+    await rolledBack(postgres, async () => {
+      const own = (await postgres.query("select command from cron.job where jobname like 'holdfast-%'")).rows
+        .map(({ command }: { command: string }) => command);
+      expect(own.length).toBeGreaterThan(3);
+      const commands = [...own, "set statement_timeout = 10000; select backup.try_smoke(1, 'x')", "select app.mine()"];
+      await postgres.query(
+        `insert into cron.job_run_details (jobid, runid, command, username, status, start_time, end_time)
+         select 1, 700000 + t.n, t.command, current_user, 'succeeded', now() - interval '8 days', now() - interval '8 days'
+           from unnest($1::text[]) with ordinality as t (command, n)`,
+        [commands],
+      );
+      await tick();
+      const left = await postgres.query("select command from cron.job_run_details where runid > 700000 order by runid");
+      expect(left.rows).toEqual([{ command: "select app.mine()" }]);
+    });
+  });
+
   it("forgets calls after a week, and not before: a nonce stays as long as its call could be repeated", async () => {
     await rolledBack(postgres, async () => {
       const run = await startedRun();

@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { restoreStates } from "../../src/shared/jobs/restore_states.ts";
 
@@ -26,8 +26,10 @@ describe("the states of a restore", () => {
   });
 
   it("name SQL functions that there are", () => {
+    const folder = new URL(".", migration);
+    const all = readdirSync(folder).map((name) => readFileSync(new URL(name, folder), "utf8")).join("\n");
     for (const { setBy } of Object.values(restoreStates)) {
-      for (const name of setBy) expect(sql, name).toContain(`create function backup.${name}(`);
+      for (const name of setBy) expect(all, name).toContain(`create function backup.${name}(`);
     }
   });
 });

@@ -328,6 +328,6 @@ describe("the SQL", () => {
 
   it("refuses a table that is not in the plan", () => {
     const sql = ownershipSql(planOwnership(graph, emptyMap), () => null, "$1");
-    expect(() => sql.rows({ schema: "public", name: "b" })).toThrowError(expect.objectContaining({ code: "internal" }));
+    expect(() => sql({ schema: "public", name: "b" })).toThrowError(expect.objectContaining({ code: "internal" }));
   });
 });

@@ -18,6 +18,7 @@ describe("every runbook", () => {
       "a-moment.md",
       "a-person.md",
       "a-table.md",
+      "a-whole-database-in-place.md",
       "a-whole-database.md",
       "maintenance.md",
     ]));

@@ -218,13 +218,10 @@ async function keepOwned(
     const side = extraction.sideOf(table);
     if (side === null) continue;
     const verdict = `pg_temp.verdict_${verdicts.length}`;
-    // No column may be called as the server's own are.
     const identity = (table.key ?? ["tableoid", "ctid"]).map(quoteIdent);
     await connection.execute(
       `create temporary table verdict_${verdicts.length} as
-       select ${identity.map((column, at) => `q.${column} as i${at}`).join(", ")}, q.shared from (${
-        sql.rows(table)
-      }) as q`,
+       ${sql(table)}`,
     );
     verdicts.push({ side, verdict, same: identity.map((column, at) => `v.i${at} = t.${column}`).join(" and ") });
     const [row] = await connection.query(`select count(*) as n from ${verdict} where shared`);
@@ -301,7 +298,7 @@ async function liveOwned(
     if (found === undefined || nameOf(table) === nameOf(usersTable)) return "false";
     const identity = found.key ?? ["tableoid", "ctid"];
     const own = identity.map((column) => `l.${quoteIdent(column)}`).join(", ");
-    const theirs = identity.map((column) => `o.${quoteIdent(column)}`).join(", ");
-    return `(${own}) in (select ${theirs} from (${sql.rows(found)}) as o where not o.shared)`;
+    const theirs = identity.map((_, index) => `o.i${index}`).join(", ");
+    return `(${own}) in (select ${theirs} from (${sql(found)}) as o where not o.shared)`;
   };
 }

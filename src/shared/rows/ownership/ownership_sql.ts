@@ -1,7 +1,7 @@
 /** The SQL that tells a user's rows from those that are others' as well. Pure. */
 import { HoldfastError } from "../../errors.ts";
 import type { TableName } from "../../restore/project_rows.ts";
-import { quoteIdent, quoteLiteral, quoteQualified } from "../../schema/quote.ts";
+import { quoteIdent, quoteQualified } from "../../schema/quote.ts";
 import { nameOf } from "../past/fold_partitions.ts";
 import type { GraphTable } from "../past/graph.ts";
 import type { Link, OwnershipPlan } from "./ownership.ts";
@@ -16,31 +16,16 @@ export function liveRelation(table: Pick<GraphTable, "schema" | "name" | "partit
   return table.partitions.length > 0 ? name : `only ${name}`;
 }
 
-export interface OwnershipSql {
-  /**
-   * Rows of a table that reach the user: its key columns by their names (`tableoid` and `ctid` where it has no key), and
-   * `shared`, true where the row is not the user's alone. Errors: `internal` for a table that is not in the plan.
-   */
-  rows(table: TableName): string;
-  /**
-   * The same of all tables at once, for a table made of it: `place` of the table in the plan, `key`, the texts of the columns
-   * that `rows` gives, and `shared`. Each set is computed once, where `rows` of every table would compute it again.
-   */
-  readonly all: string;
-  /** What `rows` gives, read from a relation that holds the answer of `all`. Errors: as for `rows`. */
-  rowsIn(relation: string, table: TableName): string;
-  /** One row for each table with such rows: `schema`, `name`, and how many are `owned` and `shared`. */
-  readonly counts: string;
-}
-
 /**
- * Statements of one parameter, `user`: SQL for the user's id as text, such as `$1`. Sets are built table by table: rows that
- * reach the user (parents first), then all rows that those lead to (children first), then which of them reach another user
- * (parents first). So a side table has to hold the rows that `ownershipSteps` names, and no more.
+ * Which rows of a table reach the user: a statement of one parameter, `user`: SQL for the user's id as text, such as `$1`. It
+ * gives the key's columns as `i0`, `i1` … (of `Carried.identity`), whatever they are called, and `shared`, true where the row is not
+ * the user's alone. Sets are built table by table: rows that reach the user (parents first), then all rows that those lead to
+ * (children first), then which of them reach another user (parents first). So a side table has to hold the rows that
+ * `ownershipSteps` names, and no more. Errors: `internal` for a table that is not in the plan.
  *
  * The session's search_path may be empty; an extension's type other than citext is then compared by what the server finds.
  */
-export function ownershipSql(plan: OwnershipPlan, relationOf: RelationOf, user: string): OwnershipSql {
+export function ownershipSql(plan: OwnershipPlan, relationOf: RelationOf, user: string): (table: TableName) => string {
   const tables = carriedTables(plan);
   const places = new Map(tables.map(({ table }, place) => [nameOf(table), place]));
   const groups = plan.groups.map((group) => group.tables.map((table) => places.get(nameOf(table)) ?? -1));
@@ -50,35 +35,12 @@ export function ownershipSql(plan: OwnershipPlan, relationOf: RelationOf, user: 
     ...setsOf("reached", groups.toReversed(), tables, (place) => reachedArms(context, place)),
     ...setsOf("others", groups, tables, (place) => othersArms(context, place)),
   ];
-  const head = sets.length === 0 ? "" : `with recursive ${sets.join(",\n")}\n`;
-  const placeOf = (table: TableName): number => {
+  return (table) => {
     const place = places.get(nameOf(table));
     if (place === undefined) throw new HoldfastError("internal", `${nameOf(table)} is not in the ownership plan`);
-    return place;
-  };
-  return {
-    rows(table) {
-      const place = placeOf(table);
-      return head + verdicts(tableAt(context, place), place);
-    },
-    all: head +
-      (tables.length === 0
-        ? "select 0 as place, '{}'::text[] as key, false as shared where false"
-        : tables.map((carried, place) => keyed(carried, place)).join("\nunion all\n")),
-    rowsIn(relation, table) {
-      const place = placeOf(table);
-      const { identity, columns, types } = tableAt(context, place);
-      const fields = identity.map((column, index) =>
-        `k.key[${index + 1}]::${types[columns.indexOf(column)]} as ${quoteIdent(column)}`
-      );
-      return `select ${fields.join(", ")}, k.shared from ${relation} k where k.place = ${place}`;
-    },
-    counts: head +
-      (tables.length === 0 ? nothing : tables.map((carried, place) => counted(carried, place)).join("\nunion all\n")),
+    return `with recursive ${sets.join(",\n")}\n${verdicts(tableAt(context, place), place)}`;
   };
 }
-
-const nothing = "select '' as schema, '' as name, 0::bigint as owned, 0::bigint as shared where false";
 
 interface Context {
   readonly tables: readonly Carried[];
@@ -169,20 +131,8 @@ function relationSource({ table, columns, types }: Carried, relationOf: Relation
 }
 
 function verdicts({ identity, columns }: Carried, place: number): string {
-  const named = identity.map((column) => `v.c${columns.indexOf(column)} as ${quoteIdent(column)}`).join(", ");
+  const named = identity.map((column, index) => `v.c${columns.indexOf(column)} as i${index}`).join(", ");
   const part = (operation: string) => `(select * from mine${place} ${operation} select * from others${place}) v`;
   return `select ${named}, false as shared from ${part("except")}
 union all select ${named}, true from ${part("intersect")}`;
-}
-
-function keyed(carried: Carried, place: number): string {
-  const texts = carried.identity.map((column) => `q.${quoteIdent(column)}::text`);
-  return `select ${place} as place, array[${texts.join(", ")}] as key, q.shared from (${verdicts(carried, place)}) q`;
-}
-
-function counted(carried: Carried, place: number): string {
-  const { schema, name } = carried.table;
-  return `select ${quoteLiteral(schema)}::text as schema, ${quoteLiteral(name)}::text as name,
-       count(*) filter (where not q.shared) as owned, count(*) filter (where q.shared) as shared
-  from (${verdicts(carried, place)}) q having count(*) > 0`;
 }
