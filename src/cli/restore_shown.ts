@@ -39,7 +39,7 @@ export function notConfirmed(id: string, place: Place, plan: ShownPlan, more: ob
 export function restoreState(at: RestoreProgress): ProgressState {
   return at.phase === "rows"
     ? { label: "loading rows", done: at.rawBytes, total: at.rawBytesTotal, unit: "bytes" }
-    : { label: at.phase, done: at.definitions, total: Math.max(at.definitions, at.definitionsTotal), unit: "steps" };
+    : { label: at.phase, done: at.steps, total: Math.max(at.steps, at.stepsTotal), unit: "steps" };
 }
 
 /** What stands below the first line of a finished restore. */

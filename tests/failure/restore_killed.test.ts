@@ -61,10 +61,10 @@ describe("a restore that is killed and run again ends as if it had never been ki
     await restoreDeps(createFileStore(folder), backup.ring, databaseOf(cluster, "postgres", target));
 
   /** Markers that a restore which ended early has left in the target. */
-  async function doneBefore(target: string): Promise<{ chunks: number; definitions: number }> {
+  async function doneBefore(target: string): Promise<{ chunks: number; steps: number }> {
     const steps = await query(cluster.plainUrl("postgres", target), "select step from holdfast.done");
     const chunks = steps.filter(({ step }) => String(step).startsWith("chunk ")).length;
-    return { chunks, definitions: steps.length - chunks };
+    return { chunks, steps: steps.length - chunks };
   }
 
   /** Runs the same restore again and compares the outcome with the source, and leaves nothing of ours behind. */
@@ -74,12 +74,12 @@ describe("a restore that is killed and run again ends as if it had never been ki
     const result = await restoreBackup(await depsOf(target), backup.id, { onProgress: (at) => seen.push(at) });
     // What an earlier call has done counts from the start, and everything has been counted once at the end.
     expect(seen[0]?.rawBytes === 0).toBe(before.chunks === 0);
-    expect(seen[0]?.definitions === 0).toBe(before.definitions === 0);
+    expect(seen[0]?.steps === 0).toBe(before.steps === 0);
     const last = seen.at(-1);
     expect(last).toMatchObject({
       rows: backup.manifest.totals.rows,
       rawBytes: backup.manifest.totals.rawBytes,
-      definitions: last?.definitionsTotal,
+      steps: last?.stepsTotal,
       rowsTotal: backup.manifest.totals.rows,
       rawBytesTotal: backup.manifest.totals.rawBytes,
     });

@@ -4,7 +4,7 @@ import { HoldfastError } from "../../src/shared/errors.ts";
 import type { Connection, Database } from "../../src/shared/postgres/connection.ts";
 import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
 import { proveCopy } from "../../src/shared/restore/prove.ts";
-import { prepareRestore, restoreBackup, type RestoreDeps } from "../../src/shared/restore/run.ts";
+import { prepareRestore, restoreBackup, type RestoreDeps, type RestoreProgress } from "../../src/shared/restore/run.ts";
 import type { Store } from "../../src/shared/store/store.ts";
 import { createMemoryStore } from "../contract/memory_store.ts";
 import { databaseOf, restoreDeps, writeBackup, type WrittenBackup } from "../integration/restore_fixture.ts";
@@ -165,6 +165,29 @@ describe("a restore that cannot go on", () => {
       message: "table public.visits holds 801 of 800 rows",
     });
     expect(added).toBe(true);
+  });
+
+  it("counts each table once, also where it is broken off between two of them", async () => {
+    const target = await freshDatabase(cluster);
+    const counted: string[] = [];
+    const watched = wrapped(databaseOf(cluster, "postgres", target), (connection) => ({
+      ...connection,
+      query: async (text, values) => {
+        counted.push(.../count\(\*\)::text as rows from only (\S+)/.exec(text)?.slice(1) ?? []);
+        return await connection.query(text, values);
+      },
+    }));
+    const deps = await depsFor(target, { target: watched });
+    const brokenOff = new AbortController();
+    const onProgress = ({ phase, steps, stepsTotal }: RestoreProgress) => {
+      if (phase === "counts" && steps === stepsTotal - 1) brokenOff.abort();
+    };
+    await expect(restoreBackup(deps, backup.id, { parallel: 1, signal: brokenOff.signal, onProgress }))
+      .rejects.toMatchObject({ code: "cancelled" });
+    expect(counted).toHaveLength(1);
+    await restoreBackup(deps, backup.id, { parallel: 1 });
+    expect(counted).toHaveLength(2);
+    expect(new Set(counted).size).toBe(2);
   });
 
   it("plans without touching the target", async () => {

@@ -131,8 +131,8 @@ function meter(budget: Budget, over: AbortController) {
   return {
     report: (at: RestoreProgress) => {
       budget.spendText(at.rows - (seen?.rows ?? at.rows), at.rawBytes - (seen?.rawBytes ?? at.rawBytes));
-      budget.spendCalls(2 * (at.definitions - (seen?.definitions ?? at.definitions)));
-      const isStep = seen !== null && (at.rawBytes > seen.rawBytes || at.definitions > seen.definitions);
+      budget.spendCalls(2 * (at.steps - (seen?.steps ?? at.steps)));
+      const isStep = seen !== null && (at.rawBytes > seen.rawBytes || at.steps > seen.steps);
       seen = at;
       // At least one step a leg: else a restore would stand still.
       if (isStep && budget.spent()) over.abort(new HoldfastError("cancelled", "the leg is over"));
@@ -140,6 +140,6 @@ function meter(budget: Budget, over: AbortController) {
     facts: () =>
       seen === null
         ? {}
-        : { rowsDone: seen.rows, stepsDone: seen.definitions, stepsTotal: seen.definitionsTotal, leaseSeconds },
+        : { rowsDone: seen.rows, stepsDone: seen.steps, stepsTotal: seen.stepsTotal, leaseSeconds },
   };
 }

@@ -1,4 +1,5 @@
 import { groupsOf } from "./apply.ts";
+import { countKey } from "./compare_counts.ts";
 import { chunkKey } from "./load.ts";
 import type { RestorePlan } from "./plan.ts";
 
@@ -8,11 +9,12 @@ export interface RestoreProgress {
   readonly rowsTotal: number;
   readonly rawBytes: number;
   readonly rawBytesTotal: number;
-  readonly definitions: number;
-  readonly definitionsTotal: number;
+  /** Definitions that are made, and tables that are counted at the end. */
+  readonly steps: number;
+  readonly stepsTotal: number;
 }
 
-type Amounts = Partial<Record<"rows" | "rawBytes" | "definitions", number>>;
+type Amounts = Partial<Record<"rows" | "rawBytes" | "steps", number>>;
 
 /** Counts up what a restore has done, from the markers that earlier calls left in `done`, and reports each step. */
 export function progressOf(
@@ -33,8 +35,9 @@ export function progressOf(
     rowsTotal: plan.rows,
     rawBytes: sum(chunks.map((chunk) => chunk.rawBytes)),
     rawBytesTotal: plan.rawBytes,
-    definitions: sum(groups.filter((group) => done.has(group.key)).map((group) => group.steps.length)),
-    definitionsTotal: sum(groups.map((group) => group.steps.length)),
+    steps: sum(groups.filter((group) => done.has(group.key)).map((group) => group.steps.length)) +
+      plan.loads.filter((load) => done.has(countKey(load))).length,
+    stepsTotal: sum(groups.map((group) => group.steps.length)) + plan.loads.length,
   };
   return {
     phase(phase: RestoreProgress["phase"]) {
@@ -44,7 +47,7 @@ export function progressOf(
     add(amounts: Amounts) {
       now.rows += amounts.rows ?? 0;
       now.rawBytes += amounts.rawBytes ?? 0;
-      now.definitions += amounts.definitions ?? 0;
+      now.steps += amounts.steps ?? 0;
       report?.({ ...now });
     },
   };

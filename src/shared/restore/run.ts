@@ -250,7 +250,7 @@ async function execute(
     done,
     log: deps.log,
     signal: options.signal,
-    onStep: () => progress.add({ definitions: 1 }),
+    onStep: () => progress.add({ steps: 1 }),
   };
   progress.phase("definitions");
   await applyInOrder(context, "roles", plan.roles);
