@@ -138,8 +138,6 @@ function meter(budget: Budget, over: AbortController) {
       if (isStep && budget.spent()) over.abort(new HoldfastError("cancelled", "the leg is over"));
     },
     facts: () =>
-      seen === null
-        ? {}
-        : { rowsDone: seen.rows, stepsDone: seen.steps, stepsTotal: seen.stepsTotal, leaseSeconds },
+      seen === null ? {} : { rowsDone: seen.rows, stepsDone: seen.steps, stepsTotal: seen.stepsTotal, leaseSeconds },
   };
 }

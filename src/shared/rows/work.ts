@@ -224,6 +224,11 @@ export class RowsWork {
     const pairs = parentsFirst(beside.pairs, beside.keys);
     const capBytes = await this.#capBytes();
     return await this.#keptAlive(async () => {
+      // Whether a COMMIT that was not answered took place, nobody here can tell.
+      const noted = (error: unknown): never => {
+        this.#changed ||= error instanceof HoldfastError && error.code === "database_unreachable";
+        throw error;
+      };
       await shrinkDifference(this.connection, pairs, beside.keys, {
         ...options,
         capBytes,
@@ -233,13 +238,9 @@ export class RowsWork {
           this.#deps.log.step("rows.step", {});
           await onStep?.(rows);
         },
-      });
+      }).catch(noted);
       this.#deps.log.step("rows.shrunk", {});
-      const { sequences } = await putBack(this.connection, pairs, beside.keys, options).catch((error: unknown) => {
-        // Whether a COMMIT that was not answered took place, nobody here can tell.
-        this.#changed ||= error instanceof HoldfastError && error.code === "database_unreachable";
-        throw error;
-      });
+      const { sequences } = await putBack(this.connection, pairs, beside.keys, options).catch(noted);
       this.#changed = true;
       return { ...await readDone(this.connection, this.schema, pairs), sequences };
     });

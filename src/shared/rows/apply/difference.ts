@@ -23,6 +23,8 @@ export interface Pair {
   /** Quoted names of the tables of work. */
   readonly delta: string;
   readonly before: string;
+  /** Keys that `replace` may delete, settled before the first step of a restore with a scope; see `settleGoes`. */
+  readonly goes: string;
   /** Live columns that a row which is there keeps, such as a password. */
   readonly keep: ReadonlySet<string>;
   /** Condition on live rows `l` that `replace` may delete; null: all of them. */
@@ -33,6 +35,8 @@ export interface Pair {
 export const workNames = {
   delta: (place: number) => `holdfast delta ${place}`,
   before: (place: number) => `holdfast before ${place}`,
+  /** Of all tries. */
+  goes: (place: number) => `holdfast goes ${place} of try 1`,
 } as const;
 
 export function liveName({ fit }: Pair): string {
@@ -100,15 +104,27 @@ function differs(pair: Pair): string {
   return `pg_catalog.record_image_ne(row(${live}), row(${side}))`;
 }
 
+/** The row cannot be changed where it stands: it is deleted and inserted. */
+function moves(pair: Pair): string {
+  const { live } = pair.fit;
+  const pinned = new Set(live.pinned);
+  if (live.columns.some(({ name, generated }) => generated && pinned.has(name))) return "true";
+  const columns = compared(pair).filter((one) => pinned.has(one.live));
+  if (columns.length === 0) return "false";
+  const now = columns.map((one) => `l.${quoteIdent(one.live)}`).join(", ");
+  const then = columns.map((one) => sideValue(pair, one)).join(", ");
+  return `pg_catalog.record_image_ne(row(${now}), row(${then}))`;
+}
+
 /** The text of a whole row, for tables without a key. */
 function rowText(pair: Pair, of: "l" | "s"): string {
   const values = pair.fit.columns.map((one) => of === "l" ? `l.${quoteIdent(one.live)}` : sideValue(pair, one));
   return `row(${values.join(", ")})::text collate "C"`;
 }
 
-/** The statements that make both tables of work. */
+/** The statements that make the tables of work; what may go is settled once for all tries. */
 export function workStatements(pair: Pair): string[] {
-  const { fit, delta, before } = pair;
+  const { fit, delta, before, goes } = pair;
   const own = deltaKey(pair);
   const key = (fit.key ?? []).map(({ name }, at) => `${own[at] ?? ""} ${fitted(pair, name).liveType}`);
   const names = own.join(", ");
@@ -116,8 +132,9 @@ export function workStatements(pair: Pair): string[] {
     ? `"row" text collate "C" not null, copies bigint not null`
     : `${key.join(", ")}, primary key (${names})`;
   return [
-    `create table ${delta} (${columns}, "action" text not null, "done" boolean not null default false,
-       "step" smallint not null default 0)`,
+    `create table ${delta} (${columns}, "action" text not null, "moves" boolean not null default false,
+       "done" boolean not null default false, "step" smallint not null default 0)`,
+    ...(fit.key === null ? [] : [`create table if not exists ${goes} (${[...key, `"settled" boolean`].join(", ")})`]),
     // Published by somebody FOR ALL TABLES, it would refuse deletes without a key.
     ...(fit.key === null ? [`alter table ${delta} replica identity full`] : []),
     `create table ${before} (like ${liveName(pair)})`,
@@ -139,8 +156,8 @@ function keyedDifference(pair: Pair, mode: RestoreMode): string[] {
   const keys = (fit.key ?? []).map(({ name }) => sideValue(pair, fitted(pair, name))).join(", ");
   const gone = "l.tableoid is null";
   const statements = [
-    `insert into ${delta} (${list}, "action")
-     select ${keys}, case when ${gone} then 'insert' else 'update' end
+    `insert into ${delta} (${list}, "action", "moves")
+     select ${keys}, case when ${gone} then 'insert' else 'update' end, not (${gone}) and ${moves(pair)}
        from ${side.sql} as s left join ${liveRelation(pair)} as l on ${sameKey(pair)}
       where ${gone}${mode === "missing" ? "" : ` or ${differs(pair)}`}
          on conflict do nothing`,
@@ -150,11 +167,33 @@ function keyedDifference(pair: Pair, mode: RestoreMode): string[] {
       `insert into ${delta} (${list}, "action")
        select ${names.map((name) => `l.${name}`).join(", ")}, 'delete'
          from ${liveRelation(pair)} as l
-        where not exists (select from ${side.sql} as s where ${sameKey(pair)})${scope === null ? "" : ` and (${scope})`}
+        where not exists (select from ${side.sql} as s where ${sameKey(pair)})${
+        scope === null ? "" : ` and (${scope}) ${mayGo(pair)}`
+      }
            on conflict do nothing`,
     );
   }
   return statements;
+}
+
+/** Within a scope: what was in it when the first step was taken, once that is settled. */
+function mayGo(pair: Pair): string {
+  return `and (not exists (select from ${pair.goes} as g where g."settled")
+            or exists (select from ${pair.goes} as g where ${keyOfDelta(pair, "l", "g")}))`;
+}
+
+/**
+ * Settles what `replace` may delete, once for all tries: the rows that the difference has found in the scope. Rows that come
+ * into it later are others' doing, or that of our own steps. Null: nothing has to be settled, or it is.
+ */
+export function settleStatement(pair: Pair): string | null {
+  const { fit, scope, goes, delta } = pair;
+  if (fit.key === null || scope === null) return null;
+  const list = deltaKey(pair).join(", ");
+  const isSettled = `exists (select from ${goes} as g where g."settled")`;
+  return `with found as (
+      insert into ${goes} (${list}) select ${list} from ${delta} as d where d."action" = 'delete' and not ${isSettled}
+    ) insert into ${goes} ("settled") select true where not ${isSettled}`;
 }
 
 /** Bags: a row that was there three times and is there once is inserted twice. */
@@ -190,9 +229,8 @@ export const openRows: Part = (alias) => `not ${alias}."done"`;
 /** Those of steps that went before as well. */
 export const allRows: Part = () => "true";
 
-/** Locks the live rows that will be deleted or put back; the table where a deferrable key has to be looked at (`verifyDeferrable`). */
+/** Locks the live rows that will be deleted or put back; null: none can be named. */
 export function lockRowsStatement(pair: Pair, part: Part): string | null {
-  if (pair.fit.live.deferrable) return `lock table ${liveName(pair)} in share row exclusive mode`;
   if (pair.fit.key === null) return null;
   return `select count(*) from (
     select from ${liveRelation(pair)} as l join ${pair.delta} as d on ${keyOfDelta(pair, "l")} where ${
@@ -201,14 +239,48 @@ export function lockRowsStatement(pair: Pair, part: Part): string | null {
   ) as locked`;
 }
 
+/** How many rows that were to be deleted are out of the scope by now; null: there is none. */
+export function strayedStatement(pair: Pair, part: Part): string | null {
+  if (pair.fit.key === null || pair.scope === null) return null;
+  return `select count(*) as n from ${pair.delta} as d where d."action" = 'delete' and ${part("d")} and not exists (
+    select from ${liveRelation(pair)} as l where ${keyOfDelta(pair, "l")} and (${pair.scope})
+  )`;
+}
+
+/** How many rows would lose something in the type that a column has now, by column of then; null: none has another type. */
+export function cutStatement(pair: Pair, part: Part): string | null {
+  const cut = pair.fit.columns.filter((one) => one.retyped && !isFreeText(pair, one)).map((one) => {
+    const type = pair.side.columns.find(({ name }) => name === one.past)?.type ?? "text";
+    const was = `s.${quoteIdent(one.past)}`;
+    return `select ${quoteLiteral(one.past)} as name, ${was}::text as was, ${
+      sideValue(pair, one)
+    }::text::${type}::text as back`;
+  });
+  if (cut.length === 0) return null;
+  const rows = pair.fit.key === null
+    ? `${pair.side.sql} as s where exists (select from ${pair.delta} as d where d."action" = 'insert' and d."row" = ${
+      rowText(pair, "s")
+    } and ${part("d")})`
+    : `${pair.side.sql} as s join ${pair.delta} as d on ${sideKeyOfDelta(pair)} where d."action" <> 'delete' and ${
+      part("d")
+    }`;
+  return `select c.name, count(*) as n from (select s.* from ${rows}) as s
+     cross join lateral (${
+    cut.join(" union all ")
+  }) as c where c.was is distinct from c.back group by c.name order by c.name`;
+}
+
+/** JSON may be written otherwise without meaning anything else. */
+function isFreeText({ side }: Pair, column: FitColumn): boolean {
+  const type = side.columns.find(({ name }) => name === column.past)?.type ?? "text";
+  return /^jsonb?$/.test(type) && /^jsonb?$/.test(column.liveType);
+}
+
 /** Which live rows go, as a condition on `l`. */
 function goes(pair: Pair, part: Part): string {
   if (pair.fit.key !== null) {
-    // A row that somebody took out of the scope meanwhile stays: the counts differ then.
-    const gone = pair.scope === null ? `<> 'insert'` : `= 'update' or d."action" = 'delete' and (${pair.scope})`;
-    return `exists (select from ${pair.delta} as d where ${keyOfDelta(pair, "l")} and (d."action" ${gone}) and ${
-      part("d")
-    })`;
+    return `exists (select from ${pair.delta} as d where ${keyOfDelta(pair, "l")}
+      and (d."action" = 'delete' or d."moves") and ${part("d")})`;
   }
   return `(l.tableoid, l.ctid) in (
     select numbered.tableoid, numbered.ctid
@@ -256,6 +328,28 @@ export function insertStatement(pair: Pair, part: Part): string {
    where d."action" = 'insert' and ${part("d")}`;
 }
 
+/**
+ * Rows that change where they stand, so that whoever waits for one finds it: kept in `before`, then set. Null: no column may
+ * be set.
+ */
+export function changeStatements(pair: Pair, part: Part): { readonly keep: string; readonly set: string } | null {
+  const { fit, side, delta, before } = pair;
+  if (fit.key === null) return null;
+  const pinned = new Set(fit.live.pinned);
+  const columns = compared(pair).filter((one) => !pinned.has(one.live));
+  if (columns.length === 0) return null;
+  const meant = `d."action" = 'update' and not d."moves" and ${part("d")}`;
+  const values = columns.map((one) => `${quoteIdent(one.live)} = ${sideValue(pair, one)}`).join(", ");
+  return {
+    keep: `insert into ${before} select l.* from ${liveRelation(pair)} as l join ${delta} as d on ${
+      keyOfDelta(pair, "l")
+    } where ${meant}`,
+    set: `update ${liveRelation(pair)} as l set ${values} from ${side.sql} as s join ${delta} as d on ${
+      sideKeyOfDelta(pair)
+    } where ${keyOfDelta(pair, "l")} and ${meant}`,
+  };
+}
+
 /** Rows that were deleted to be put back: values of then, and what they keep from `before`. */
 export function putBackStatement(pair: Pair, part: Part): string | null {
   const { fit, side, delta, before } = pair;
@@ -269,7 +363,7 @@ export function putBackStatement(pair: Pair, part: Part): string | null {
   return `insert into ${liveName(pair)} (${names}) overriding system value
     select ${values} from ${side.sql} as s join ${delta} as d on ${sideKeyOfDelta(pair)}
       join ${before} as b on ${keyOfDelta(pair, "b")}
-     where d."action" = 'update' and ${part("d")}`;
+     where d."action" = 'update' and d."moves" and ${part("d")}`;
 }
 
 /** How many of the rows that were to come back are not as they were; 0 is the proof. */
@@ -281,6 +375,13 @@ export function unprovenStatement(pair: Pair, part: Part): string | null {
      where d."action" <> 'delete' and ${part("d")}
        and (l.tableoid is null or (d."action" = 'update' and ${differs(pair)}) or
             (d."action" = 'insert' and ${differs({ ...pair, keep: new Set() })}))`;
+}
+
+/** How many rows of a table that was made equal are not; 0 is the proof. */
+export function unequalStatement(pair: Pair): string | null {
+  if (pair.fit.key === null) return null;
+  return `select count(*) as n from ${pair.side.sql} as s full join ${liveRelation(pair)} as l on ${sameKey(pair)}
+     where s.tableoid is null or l.tableoid is null or ${differs(pair)}`;
 }
 
 /** Rows by what is to be done with them, and what stays as it is. */

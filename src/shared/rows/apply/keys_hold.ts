@@ -150,8 +150,11 @@ async function verifyChild(connection: Connection, key: ForeignKey, { pair, rows
     );
     if (mixed > 0) throw broken(key, `rows of ${key.child} would have a value in some of its columns only`);
   }
-  const wanted = `select distinct ${columns.join(", ")} from ${touched} where ${filled(columns)}`;
-  const same = key.pairs.map(({ parent, child, equals }) => `p.${quoteIdent(parent)} ${equals} w.${quoteIdent(child)}`);
+  // A key may name a column twice.
+  const wanted = `select distinct ${
+    columns.map((column, at) => `${column} as c${at}`).join(", ")
+  } from ${touched} where ${filled(columns)}`;
+  const same = key.pairs.map(({ parent, equals }, at) => `p.${quoteIdent(parent)} ${equals} w.c${at}`);
   await connection.query(
     `select count(*) from (
        select from (${wanted}) as w join ${key.parentRows} as p on ${same.join(" and ")} for key share of p

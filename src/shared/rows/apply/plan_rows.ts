@@ -2,8 +2,10 @@
 import type { Connection } from "../../postgres/connection.ts";
 import {
   countStatement,
+  cutStatement,
   differenceStatements,
   liveName,
+  openRows,
   type Pair,
   type RestoreMode,
   takenStatement,
@@ -13,10 +15,10 @@ import { foretellKeys, type KeyTrouble } from "./keys_hold.ts";
 import { refused } from "./put_back.ts";
 
 export interface RowConflict {
-  readonly what: KeyTrouble["what"] | "a unique key is taken";
-  /** Of the constraint or the index. */
+  readonly what: KeyTrouble["what"] | "a unique key is taken" | "a value would be cut";
+  /** Of the constraint, the index or the column. */
   readonly name: string;
-  /** The other table of a foreign key; null for a unique key. */
+  /** The other table of a foreign key; null: there is none. */
   readonly other: string | null;
   readonly rows: number;
 }
@@ -79,6 +81,7 @@ export async function planRows(
       unchanged: side - inserts - updates,
       conflicts: [
         ...await takenKeys(connection, pair),
+        ...await cutValues(connection, pair),
         ...(troubles.get(pair) ?? []).map(({ what, constraint, other, rows }) => ({
           what,
           name: constraint,
@@ -96,6 +99,14 @@ export async function planRows(
 /** Of a row, about: its text as it was, and what the server adds. */
 export function bytesOf({ fit }: Pair): number {
   return fit.past.rows === 0 ? 100 : fit.past.rawBytes / fit.past.rows + 40;
+}
+
+async function cutValues(connection: Connection, pair: Pair): Promise<RowConflict[]> {
+  const sql = cutStatement(pair, openRows);
+  const cut = sql === null ? [] : await connection.query(sql).catch((error: unknown) => {
+    throw refused(error);
+  });
+  return cut.map(({ name, n }) => ({ what: "a value would be cut", name: name ?? "", other: null, rows: Number(n) }));
 }
 
 async function takenKeys(connection: Connection, pair: Pair): Promise<RowConflict[]> {

@@ -4,6 +4,8 @@ import type { Connection } from "../../postgres/connection.ts";
 import { sqlstateOf } from "../../postgres/server_error.ts";
 import {
   allRows,
+  changeStatements,
+  cutStatement,
   differenceStatements,
   insertStatement,
   liveName,
@@ -13,13 +15,17 @@ import {
   type Part,
   putBackStatement,
   type RestoreMode,
+  strayedStatement,
   takeOutStatement,
+  unequalStatement,
   unprovenStatement,
 } from "./difference.ts";
 import type { ForeignKey } from "./keys.ts";
 import { verifyKeys } from "./keys_hold.ts";
 import { whileDeletable } from "./published_deletes.ts";
 import { moveSequencesAhead } from "./sequences_ahead.ts";
+import { changed as notAsPlanned, requireUnchanged } from "./unchanged.ts";
+import { beginTry, triedPairs } from "./work_tables.ts";
 
 export interface PutBackOptions {
   readonly mode: RestoreMode;
@@ -64,16 +70,25 @@ export async function putBack(
   try {
     await connection.execute(`set local lock_timeout = ${Math.round(options.lockMs)}`);
     await putTriggersAside(connection);
-    await lock(connection, pairs, options);
+    await lock(connection, pairs, openRows, options.wholeTables);
+    // Others may have changed again what an earlier step made equal.
+    const becomesEqual = options.mode === "replace" && options.wholeTables && await beginTry(connection, pairs);
     for (const pair of pairs) {
       for (const statement of differenceStatements(pair, options.mode)) await connection.execute(statement);
     }
     // Rows that are in the difference only since others wrote.
-    await lock(connection, pairs, options);
+    await lock(connection, pairs, openRows, options.wholeTables);
+    await requireUnchanged(connection, pairs, keys);
     const result = await applyPart(connection, pairs, openRows, options);
     // Steps that went before have verified less.
-    await verifyKeys(connection, keys, pairs, allRows);
-    if (!options.fireTriggers) await prove(connection, pairs, openRows);
+    for (const tried of await triedPairs(connection, pairs)) await verifyKeys(connection, keys, tried, allRows);
+    if (!options.fireTriggers) {
+      await prove(
+        connection,
+        pairs,
+        (pair) => becomesEqual ? unequalStatement(pair) : unprovenStatement(pair, openRows),
+      );
+    }
     for (const pair of pairs) await markDone(connection, pair, openRows);
     if (!options.fireTriggers) await proveBags(connection, pairs, options.mode);
     await options.beforeCommit?.(connection);
@@ -101,15 +116,36 @@ export async function putTriggersAside(connection: Connection): Promise<void> {
   }
 }
 
-async function lock(connection: Connection, pairs: readonly Pair[], options: PutBackOptions): Promise<void> {
+/**
+ * Locks what is touched: the table against being altered, and against all writers where it has to be equal, a deferrable key
+ * has to be looked at, or rows move; else the rows. A table of which nothing is touched and that this role may not write is
+ * left alone. Errors: `rows_conflict` where it is gone.
+ */
+export async function lock(
+  connection: Connection,
+  pairs: readonly Pair[],
+  part: Part,
+  wholeTables: boolean,
+): Promise<void> {
   for (const pair of pairs) {
+    const [found] = await connection.query(
+      `select exists (select from ${pair.delta} as d where ${part("d")}) as touched,
+              exists (select from ${pair.delta} as d where ${part("d")} and d."moves") as moved,
+              coalesce(pg_catalog.has_table_privilege(pg_catalog.to_regclass($1), 'UPDATE, DELETE, TRUNCATE'), false) as writable`,
+      [liveName(pair)],
+    );
+    const { live, past } = pair.fit;
     // Signing in waits for nobody.
-    if (options.wholeTables && pair.fit.past.dataOwner === "user") {
-      await connection.execute(`lock table ${liveName(pair)} in share row exclusive mode`);
-      continue;
-    }
-    const statement = lockRowsStatement(pair, openRows);
-    if (statement !== null) await connection.query(statement);
+    const isUsers = past.dataOwner === "user";
+    const touched = found?.["touched"] === "t";
+    if (!touched && !(wholeTables && isUsers && found?.["writable"] === "t")) continue;
+    const alone = live.deferrable || (isUsers && (wholeTables || found?.["moved"] === "t"));
+    await connection.execute(`lock table ${liveName(pair)} in ${alone ? "share row exclusive" : "row exclusive"} mode`)
+      .catch((error: unknown) => {
+        throw sqlstateOf(error) === "42P01" ? notAsPlanned(`table ${liveName(pair)}`) : error;
+      });
+    const statement = lockRowsStatement(pair, part);
+    if (touched && statement !== null) await connection.query(statement);
   }
 }
 
@@ -123,8 +159,9 @@ export async function applyPart(
   part: Part,
   { fireTriggers }: Pick<PutBackOptions, "fireTriggers">,
 ): Promise<PutBackResult> {
-  const counts = new Map<Pair, { inserted: number; updated: number; deleted: number }>();
+  const counts = new Map<Pair, Wanted>();
   for (const pair of pairs) {
+    await refuseCut(connection, pair, part);
     const wanted = await wantedOf(connection, pair, part);
     const { alwaysTriggers } = pair.fit.live;
     if (wanted.inserted + wanted.updated + wanted.deleted > 0 && alwaysTriggers.length > 0 && !fireTriggers) {
@@ -136,39 +173,85 @@ export async function applyPart(
     counts.set(pair, wanted);
   }
   const losing = [...counts].filter(([, wanted]) => wanted.updated + wanted.deleted > 0);
+  // Whose rows they are can hang on rows of the other tables: asked while all of them are there.
+  for (const [pair] of losing) await refuseStrayed(connection, pair, part);
   await whileDeletable(connection, losing.map(([pair]) => pair.fit.live.oid), async () => {
-    // All that goes first, since a value that one row gives up can be one that another gets back; children before parents,
-    // by which it may be known whose they are.
+    // All that goes first, since a value that one row gives up can be one that another gets back.
     for (const [pair, wanted] of losing.reverse()) {
       const [gone] = await connection.query(takeOutStatement(pair, part));
-      if (Number(gone?.["n"]) !== wanted.updated + wanted.deleted) throw differ(pair);
+      if (Number(gone?.["n"]) !== wanted.moved + wanted.deleted) throw differ(pair);
     }
     for (const [pair, wanted] of counts) {
-      const inserted = await changed(connection, insertStatement(pair, part));
+      const inserted = wanted.inserted === 0 ? 0 : await changed(connection, insertStatement(pair, part));
       const back = putBackStatement(pair, part);
-      const updated = back === null ? 0 : await changed(connection, back);
-      if (inserted !== wanted.inserted || updated !== wanted.updated) throw differ(pair);
+      const moved = back === null || wanted.moved === 0 ? 0 : await changed(connection, back);
+      const updated = wanted.updated === wanted.moved ? 0 : await changeInPlace(connection, pair, part);
+      if (inserted !== wanted.inserted || moved !== wanted.moved || updated !== wanted.updated - wanted.moved) {
+        throw differ(pair);
+      }
     }
   });
   const sequences: string[] = [];
   for (const pair of pairs) sequences.push(...await moveSequencesAhead(connection, pair, part));
-  const tables = [...counts].map(([pair, wanted]) => ({ table: liveName(pair), ...wanted }));
+  const tables = [...counts].map(([pair, { inserted, updated, deleted }]) => ({
+    table: liveName(pair),
+    inserted,
+    updated,
+    deleted,
+  }));
   const sum = (of: "inserted" | "updated" | "deleted") => tables.reduce((total, table) => total + table[of], 0);
   return { inserted: sum("inserted"), updated: sum("updated"), deleted: sum("deleted"), tables, sequences };
 }
 
-async function wantedOf(connection: Connection, pair: Pair, part: Part) {
+/** Rows by what is done with them; those that move are among the updated. */
+interface Wanted {
+  readonly inserted: number;
+  readonly updated: number;
+  readonly deleted: number;
+  readonly moved: number;
+}
+
+async function wantedOf(connection: Connection, pair: Pair, part: Part): Promise<Wanted> {
   const n = pair.fit.key === null ? "coalesce(sum(d.copies), 0)" : "count(*)";
-  const of = (action: string) =>
-    `(select ${n} from ${pair.delta} as d where d."action" = '${action}' and ${part("d")})`;
+  const of = (condition: string) => `(select ${n} from ${pair.delta} as d where ${condition} and ${part("d")})`;
   const [row] = await connection.query(
-    `select ${of("insert")} as inserted, ${of("update")} as updated, ${of("delete")} as deleted`,
+    `select ${of(`d."action" = 'insert'`)} as inserted, ${of(`d."action" = 'update'`)} as updated,
+            ${of(`d."action" = 'delete'`)} as deleted, ${of(`d."moves"`)} as moved`,
   );
   return {
     inserted: Number(row?.["inserted"]),
     updated: Number(row?.["updated"]),
     deleted: Number(row?.["deleted"]),
+    moved: Number(row?.["moved"]),
   };
+}
+
+async function changeInPlace(connection: Connection, pair: Pair, part: Part): Promise<number> {
+  const statements = changeStatements(pair, part);
+  if (statements === null) return 0;
+  await connection.execute(statements.keep);
+  return await changed(connection, statements.set);
+}
+
+/** Errors: `value_unfit` naming the columns. */
+async function refuseCut(connection: Connection, pair: Pair, part: Part): Promise<void> {
+  const sql = cutStatement(pair, part);
+  const cut = sql === null ? [] : await connection.query(sql);
+  if (cut.length === 0) return;
+  const columns = cut.map(({ name, n }) => `${name} (${n} rows)`).join(", ");
+  throw new HoldfastError("value_unfit", `values of ${liveName(pair)} would be cut by the types of now: ${columns}`, {
+    hint: "Nothing was changed. Give the columns their types of then, or restore beside and take the rows by hand.",
+  });
+}
+
+/** Errors: `rows_conflict`. */
+async function refuseStrayed(connection: Connection, pair: Pair, part: Part): Promise<void> {
+  const sql = strayedStatement(pair, part);
+  const [row] = sql === null ? [] : await connection.query(sql);
+  if (Number(row?.["n"] ?? 0) === 0) return;
+  throw new HoldfastError("rows_conflict", `rows of ${liveName(pair)} that were to go are somebody else's by now`, {
+    hint: "Nothing was changed. Look at the plan again.",
+  });
 }
 
 /** Rows that a statement has changed. */
@@ -177,9 +260,13 @@ async function changed(connection: Connection, statement: string): Promise<numbe
   return Number(row?.["n"]);
 }
 
-async function prove(connection: Connection, pairs: readonly Pair[], part: Part): Promise<void> {
+async function prove(
+  connection: Connection,
+  pairs: readonly Pair[],
+  statementOf: (pair: Pair) => string | null,
+): Promise<void> {
   for (const pair of pairs) {
-    const sql = unprovenStatement(pair, part);
+    const sql = statementOf(pair);
     const [row] = sql === null ? [] : await connection.query(sql);
     if (Number(row?.["n"] ?? 0) > 0) {
       throw new HoldfastError("counts_differ", `rows of ${liveName(pair)} were read again and are not as they were`, {
@@ -212,6 +299,11 @@ export function refused(error: unknown): unknown {
   if (sqlstate.startsWith("23")) {
     return new HoldfastError("rows_conflict", `a constraint refuses the rows: ${messageOf(error)}`, {
       hint: "Nothing was changed. Somebody may have written meanwhile: look at the plan again.",
+      cause: error,
+    });
+  }
+  if (sqlstate === "0A000") {
+    return new HoldfastError("rows_conflict", `a rule of the table is in the way: ${messageOf(error)}`, {
       cause: error,
     });
   }

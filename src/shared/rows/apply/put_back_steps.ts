@@ -2,18 +2,20 @@
 import { HoldfastError } from "../../errors.ts";
 import type { Connection } from "../../postgres/connection.ts";
 import { sqlstateOf } from "../../postgres/server_error.ts";
-import {
-  differenceStatements,
-  keyOfDelta,
-  liveRelation,
-  lockRowsStatement,
-  type Pair,
-  type Part,
-} from "./difference.ts";
+import { differenceStatements, keyOfDelta, liveRelation, type Pair, type Part, settleStatement } from "./difference.ts";
 import type { ForeignKey } from "./keys.ts";
 import { verifyKeys } from "./keys_hold.ts";
 import { bytesOf } from "./plan_rows.ts";
-import { applyPart, markDone, type PutBackOptions, type PutBackResult, putTriggersAside, refused } from "./put_back.ts";
+import {
+  applyPart,
+  lock,
+  markDone,
+  type PutBackOptions,
+  type PutBackResult,
+  putTriggersAside,
+  refused,
+} from "./put_back.ts";
+import { requireUnchanged } from "./unchanged.ts";
 
 export interface StepOptions extends PutBackOptions {
   /** Most bytes of log that one transaction should write, about: a longer one holds the log of the whole server back. */
@@ -49,13 +51,20 @@ export async function shrinkDifference(
     let bytes = 0;
     for (const pair of pairs) bytes += await openBytes(connection, pair);
     if (bytes * logPerByte <= options.capBytes) return done;
+    if (options.mode === "replace") await settle(connection, pairs);
     const keyed = pairs.filter((pair) => pair.fit.key !== null);
-    for (const pair of keyed) await takeSteps(connection, pair, keys, "d.\"action\" <> 'delete'", options, done);
-    for (const pair of keyed.toReversed()) {
-      await takeSteps(connection, pair, keys, "d.\"action\" = 'delete'", options, done);
-    }
+    const steps = (pair: Pair, kind: string) => takeSteps(connection, { pair, pairs, keys, kind }, options, done);
+    for (const pair of keyed) await steps(pair, "d.\"action\" <> 'delete'");
+    for (const pair of keyed.toReversed()) await steps(pair, "d.\"action\" = 'delete'");
   }
   return done;
+}
+
+async function settle(connection: Connection, pairs: readonly Pair[]): Promise<void> {
+  for (const pair of pairs) {
+    const statement = settleStatement(pair);
+    if (statement !== null) await connection.execute(statement);
+  }
 }
 
 async function openBytes(connection: Connection, pair: Pair): Promise<number> {
@@ -63,14 +72,21 @@ async function openBytes(connection: Connection, pair: Pair): Promise<number> {
   return Number(row?.["n"]) * bytesOf(pair);
 }
 
+/** Rows of one table that are done with in the same way. `pairs`, `keys`: of the whole restore. */
+interface Steps {
+  readonly pair: Pair;
+  readonly pairs: readonly Pair[];
+  readonly keys: readonly ForeignKey[];
+  readonly kind: string;
+}
+
 async function takeSteps(
   connection: Connection,
-  pair: Pair,
-  keys: readonly ForeignKey[],
-  kind: string,
+  steps: Steps,
   options: StepOptions,
   done: { inserted: number; updated: number; deleted: number },
 ): Promise<void> {
+  const { pair, kind } = steps;
   // A quarter of the cap: a row can be larger than most.
   const rows = Math.max(100, Math.floor(options.capBytes / 4 / logPerByte / bytesOf(pair)));
   for (;;) {
@@ -82,7 +98,7 @@ async function takeSteps(
        ) select count(*) as n from taken`,
     );
     if (Number(next?.["n"]) === 0) return;
-    const taken = await oneStep(connection, pair, keys, options);
+    const taken = await oneStep(connection, steps, options);
     done.inserted += taken.inserted;
     done.updated += taken.updated;
     done.deleted += taken.deleted;
@@ -92,19 +108,14 @@ async function takeSteps(
 
 const inStep: Part = (alias) => `${alias}."step" = 1 and not ${alias}."done"`;
 
-async function oneStep(
-  connection: Connection,
-  pair: Pair,
-  keys: readonly ForeignKey[],
-  options: StepOptions,
-): Promise<Stepped> {
+async function oneStep(connection: Connection, { pair, pairs, keys }: Steps, options: StepOptions): Promise<Stepped> {
   const { delta } = pair;
   await connection.execute("begin isolation level read committed");
   try {
     await connection.execute(`set local lock_timeout = ${Math.round(options.lockMs)}`);
     await putTriggersAside(connection);
-    const lock = lockRowsStatement(pair, inStep);
-    if (lock !== null) await connection.query(lock);
+    await lock(connection, [pair], inStep, false);
+    await requireUnchanged(connection, pairs, keys);
     // What others did since the difference was looked at is for the next round.
     const isThere = `exists (select from ${liveRelation(pair)} as l where ${keyOfDelta(pair, "l")})`;
     await connection.execute(

@@ -2,13 +2,14 @@
 import { HoldfastError } from "../../errors.ts";
 import type { Connection } from "../../postgres/connection.ts";
 import { quoteIdent, quoteQualified } from "../../schema/quote.ts";
-import { fitted, type Pair, sideValue, workNames, workStatements } from "../apply/difference.ts";
+import { fitted, type Pair, sideValue, workNames } from "../apply/difference.ts";
 import { type ForeignKey, readForeignKeys } from "../apply/keys.ts";
 import { refused } from "../apply/put_back.ts";
+import { makeWork } from "../apply/work_tables.ts";
 import { type FitColumn, fitTable, isUnfit, type Unfit } from "./fit.ts";
 import type { LaidTable } from "./laid.ts";
 import type { LiveTable } from "./live_tables.ts";
-import { closeTable, type SideTable } from "./side_tables.ts";
+import type { SideTable } from "./side_tables.ts";
 
 export interface PairDeps {
   /** A session with pinned settings (`openSession`), in no transaction. */
@@ -57,15 +58,12 @@ export async function pairUp(
       place: index + 1,
       delta: quoteQualified(schema, workNames.delta(index + 1)),
       before: quoteQualified(schema, workNames.before(index + 1)),
+      goes: quoteQualified(schema, workNames.goes(index + 1)),
       keep: new Set(keep),
       scope: await scopeOf(table),
     };
     await indexSide(connection, pair);
-    await connection.execute(
-      [`drop table if exists ${pair.delta}, ${pair.before}`, ...workStatements(pair)].join("; "),
-    );
-    await closeTable(connection, pair.delta);
-    await closeTable(connection, pair.before);
+    await makeWork(connection, pair);
     pairs.push(pair);
   }
   const keys = await readForeignKeys(connection, pairs.map((pair) => pair.fit.live.oid));

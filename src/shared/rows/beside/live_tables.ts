@@ -40,7 +40,12 @@ const liveTable = z.object({
   uniques: z.array(uniqueKey),
   /** A unique key or an exclusion, its own or a partition's, is deferrable: replica role does not check it. */
   deferrable: z.boolean(),
-  /** Triggers that fire under `session_replication_role = replica` as well. */
+  /**
+   * Columns that cannot change where the row stands: those of unique keys other than the primary one and of exclusions, of
+   * partitions too, which two rows may swap, and GENERATED ALWAYS AS IDENTITY.
+   */
+  pinned: z.array(z.string()),
+  /** Triggers, and rules, that fire under `session_replication_role = replica` as well. */
   alwaysTriggers: z.array(z.string()),
   bytes: z.number(),
 });
@@ -106,10 +111,34 @@ export async function readLiveTables(
                )
             ) as deferrable,
             pg_catalog.to_jsonb(array(
-              select distinct t.tgname::text
+              select distinct a.attname::text
+              from pg_catalog.pg_attribute as a
+              where a.attnum > 0 and not a.attisdropped
+                and (a.attrelid = c.oid or a.attrelid in (select p.relid from pg_catalog.pg_partition_tree(c.oid) as p))
+                and (a.attidentity = 'a' or exists (
+                  select from pg_catalog.pg_index as i
+                  where i.indrelid = a.attrelid and (i.indisunique or i.indisexclusion) and not i.indisprimary and (
+                    a.attnum = any (i.indkey) or exists (
+                      select from pg_catalog.pg_depend as d
+                      where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = i.indexrelid
+                        and d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = i.indrelid
+                        and d.refobjsubid = a.attnum
+                    )
+                  )
+                ))
+              order by 1
+            )) as pinned,
+            pg_catalog.to_jsonb(array(
+              select t.tgname::text
               from pg_catalog.pg_trigger as t
               where not t.tgisinternal and t.tgenabled in ('A', 'R') and (
                 t.tgrelid = c.oid or t.tgrelid in (select p.relid from pg_catalog.pg_partition_tree(c.oid) as p)
+              )
+              union
+              select 'rule ' || r.rulename
+              from pg_catalog.pg_rewrite as r
+              where r.ev_type in ('2', '3', '4') and r.ev_enabled in ('A', 'R') and (
+                r.ev_class = c.oid or r.ev_class in (select p.relid from pg_catalog.pg_partition_tree(c.oid) as p)
               )
               order by 1
             )) as "alwaysTriggers",
