@@ -1,5 +1,5 @@
 /** A full restore in place as it is told: its plan, and what came of it. */
-import type { DefinitionNote, DefinitionPlan } from "../shared/restore/in_place/change_format.ts";
+import type { DefinitionNote, DefinitionPlan, GoneDefinition } from "../shared/restore/in_place/change_format.ts";
 import type { CheckResult } from "../shared/restore/in_place/checks/checks.ts";
 import type { RestoreMode } from "../shared/rows/apply/difference.ts";
 import type { RowsPlan } from "../shared/rows/apply/plan_rows.ts";
@@ -55,6 +55,9 @@ export function planShown(
       ]
       : ["  definitions stay as they are; --apply replace makes them what they were"]),
     ...leftOutLines(beside.leftOut).map((line) => `  ${line}`),
+    ...beside.waiting.map(({ table, rows: of }) =>
+      `  ${of} rows of ${table} are compared once its types are what they were`
+    ),
   ];
 }
 
@@ -73,6 +76,7 @@ export function planDocument(
     mode,
     plan: rows.tables,
     definitions,
+    waiting: beside.waiting.map(({ table, rows: of }) => ({ table, rows: of })),
     database: target,
     dryRun: true,
   };
@@ -80,7 +84,16 @@ export function planDocument(
 
 export interface InPlaceResult {
   readonly result: PutBackResult;
-  readonly definitions: { readonly steps: number; readonly kept: readonly DefinitionNote[] };
+  readonly definitions: {
+    readonly steps: number;
+    readonly kept: readonly DefinitionNote[];
+    /** What came after the backup and is not there any more. */
+    readonly gone: readonly GoneDefinition[];
+    /** Identities of what had to go and was made again. */
+    readonly again: readonly string[];
+    /** Tables whose rows were deleted, since they did not fit a type, and came back as they were. */
+    readonly emptied: readonly string[];
+  };
   readonly leftOut: LeftOut;
   readonly differences: readonly string[];
   readonly checks: readonly CheckResult[];
@@ -123,6 +136,12 @@ export function restoredInPlace({ source, mode, target }: InPlaceSubject, done: 
       }: ${definitions.steps} definitions ` +
       `changed, ${inserted} rows inserted, ${updated} put back, ${deleted} deleted.`,
       ...definitions.kept.map((note) => `  kept: ${note.identity}: ${note.reason}`),
+      ...definitions.gone.map((one) => `  gone: ${one.identity}: ${one.reason}`),
+      ...(definitions.gone.some((one) => one.statements.length > 0) ? ["  (--json tells what had made them)"] : []),
+      ...definitions.again.map((identity) => `  had to go and was made again: ${identity}`),
+      ...definitions.emptied.map((table) =>
+        `  emptied, as its values did not fit, and filled from the backup: ${table}`
+      ),
       ...differences.slice(0, mostListed).map((one) => `  differs: ${one}`),
       ...checks.map(({ check, ok, detail }) => `  ${ok === false ? "FAILED " : ""}${check}: ${detail}`),
       ...(safetyRun === null ? [] : [`The safety backup from before is ${safetyRun}.`]),

@@ -2,6 +2,7 @@
 import { HoldfastError } from "../shared/errors.ts";
 import type { ProjectApi } from "../shared/maintenance/project_api.ts";
 import type { MaintenanceDeps } from "../shared/maintenance/switch_on.ts";
+import type { Database } from "../shared/postgres/connection.ts";
 import { ownBucketOf } from "../shared/store/open_store.ts";
 import type { Context } from "./context.ts";
 import { sourceDatabase } from "./open.ts";
@@ -10,19 +11,33 @@ import { storeCredentials } from "./open_store.ts";
 /** The bucket of a project whose store is not known here. */
 const usualBucket = "holdfast-backups";
 
-/** Errors: those of the settings. */
-export async function maintenanceDeps(context: Context): Promise<MaintenanceDeps> {
+/**
+ * Of the database of --db-url, or of the one that is named: of that the project's API is not known, as --project-url is the
+ * source's. Errors: those of the settings.
+ */
+export async function maintenanceDeps(context: Context, other: Database | null = null): Promise<MaintenanceDeps> {
   const { settings, clock, random, log } = context;
   const store = settings.get("store");
   const bucket = store === undefined ? usualBucket : ownBucketOf(store);
   return {
-    database: await sourceDatabase(context),
-    project: projectOf(context),
+    database: other ?? await sourceDatabase(context),
+    project: other === null ? projectOf(context) : null,
     ownBuckets: [...new Set([usualBucket, ...(bucket === null ? [] : [bucket])])],
     clock,
     random,
     log,
   };
+}
+
+/** --until, as ISO 8601 in UTC; null: not set. Errors: `usage`. */
+export function untilOf({ settings }: Pick<Context, "settings">): string | null {
+  const until = settings.get("until");
+  if (until === undefined) return null;
+  // A day or a time without a zone would mean something else on each machine.
+  if (!/T.*(Z|[+-]\d\d:\d\d)$/.test(until) || Number.isNaN(Date.parse(until))) {
+    throw new HoldfastError("usage", "--until is a moment with a zone, such as 2024-01-09T12:00:00Z");
+  }
+  return new Date(until).toISOString();
 }
 
 /** Errors: `setting_missing` where a URL is set and no key: a proof that was asked for is not left out. */

@@ -2,8 +2,9 @@
 import { sha256Hex } from "../shared/crypto/digest.ts";
 import { HoldfastError } from "../shared/errors.ts";
 import { loadZstd } from "../shared/format/zstd.ts";
-import { enterMaintenance } from "../shared/maintenance/switch_on.ts";
-import { leaveMaintenance } from "../shared/maintenance/switch_off.ts";
+import { quarantineOf } from "../shared/format/manifest.ts";
+import { changingTypes } from "../shared/restore/in_place/changing_types.ts";
+import { requireWritable } from "../shared/restore/in_place/require_writable.ts";
 import { readActor } from "../shared/restore/in_place/actor.ts";
 import { planNow, type SettleContext, settleDefinitions } from "../shared/restore/in_place/settle_definitions.ts";
 import { putSequencesAhead, refreshViews } from "../shared/restore/in_place/finish_rows.ts";
@@ -18,6 +19,7 @@ import { requireDeletable } from "../shared/rows/apply/published_deletes.ts";
 import type { PastRows } from "../shared/rows/past/past.ts";
 import type { RowsPlan } from "../shared/rows/apply/plan_rows.ts";
 import { RowsWork } from "../shared/rows/work.ts";
+import { sessionName } from "../shared/rows/work_begin.ts";
 import { quoteQualified } from "../shared/schema/quote.ts";
 import { applySettings } from "../shared/schema/apply_settings.ts";
 import type { Database } from "../shared/postgres/connection.ts";
@@ -25,33 +27,43 @@ import { openBackup, type OpenedBackup, type ReadDeps } from "../shared/verify/f
 import type { Context } from "./context.ts";
 import { chooseChecks, type ChosenChecks, runChosenChecks } from "./in_place_checks.ts";
 import { type InPlaceSubject, planDocument, planShown, restoredInPlace } from "./in_place_shown.ts";
+import { keepFilledBuckets } from "./in_place_buckets.ts";
+import { type FenceResult, InPlaceFence } from "./in_place_fence.ts";
 import { keepSmokesFor } from "./in_place_smokes.ts";
-import { maintenanceDeps } from "./maintenance_deps.ts";
+import { maintenanceDeps, untilOf } from "./maintenance_deps.ts";
 import { keyRing, sourceDatabase, targetDatabase } from "./open.ts";
 import { newestOfNoRestore } from "./open_past.ts";
 import { openStore } from "./open_store.ts";
 import type { Outcome } from "./output.ts";
 import { modeOf, safetyOf } from "./restore_rows.ts";
+import { isSkipped } from "./safety_backup.ts";
 import { recordOf, refuseForeseen } from "../shared/rows/apply/foreseen.ts";
 
 /** A table that somebody writes to is waited for so long. */
 const lockMs = 30_000;
 
 /**
- * The document: `{id, ok, inserted, updated, deleted, warnings[], mode, definitions{steps, kept[]}, differences[], …}`; until it
- * is confirmed, and with --dry-run, `{dryRun: true, …}`. Broken off, the project stays closed, and the same call goes on.
+ * The document: `{id, ok, inserted, updated, deleted, warnings[], mode, definitions{steps, kept[]}, differences[], maintenance,
+ * …}`; until it is confirmed, and with --dry-run, `{dryRun: true, …}`. Broken off before the safety backup is there, the project
+ * is open as before; later it stays closed, and the same call goes on. One that a person had closed stays so.
  */
 export async function restoreInPlace(context: Context, wanted: string): Promise<Outcome> {
   const { settings, clock, random, log, signal } = context;
   const mode = modeOf(settings.get("apply")) ?? "replace";
   const checks = await chooseChecks(context);
+  untilOf(context);
   const read: ReadDeps = {
     store: await openStore(context),
     ring: await keyRing(settings),
     compressor: await loadZstd(),
   };
-  const target = await targetDatabase(context) ?? await sourceDatabase(context);
+  const other = await targetDatabase(context);
+  const target = other ?? await sourceDatabase(context);
+  // What is wrong with the settings shows before anything is loaded.
+  await maintenanceDeps(context, other);
   const backup = wanted === "latest" ? await newestOfNoRestore(context, read) : await openBackup(read, wanted);
+  const quarantine = quarantineOf(backup.manifest);
+  if (quarantine !== null) context.note(`warning: this backup was quarantined when it was taken: ${quarantine}`);
   const source = await openBackupRows(read, backup.manifest.id);
   const choices = [mode, settings.has("drop-extra"), settings.has("credentials")];
   const work = await RowsWork.begin({ target, clock, random, log, signal }, {
@@ -63,8 +75,12 @@ export async function restoreInPlace(context: Context, wanted: string): Promise<
     digest: await sha256Hex(new TextEncoder().encode(JSON.stringify(["full", source.backupId, choices]))),
   });
   try {
+    requireSafety(context, work.identity.database);
+    // By this name the next try ends it, if a statement of this one is under way still.
+    await work.connection.execute(`set application_name = '${sessionName(work.schema)}'`);
     const { capture } = await readContents(read, backup);
-    return await new InPlace(context, work, target, backup, source, mode, checks).run(capture);
+    const inPlace = new InPlace(context, { work, target, isOther: other !== null, backup, source, mode, checks });
+    return await inPlace.run(capture);
   } catch (error) {
     throw await work.fail(error);
   } finally {
@@ -73,27 +89,41 @@ export async function restoreInPlace(context: Context, wanted: string): Promise<
   }
 }
 
+/** Errors: `confirmation_wrong`, `usage`: without a safety backup, and without its name, nothing is begun. */
+function requireSafety({ settings }: Context, database: string): void {
+  if (isSkipped(settings.get("skip-safety-backup"), database) || settings.has("dry-run")) return;
+  if (settings.get("target-db-url") === undefined) return;
+  throw new HoldfastError("usage", "a safety backup is taken of the database of --db-url only", {
+    hint: `Name the target with --db-url, or go without one: --skip-safety-backup ${database}.`,
+  });
+}
+
+interface InPlaceParts {
+  readonly work: RowsWork;
+  readonly target: Database;
+  /** The target is that of --target-db-url. */
+  readonly isOther: boolean;
+  readonly backup: OpenedBackup;
+  readonly source: PastRows;
+  readonly mode: RestoreMode;
+  readonly checks: ChosenChecks;
+}
+
 class InPlace {
   readonly #context: Context;
   readonly #work: RowsWork;
   readonly #target: Database;
+  readonly #isOther: boolean;
   readonly #backup: OpenedBackup;
   readonly #source: PastRows;
   readonly #mode: RestoreMode;
   readonly #checks: ChosenChecks;
 
-  constructor(
-    context: Context,
-    work: RowsWork,
-    target: Database,
-    backup: OpenedBackup,
-    source: PastRows,
-    mode: RestoreMode,
-    checks: ChosenChecks,
-  ) {
+  constructor(context: Context, { work, target, isOther, backup, source, mode, checks }: InPlaceParts) {
     this.#context = context;
     this.#work = work;
     this.#target = target;
+    this.#isOther = isOther;
     this.#backup = backup;
     this.#source = source;
     this.#mode = mode;
@@ -112,6 +142,7 @@ class InPlace {
       signal,
       was,
       leaveOutSchemas: [ownSchema, stateSchema, work.schema],
+      sideSchema: work.schema,
       options: {
         sameDatabase: this.#isSource(),
         dropExtra: settings.has("drop-extra"),
@@ -119,18 +150,25 @@ class InPlace {
         ...await readActor(work.connection),
       },
     };
-    const definitions = await planNow(settling);
+    const definitions = await work.keptAlive(() => planNow(settling));
     const [refused] = definitions.refused;
     if (refused !== undefined && this.#mode === "replace") {
       throw new HoldfastError("definitions_stuck", `${refused.identity}: ${refused.reason}`);
     }
     await work.requireRoom(this.#backup.manifest.totals.rawBytes);
     const deps = this.#besideDeps();
-    const beside = await layDatabaseBeside(deps, { credentials: settings.has("credentials") }, this.#subject());
+    const laid = await layDatabaseBeside(deps, {
+      credentials: settings.has("credentials"),
+      changingTypes: this.#mode === "replace" ? changingTypes(definitions, was) : null,
+    }, this.#subject());
     this.#context.progress.clear();
-    const plan = await work.plan(beside, this.#mode);
+    const { beside, plan } = await work.keptAlive(async () => {
+      const beside = this.#mode === "replace" ? await keepFilledBuckets(deps, laid) : laid;
+      return { beside, plan: await work.plan(beside, this.#mode) };
+    });
     const loadMs = clock.monotonicMs() - startMs;
     await requireDeletable(work.connection, losingRows(plan, beside));
+    await requireWritable(work.connection, changingRows(plan, beside));
     const about = this.#about();
     const shown = planShown(about, { definitions, rows: plan, beside, loadMs });
     const dryRun = planDocument(about, { definitions, rows: plan, beside });
@@ -154,13 +192,16 @@ class InPlace {
         };
       }
     }
-    this.#refuseForeseen(plan, was);
+    this.#refuseForeseen(plan, beside);
     return await this.#carryOut(settling, deps, beside, startMs);
   }
 
-  /** Before the project is closed. Of a `replace`, what its definitions will settle is no obstacle. */
-  #refuseForeseen(plan: RowsPlan, was: SettleContext["was"]): void {
-    const known = new Set(was.tables.map(({ schema, name }) => quoteQualified(schema, name)));
+  /** Before the project is closed. Of a `replace`, what its definitions and its own rows will settle is no obstacle. */
+  #refuseForeseen(plan: RowsPlan, { laid, pairs }: DatabaseBeside): void {
+    const known = new Set([
+      ...laid.map(({ side: { past } }) => quoteQualified(past.schema, past.name)),
+      ...pairs.map(liveName),
+    ]);
     const isOpen = (other: string | null) => this.#mode !== "replace" || (other !== null && !known.has(other));
     const conflicts = plan.tables.map((table) => ({
       ...table,
@@ -177,62 +218,81 @@ class InPlace {
   ): Promise<Outcome> {
     const { settings, clock } = this.#context;
     const work = this.#work;
-    const fenced = work.identity.installed && !settings.has("without-maintenance");
-    if (fenced) {
-      const message = settings.get("message") ?? "The data of this app is being restored. Please try again later.";
-      const closed = await enterMaintenance(await maintenanceDeps(this.#context), {
-        message,
-        until: settings.get("until") ?? null,
-        by: null,
-      });
-      this.#context.note(`maintenance mode is on; tried and refused: ${closed.probed.join(", ")}`);
-    }
-    const safetyRun = await safetyOf(this.#context, work);
+    const fence = await this.#close();
+    const safetyRun = await safetyOf(this.#context, work).catch(async (error: unknown) => {
+      await fence?.takeBack();
+      throw error;
+    });
     work.changed();
     await work.applying(safetyRun);
-    // Only what stands in the way of the rows; of a merge the definitions stay as they are.
-    const before = this.#mode === "replace" ? await settleDefinitions(settling, "before") : null;
-    const beside = await pairAgain(deps, laid);
+    const { before, beside } = await work.keptAlive(async () => ({
+      // Only what stands in the way of the rows; of a merge the definitions stay as they are.
+      before: this.#mode === "replace" ? await settleDefinitions(settling, "before") : null,
+      beside: await pairAgain(deps, laid),
+    }));
     const result = await work.apply(beside, {
       mode: this.#mode,
       wholeTables: true,
       fireTriggers: settings.has("fire-triggers"),
       lockMs,
     }, safetyRun);
-    const after = before === null ? null : await settleDefinitions(settling, "after");
-    await putSequencesAhead(work.connection, settling.was);
-    const views = await refreshViews(work.connection);
-    if (work.identity.installed) {
-      await work.connection.query(
-        "select backup.end_chain(c.id, 'a full restore in place') from backup.chains as c where c.ended_at is null",
-      );
-    }
-    const differences = this.#mode === "replace" ? await findLeftOver(settling, work, beside, result) : [];
-    const checks = await runChosenChecks(this.#context, this.#target, {
-      manifest: this.#backup.manifest,
-      was: settling.was,
-      leaveOutSchemas: settling.leaveOutSchemas,
-      mode: this.#mode,
-      ...this.#checks,
+    const { after, refreshed, differences, checks } = await work.keptAlive(async () => {
+      const after = before === null ? null : await settleDefinitions(settling, "after");
+      await fence?.pauseJobs(work.connection);
+      await putSequencesAhead(work.connection, settling.was);
+      const refreshed = await refreshViews(work.connection);
+      if (work.identity.installed) {
+        await work.connection.query(
+          "select backup.end_chain(c.id, 'a full restore in place') from backup.chains as c where c.ended_at is null",
+        );
+      }
+      const differences = this.#mode === "replace" ? await findLeftOver(settling, work, beside, result) : [];
+      const checks = await runChosenChecks(this.#context, this.#target, this.#other(), {
+        manifest: this.#backup.manifest,
+        was: settling.was,
+        leaveOutSchemas: settling.leaveOutSchemas,
+        mode: this.#mode,
+        ...this.#checks,
+      });
+      await keepSmokesFor(this.#context, work, checks);
+      return { after, refreshed, differences: [...differences, ...refreshed.failed], checks };
     });
-    await keepSmokesFor(this.#context, work, checks);
-    await work.finish(recordOf(beside, result), (clock.monotonicMs() - startMs) / 1000);
-    if (fenced) {
-      const opened = await leaveMaintenance(await maintenanceDeps(this.#context));
-      this.#context.note(`maintenance mode is off; tried and done: ${opened.probed.join(", ")}`);
-    }
-    return restoredInPlace(this.#about(), {
+    const tables = recordOf(beside, result);
+    const seconds = (clock.monotonicMs() - startMs) / 1000;
+    // The end of both in one transaction: killed before it, the same call goes on; after it there is nothing left to do.
+    const fenced = await fence?.openAndFinish(tables, seconds);
+    if (fenced === undefined) await work.finish(tables, seconds);
+    const outcome = restoredInPlace(this.#about(), {
       result,
-      definitions: { steps: (before?.steps ?? 0) + (after?.steps ?? 0), kept: after?.plan.kept ?? [] },
+      definitions: {
+        steps: (before?.steps ?? 0) + (after?.steps ?? 0),
+        kept: after?.plan.kept ?? [],
+        gone: after?.gone ?? [],
+        again: after?.again ?? [],
+        emptied: [...before?.emptied ?? [], ...after?.emptied ?? []],
+      },
       leftOut: laid.leftOut,
       differences,
       checks,
-      views,
+      views: refreshed.views,
       safetyRun,
       restore: work.lease?.id ?? null,
       sideSchema: work.schema,
       durationMs: clock.monotonicMs() - startMs,
     });
+    return fenced === undefined ? outcome : withFence(outcome, fenced);
+  }
+
+  /** Null: without maintenance mode. */
+  async #close(): Promise<InPlaceFence | null> {
+    const { connection, identity, lease } = this.#work;
+    if (lease === null || !identity.installed || this.#context.settings.has("without-maintenance")) return null;
+    const deps = await maintenanceDeps(this.#context, this.#other());
+    return await this.#work.keptAlive(() => InPlaceFence.close(this.#context, deps, connection, lease));
+  }
+
+  #other(): Database | null {
+    return this.#isOther ? this.#target : null;
   }
 
   #about(): InPlaceSubject {
@@ -281,6 +341,32 @@ class InPlace {
 
 /** Oids of the tables that rows are taken out of. */
 function losingRows(plan: RowsPlan, beside: DatabaseBeside): string[] {
-  const losing = new Set(plan.tables.filter((one) => one.update + one.delete > 0).map((one) => one.table));
-  return beside.pairs.filter((pair) => losing.has(liveName(pair))).map(({ fit }) => fit.live.oid);
+  return oidsOf(plan.tables.filter((one) => one.update + one.delete > 0), beside);
+}
+
+/** Oids of the tables that rows are written to. */
+function changingRows(plan: RowsPlan, beside: DatabaseBeside): string[] {
+  return oidsOf(plan.tables.filter((one) => one.insert + one.update + one.delete > 0), beside);
+}
+
+/** With those whose rows are compared later. */
+function oidsOf(tables: RowsPlan["tables"], beside: DatabaseBeside): string[] {
+  const names = new Set(tables.map((one) => one.table));
+  const found = beside.pairs.filter((pair) => names.has(liveName(pair))).map(({ fit }) => fit.live.oid);
+  return [...found, ...beside.waiting.map(({ oid }) => oid)];
+}
+
+/** The restore is done, whatever came of opening the project; exit 3 where that was not seen. */
+function withFence(outcome: Outcome, maintenance: FenceResult): Outcome {
+  const { unproven, keptFor } = maintenance;
+  const document = { ...(outcome.document as object), maintenance };
+  if (unproven === null) {
+    const stays = keptFor === null ? [] : [`Maintenance mode stays on, as ${keptFor} had turned it on.`];
+    return { ...outcome, document, lines: [...outcome.lines, ...stays] };
+  }
+  return {
+    exit: 3,
+    document: { ...document, ok: false },
+    lines: [...outcome.lines, `Maintenance mode is off, and no write was seen to go through: ${unproven}`],
+  };
 }

@@ -168,14 +168,20 @@ async function restoreInto(context: Context, restoring: Restoring): Promise<Outc
   refuseForeseen(plan, settings.has("fire-triggers"));
   await work.requireRoom(plan.bytes);
   const safetyRun = await safetyOf(context, work);
-  const result = await work.apply(beside, {
+  // A person's answer and a backup lie between: whose rows they are now, and into what they go, is looked at once more.
+  const now = await pairAsked(deps, asked, laid);
+  if (now.pairs.length !== beside.pairs.length) {
+    throw new HoldfastError("rows_conflict", now.unfit.map(({ reason }) => reason).join("; "), { hint: "Plan again." });
+  }
+  refuseForeseen(await work.plan(now, mode), settings.has("fire-triggers"));
+  const result = await work.apply(now, {
     mode,
     wholeTables: asked.scope === "table",
     fireTriggers: settings.has("fire-triggers"),
     lockMs: lockMs,
   }, safetyRun);
-  await work.finish(recordOf(beside, result), (clock.monotonicMs() - startMs) / 1000);
-  const after = await readAfter(restoring, beside);
+  await work.finish(recordOf(now, result), (clock.monotonicMs() - startMs) / 1000);
+  const after = await readAfter(restoring, now);
   for (const warning of warnings) context.note(`warning: ${warning}`);
   const seconds = clock.monotonicMs() - startMs;
   return {
@@ -194,7 +200,7 @@ async function restoreInto(context: Context, restoring: Restoring): Promise<Outc
       `${subject} as of ${source.at} in ${
         duration(seconds)
       }: ${result.inserted} inserted, ${result.updated} put back, ${result.deleted} deleted.`,
-      ...keptLines(beside, result),
+      ...keptLines(now, result),
       ...(safetyRun === null ? [] : [`The safety backup from before is ${safetyRun}.`]),
       ...after.lines,
     ],

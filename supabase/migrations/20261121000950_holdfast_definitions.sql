@@ -1,6 +1,20 @@
 -- What an object is after a command: written to the DDL log by the event triggers, read by replays where the command's text
 -- does not say it. JSON, in words of the server's own (pg_get_…); a null where there are none, and then no replay does it.
 
+-- Under which settings the command's text was read, as 1020 has noted them: '{}' where it could not.
+create function backup.session_settings() returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return coalesce(nullif(pg_catalog.current_setting('holdfast.session', true), ''), '{}')::jsonb;
+exception when others then
+  return '{}'::jsonb;
+end
+$$;
+revoke all on function backup.session_settings() from public;
+
 -- The text of the query as the log keeps it: not where it is long and everything is described, since each command of a script
 -- has a row with the whole of it.
 create function backup.logged_query(objects jsonb) returns text
@@ -26,6 +40,7 @@ stable
 set search_path = ''
 as $$
   select pg_catalog.jsonb_build_object(
+    'major', pg_catalog.current_setting('server_version_num')::integer / 10000,
     'name', c.oid::regclass::text,
     'schema', pg_catalog.quote_ident(n.nspname),
     'bareName', pg_catalog.quote_ident(c.relname),
@@ -65,6 +80,8 @@ as $$
         'isLocal', a.attislocal,
         'storage', case when a.attstorage <> t.typstorage then a.attstorage end,
         'compression', nullif(a.attcompression, ''),
+        'statistics', nullif(a.attstattarget, -1),
+        'comment', pg_catalog.col_description(c.oid, a.attnum),
         'identity', case when a.attidentity <> '' then (
           select pg_catalog.jsonb_build_object(
             'always', a.attidentity = 'a', 'sequence', q.seqrelid::regclass::text, 'start', q.seqstart::text,
@@ -88,7 +105,30 @@ as $$
       ) order by k.contype = 'f', k.conname)
       from pg_catalog.pg_constraint as k
       where k.conrelid = c.oid and k.contype in ('p', 'u', 'x', 'c', 'f')
-    ), '[]')
+    ), '[]'),
+    'uniqueIndexes', coalesce((
+      select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+        'name', pg_catalog.quote_ident(x.relname), 'key', (
+          select pg_catalog.string_agg(pg_catalog.pg_get_indexdef(i.indexrelid, k, false), ', ' order by k)
+          from pg_catalog.generate_series(1, i.indnkeyatts) as k
+        )
+      ) order by x.relname)
+      from pg_catalog.pg_index as i join pg_catalog.pg_class as x on x.oid = i.indexrelid
+      where i.indrelid = c.oid and i.indisunique and i.indisvalid and i.indpred is null and i.indexprs is null
+        and not exists (select from pg_catalog.pg_constraint as k where k.conindid = i.indexrelid and k.conrelid = c.oid)
+    ), '[]'),
+    'clusterIndex', (
+      select pg_catalog.quote_ident(x.relname) from pg_catalog.pg_index as i
+      join pg_catalog.pg_class as x on x.oid = i.indexrelid where i.indrelid = c.oid and i.indisclustered
+    ),
+    'triggers', coalesce((
+      select pg_catalog.jsonb_object_agg(t.tgname, t.tgenabled)
+      from pg_catalog.pg_trigger as t where t.tgrelid = c.oid and not t.tgisinternal
+    ), '{}'),
+    'rules', coalesce((
+      select pg_catalog.jsonb_object_agg(r.rulename, r.ev_enabled) from pg_catalog.pg_rewrite as r where r.ev_class = c.oid
+    ), '{}'),
+    'comment', pg_catalog.obj_description(c.oid, 'pg_class')
   )
   from pg_catalog.pg_class as c join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
   where c.oid = described and c.relkind in ('r', 'p')
@@ -168,8 +208,24 @@ as $$
 $$;
 revoke all on function backup.missing_values(oid) from public;
 
--- One object of a command: {table} | {sequence} | {labels} | {populated, sql} | {sql} | {access} | {part}: made with another
--- object of the command. With `owner` where it has one of its own. Null: no replay can make it without the text.
+-- What the extension got from this transaction by ALTER EXTENSION … ADD, as that command names it: '[]' where the extension
+-- itself was altered, or gave something away.
+create function backup.new_members(extension oid) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select coalesce(pg_catalog.jsonb_agg(pg_catalog.format('%s %s', m.type, m.identity) order by m.identity), '[]')
+  from pg_catalog.pg_extension as e
+  join pg_catalog.pg_depend as d on d.refclassid = 'pg_catalog.pg_extension'::regclass and d.refobjid = e.oid and d.deptype = 'e'
+  cross join lateral pg_catalog.pg_identify_object(d.classid, d.objid, d.objsubid) as m
+  where e.oid = new_members.extension and pg_catalog.age(d.xmin) <= pg_catalog.age(pg_catalog.pg_current_xact_id()::xid)
+    and pg_catalog.age(e.xmin) > pg_catalog.age(pg_catalog.pg_current_xact_id()::xid)
+$$;
+revoke all on function backup.new_members(oid) from public;
+
+-- One object of a command: {table} | {sequence} | {labels} | {populated, sql} | {sql} | {access} | {members} | {part}: made with
+-- another object of the command. With `owner` where it has one of its own. Null: no replay can make it without the text.
 create function backup.describe_object(class_id oid, object_id oid, sub_id integer, type text, identity text, tag text)
 returns jsonb
 language plpgsql
@@ -183,17 +239,35 @@ begin
   if tag = 'COMMENT' then
     return pg_catalog.jsonb_build_object('sql', pg_catalog.format(
       'comment on %s %s is %L',
-      case type when 'table column' then 'column' when 'table constraint' then 'constraint' when 'statistics object' then 'statistics' else type end,
-      identity,
+      case
+        when type like '% column' then 'column'
+        when type in ('table constraint', 'domain constraint') then 'constraint'
+        when type = 'statistics object' then 'statistics'
+        else type
+      end,
+      case
+        when type = 'domain constraint' then (
+          select pg_catalog.format('%I on domain %s', k.conname, k.contypid::regtype)
+          from pg_catalog.pg_constraint as k where k.oid = object_id
+        )
+        else identity
+      end,
       case when sub_id <> 0 then pg_catalog.col_description(object_id, sub_id)
         else pg_catalog.obj_description(object_id, class_id::regclass::name) end
     ));
+  elsif tag = 'ALTER EXTENSION' then
+    select pg_catalog.jsonb_build_object('extension', pg_catalog.quote_ident(e.extname), 'members', m.members)
+    into made
+    from pg_catalog.pg_extension as e cross join lateral backup.new_members(e.oid) as m (members)
+    where type = 'extension' and e.oid = object_id and m.members <> '[]';
+    return made;
   elsif tag in ('GRANT', 'REVOKE') then
     if type not in ('TABLE', 'COLUMN', 'SEQUENCE', 'FUNCTION', 'PROCEDURE', 'ROUTINE', 'SCHEMA', 'TYPE', 'DOMAIN') then
       return null;
     end if;
-    -- one by itself says all, and lists of a long transaction grow with each
-    if pg_catalog.current_query() ~* '^\s*(grant|revoke)\M'
+    -- one by itself says all, where it is known which names it could see; lists of a long transaction grow with each
+    if backup.session_settings() <> '{}'
+      and pg_catalog.current_query() ~* '^\s*(grant|revoke)\M'
       and pg_catalog.strpos(pg_catalog.rtrim(pg_catalog.current_query(), E' \t\r\n;'), ';') = 0
     then
       return null;
@@ -227,11 +301,15 @@ begin
           when not creates or c.relispartition or exists (select from pg_catalog.pg_constraint as k where k.conindid = c.oid and k.conrelid = i.indrelid)
             then pg_catalog.jsonb_build_object('part', true)
           -- one of a partitioned table reads ONLY, also where it was made for the partitions as well
-          when c.relkind = 'I' and i.indisvalid then pg_catalog.jsonb_build_object(
+          when c.relkind = 'I' and i.indisvalid and tag <> 'REINDEX' then pg_catalog.jsonb_build_object(
             'owner', pg_catalog.pg_get_userbyid(c.relowner),
             'sql', pg_catalog.regexp_replace(pg_catalog.pg_get_indexdef(c.oid), ' ON ONLY ', ' ON ')
           )
-          else pg_catalog.jsonb_build_object('owner', pg_catalog.pg_get_userbyid(c.relowner), 'sql', pg_catalog.pg_get_indexdef(c.oid))
+          else pg_catalog.jsonb_build_object('owner', pg_catalog.pg_get_userbyid(c.relowner), 'sql', case
+            -- one whose building had failed is in no copy
+            when tag = 'REINDEX' then pg_catalog.regexp_replace(pg_catalog.pg_get_indexdef(c.oid), 'INDEX ', 'INDEX IF NOT EXISTS ')
+            else pg_catalog.pg_get_indexdef(c.oid)
+          end)
         end
       into made
       from pg_catalog.pg_class as c join pg_catalog.pg_index as i on i.indexrelid = c.oid where c.oid = object_id;
@@ -339,7 +417,7 @@ begin
         'owner', pg_catalog.pg_get_userbyid(s.stxowner), 'sql', pg_catalog.pg_get_statisticsobjdef(s.oid)
       ) into made from pg_catalog.pg_statistic_ext as s where s.oid = object_id;
     when 'extension' then
-      select pg_catalog.jsonb_build_object('sql', pg_catalog.format(
+      select pg_catalog.jsonb_build_object('version', e.extversion, 'sql', pg_catalog.format(
         'create extension if not exists %I schema %I', e.extname, n.nspname
       )) into made
       from pg_catalog.pg_extension as e join pg_catalog.pg_namespace as n on n.oid = e.extnamespace where e.oid = object_id;

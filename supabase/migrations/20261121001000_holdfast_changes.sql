@@ -95,6 +95,16 @@ create unlogged table backup.spool (
 );
 comment on table backup.spool is 'Changes that were read from the slot and are not in segments yet.';
 
+-- What the server had counted of a table when its updates and deletes were published no more: so much of it is in the stream.
+create table backup.unlisted_tables (
+  table_oid oid primary key,
+  updated bigint not null,
+  deleted bigint not null,
+  -- as backup.counting_since() said
+  counting_since text not null
+);
+comment on table backup.unlisted_tables is 'Tables that left the list of published updates, with the counters of that moment.';
+
 -- What DDL did, in the transaction that did it. Its rows reach a replay through the stream, at their exact place.
 create table backup.ddl_log (
   id bigint generated always as identity primary key,
@@ -108,6 +118,8 @@ create table backup.ddl_log (
   role_name name not null,
   -- of the session's start: inside a trigger function the present one cannot be seen
   search_path text not null,
+  -- what else a text means depends on, in the words of SET: `search_path`, `timezone`, `datestyle`, `intervalstyle`
+  settings jsonb not null default '{}',
   constraint what_is_known check (what in ('command', 'drop', 'rewrite', 'uncovered', 'doubted'))
 );
 comment on table backup.ddl_log is 'DDL as it happened; read by replays, not by people.';
@@ -117,8 +129,10 @@ alter table backup.segments enable row level security;
 alter table backup.gaps enable row level security;
 alter table backup.drain enable row level security;
 alter table backup.spool enable row level security;
+alter table backup.unlisted_tables enable row level security;
 alter table backup.ddl_log enable row level security;
-revoke all on table backup.chains, backup.segments, backup.gaps, backup.drain, backup.spool, backup.ddl_log from public;
+revoke all on table backup.chains, backup.segments, backup.gaps, backup.drain, backup.spool, backup.unlisted_tables, backup.ddl_log
+  from public;
 
 -- Schemas whose changes nobody needs: our own, side schemas of restores, the platform's transient ones, temporary ones.
 create function backup.is_streamed_schema(schema_name text) returns boolean

@@ -1,16 +1,37 @@
 -- The DDL log: event triggers write what a command did in its own transaction, and so into the stream. What an object is
 -- after a command is said by the functions of 0950.
 
+-- Notes under which settings a command's text was read, for the triggers that come after it in the order of their names: those
+-- have settings of their own, and a function cannot see past them. So this one has none: it runs as the caller, and whatever is
+-- named here is named in full, so that nothing in the caller's path takes its place.
+create function backup.note_session() returns event_trigger
+language plpgsql
+volatile
+as $$
+begin
+  perform pg_catalog.set_config('holdfast.session', pg_catalog.jsonb_build_object(
+    'search_path', pg_catalog.current_setting('search_path'),
+    'timezone', pg_catalog.current_setting('timezone'),
+    'datestyle', pg_catalog.current_setting('datestyle'),
+    'intervalstyle', pg_catalog.current_setting('intervalstyle')
+  )::pg_catalog.text, true);
+exception when others then
+  null;
+end
+$$;
+revoke all on function backup.note_session() from public;
+
 -- Writes one row of the log. Called by the triggers, which may run for any role that makes or drops something.
 create function backup.log_ddl(what text, tag text, objects jsonb) returns void
 language sql
 volatile
 set search_path = ''
 as $$
-  insert into backup.ddl_log (what, tag, objects, query, role_name, search_path)
+  insert into backup.ddl_log (what, tag, objects, query, role_name, search_path, settings)
   select log_ddl.what, log_ddl.tag, log_ddl.objects, backup.logged_query(log_ddl.objects),
     case pg_catalog.current_setting('role') when 'none' then session_user else pg_catalog.current_setting('role')::name end,
-    (select s.reset_val from pg_catalog.pg_settings as s where s.name = 'search_path')
+    (select s.reset_val from pg_catalog.pg_settings as s where s.name = 'search_path'),
+    backup.session_settings()
 $$;
 revoke all on function backup.log_ddl(text, text, jsonb) from public;
 
@@ -48,6 +69,14 @@ volatile
 -- definer because DDL by any role is logged, and nobody else may write the log
 security definer
 set search_path = ''
+-- constants in what is described are read again by a session of these settings
+set datestyle = 'ISO, YMD'
+set intervalstyle = 'postgres'
+set timezone = 'UTC'
+set extra_float_digits = 3
+set bytea_output = 'hex'
+set lc_monetary = 'C'
+set quote_all_identifiers = off
 as $$
 declare
   objects jsonb;
@@ -83,12 +112,56 @@ end
 $$;
 revoke all on function backup.after_ddl() from public;
 
+-- Takes tables that lost what their rows are known by out of the list of updates and deletes: while one stands there, its owner's
+-- UPDATE fails. Whoever dropped an index holds the lock already that this needs.
+create function backup.unpublish_keyless() returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  keyless record;
+  old_timeout text := pg_catalog.current_setting('lock_timeout');
+begin
+  perform pg_catalog.set_config('lock_timeout', '500ms', true);
+  for keyless in
+    select l.prrelid, h.publications
+    from backup.chains as h
+    join pg_catalog.pg_publication as p on p.pubname = h.publications[2]
+    join pg_catalog.pg_publication_rel as l on l.prpubid = p.oid
+    join pg_catalog.pg_class as c on c.oid = l.prrelid
+    where h.ended_at is null and c.relreplident <> 'f' and not exists (
+      select from pg_catalog.pg_index as i
+      where i.indrelid = c.oid and i.indisvalid and i.indimmediate
+        and case c.relreplident when 'd' then i.indisprimary when 'i' then i.indisreplident else false end
+    )
+  loop
+    begin
+      perform backup.publish_table(keyless.prrelid, keyless.publications);
+    exception when others then
+      -- another transaction changes the list: the drain takes it out
+      null;
+    end;
+  end loop;
+  perform pg_catalog.set_config('lock_timeout', old_timeout, true);
+end
+$$;
+revoke all on function backup.unpublish_keyless() from public;
+
 create function backup.after_drop() returns event_trigger
 language plpgsql
 volatile
 -- definer because DDL by any role is logged, and nobody else may write the log
 security definer
 set search_path = ''
+-- constants in what is described are read again by a session of these settings
+set datestyle = 'ISO, YMD'
+set intervalstyle = 'postgres'
+set timezone = 'UTC'
+set extra_float_digits = 3
+set bytea_output = 'hex'
+set lc_monetary = 'C'
+set quote_all_identifiers = off
 as $$
 declare
   objects jsonb;
@@ -97,7 +170,15 @@ begin
     return;
   end if;
   select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
-      'type', d.object_type, 'identity', d.object_identity, 'schema', d.schema_name, 'oid', d.objid::bigint,
+      'type', d.object_type, 'schema', d.schema_name, 'oid', d.objid::bigint,
+      -- the server wrote it under the caller's quote_all_identifiers
+      'identity', case
+        when d.object_type in ('table', 'view', 'materialized view', 'foreign table', 'sequence', 'index', 'table column') then (
+          select pg_catalog.string_agg(pg_catalog.quote_ident(a.name), '.' order by a.ordinality)
+          from pg_catalog.unnest(d.address_names) with ordinality as a (name, ordinality)
+        )
+        else d.object_identity
+      end,
       'original', d.original
     ) order by d.ordinality)
   into objects
@@ -107,6 +188,9 @@ begin
     return;
   end if;
   perform backup.log_ddl('drop', tg_tag, objects);
+  if objects @> any (array['[{"type": "index"}]', '[{"type": "table column"}]', '[{"type": "table constraint"}]']::jsonb[]) then
+    perform backup.unpublish_keyless();
+  end if;
 exception when others then
   perform backup.log_unlogged(tg_tag);
 end
@@ -119,6 +203,14 @@ volatile
 -- definer because DDL by any role is logged, and nobody else may write the log
 security definer
 set search_path = ''
+-- constants in what is described are read again by a session of these settings
+set datestyle = 'ISO, YMD'
+set intervalstyle = 'postgres'
+set timezone = 'UTC'
+set extra_float_digits = 3
+set bytea_output = 'hex'
+set lc_monetary = 'C'
+set quote_all_identifiers = off
 as $$
 declare
   rewritten oid := pg_catalog.pg_event_trigger_table_rewrite_oid();
@@ -135,7 +227,16 @@ begin
   end if;
   perform backup.log_ddl('rewrite', tg_tag, pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_object(
     'type', 'table', 'identity', rewritten::regclass::text, 'oid', rewritten::bigint,
-    'reason', pg_catalog.pg_event_trigger_table_rewrite_reason()
+    'reason', pg_catalog.pg_event_trigger_table_rewrite_reason(),
+    -- what a command names that rewrites it
+    'ancestors', (
+      with recursive above (oid) as (
+        select h.inhparent from pg_catalog.pg_inherits as h where h.inhrelid = rewritten
+        union
+        select h.inhparent from above as a join pg_catalog.pg_inherits as h on h.inhrelid = a.oid
+      )
+      select coalesce(pg_catalog.jsonb_agg(a.oid::regclass::text), '[]') from above as a
+    )
   )));
 exception when others then
   perform backup.log_unlogged(tg_tag);
@@ -146,9 +247,14 @@ revoke all on function backup.after_rewrite() from public;
 -- Where only a superuser may make event triggers and we are none, DDL is not logged; the drain says so.
 do $$
 begin
+  -- in the order of their names
+  create event trigger holdfast_after_a_command on ddl_command_end execute function backup.note_session();
+  create event trigger holdfast_after_a_drop on sql_drop execute function backup.note_session();
   create event trigger holdfast_after_ddl on ddl_command_end execute function backup.after_ddl();
   create event trigger holdfast_after_drop on sql_drop execute function backup.after_drop();
   create event trigger holdfast_after_rewrite on table_rewrite execute function backup.after_rewrite();
+  alter event trigger holdfast_after_a_command enable always;
+  alter event trigger holdfast_after_a_drop enable always;
   alter event trigger holdfast_after_ddl enable always;
   alter event trigger holdfast_after_drop enable always;
   alter event trigger holdfast_after_rewrite enable always;

@@ -97,18 +97,23 @@ end
 $$;
 revoke all on function backup.spool_transaction(bigint, name, name[]) from public;
 
--- Where the sequences of users stand; null: never used. One that is dropped meanwhile cannot be opened any more (XX000), and is
--- left out: it is gone from the catalog when the next segment asks.
-create function backup.sequence_values() returns table (schema_name name, sequence_name name, start_value bigint, last_value bigint)
+-- Where the sequences of users stand; `is_called`: that value was given already. One that is dropped meanwhile cannot be opened
+-- any more (XX000), and is left out: it is gone from the catalog when the next segment asks. `held`, without a value: a
+-- transaction has it, perhaps for ever, and nobody takes a value from it meanwhile. All of them are waited for some seconds.
+create function backup.sequence_values()
+returns table (schema_name name, sequence_name name, last_value bigint, is_called boolean, held boolean)
 language plpgsql
 volatile
 set search_path = ''
 as $$
 declare
   sequence record;
+  old_timeout text := pg_catalog.current_setting('lock_timeout');
+  waits integer := 0;
 begin
+  perform pg_catalog.set_config('lock_timeout', '300ms', true);
   for sequence in
-    select n.nspname, c.relname, c.oid, s.seqstart
+    select n.nspname, c.relname, c.oid
     from pg_catalog.pg_sequence as s
     join pg_catalog.pg_class as c on c.oid = s.seqrelid
     join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
@@ -118,14 +123,28 @@ begin
   loop
     schema_name := sequence.nspname;
     sequence_name := sequence.relname;
-    start_value := sequence.seqstart;
+    held := false;
     begin
       last_value := pg_catalog.pg_sequence_last_value(sequence.oid);
-    exception when internal_error or undefined_table then
-      continue;
+      is_called := last_value is not null;
+      if not is_called then
+        -- it may have been restarted with any value
+        execute pg_catalog.format('select s.last_value from %I.%I as s', schema_name, sequence_name) into last_value;
+      end if;
+    exception
+      when internal_error or undefined_table or invalid_schema_name then
+        continue;
+      when lock_not_available or deadlock_detected then
+        last_value := null;
+        held := true;
+        waits := waits + 1;
+        if waits = 10 then
+          perform pg_catalog.set_config('lock_timeout', '1ms', true);
+        end if;
     end;
     return next;
   end loop;
+  perform pg_catalog.set_config('lock_timeout', old_timeout, true);
 end
 $$;
 revoke all on function backup.sequence_values() from public;

@@ -16,9 +16,9 @@ create table backup.maintenance (
   opened_at timestamptz,
   own_buckets text[] not null default '{}',
   announcement bigint references backup.announcements (id),
-  -- the setting pgrst.db_pre_request of role authenticator as it was; null: there was none
+  -- the setting pgrst.db_pre_request of role authenticator as it was where it was changed; null: there was none
   pre_request_before text,
-  -- it stood, and stands, in the settings of the role for this database
+  -- it was changed in the settings of the role for this database, not in those for all databases
   pre_request_in_database boolean not null default false,
   constraint there_is_one_switch check (singleton),
   constraint closed_says_since_when_by_whom_and_why check (
@@ -70,10 +70,42 @@ $$;
 revoke all on function backup.gate() from public;
 grant execute on function backup.gate() to public;
 
--- The project's own pre-request function first, with the search_path of the request. Then writing methods are refused
--- with PT503 (HTTP 503), and whatever else may write, such as a function under /rpc, finds a transaction that is
--- read-only and that nothing inside can turn back.
-create function backup.before_request(request_search_path text, closed boolean, message text, chained text) returns void
+-- How the project's own pre-request function is called, by the name that the setting has for it. Null: there is none.
+create function backup.call_of(chained text) returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select case
+    when coalesce(chained, '') = '' then null
+    when pg_catalog.strpos(chained, '.') > 0 then pg_catalog.format(
+      'select %I.%I()', pg_catalog.split_part(chained, '.', 1),
+      pg_catalog.substr(chained, pg_catalog.strpos(chained, '.') + 1)
+    )
+    else pg_catalog.format('select %I()', chained)
+  end
+$$;
+revoke all on function backup.call_of(text) from public;
+grant execute on function backup.call_of(text) to public;
+
+-- search_path is not pinned, because a function with a SET clause would undo what the project's own function sets of it. So
+-- nothing in here may be looked up by it.
+create function backup.call_chained(call text) returns void
+language plpgsql
+volatile
+as $$
+begin
+  if call is not null then
+    execute call;
+  end if;
+end
+$$;
+revoke all on function backup.call_chained(text) from public;
+grant execute on function backup.call_chained(text) to public;
+
+-- Writing methods are refused with PT503 (HTTP 503), and whatever else may write, such as a function under /rpc, finds a
+-- transaction that is read-only and that nothing inside can turn back.
+create function backup.before_request(closed boolean, message text) returns void
 language plpgsql
 volatile
 set search_path = ''
@@ -81,17 +113,7 @@ as $$
 declare
   method text := coalesce(pg_catalog.current_setting('request.method', true), '');
   path text := coalesce(pg_catalog.current_setting('request.path', true), '');
-  dot integer := pg_catalog.strpos(chained, '.');
 begin
-  if chained <> '' then
-    perform pg_catalog.set_config('search_path', request_search_path, true);
-    execute case
-      when dot > 0 then
-        pg_catalog.format('select %I.%I()', pg_catalog.left(chained, dot - 1), pg_catalog.substr(chained, dot + 1))
-      else pg_catalog.format('select %I()', chained)
-    end;
-    perform pg_catalog.set_config('search_path', '', true);
-  end if;
   if not closed then
     return;
   end if;
@@ -101,20 +123,42 @@ begin
   perform pg_catalog.set_config('transaction_read_only', 'on', true);
 end
 $$;
-revoke all on function backup.before_request(text, boolean, text, text) from public;
-grant execute on function backup.before_request(text, boolean, text, text) to public;
+revoke all on function backup.before_request(boolean, text) from public;
+grant execute on function backup.before_request(boolean, text) to public;
 
-create function public.backup_before_request(
-  request_search_path text default pg_catalog.current_setting('search_path')
-) returns void
+-- The project's own function first, as it would be called without us; then the fence. Bound when it is made, so it needs no
+-- search_path, and has none pinned for the reason that stands at call_chained().
+create function public.backup_before_request() returns void
 language sql
 volatile
+begin atomic
+  select backup.call_chained(backup.call_of(g.chained)), backup.before_request(g.closed, g.message)
+  from backup.gate() as g;
+end;
+comment on function public.backup_before_request() is 'Holdfast: what PostgREST calls before each request while maintenance mode is on.';
+-- a project may take this from public by its default privileges
+grant execute on function public.backup_before_request() to public;
+
+-- Roles of the API that could not call it: every request of theirs would be refused, reads too.
+create function backup.shut_out_roles() returns setof text
+language sql
+stable
 set search_path = ''
-return (
-  select backup.before_request(backup_before_request.request_search_path, g.closed, g.message, g.chained)
-  from backup.gate() as g
-);
-comment on function public.backup_before_request(text) is 'Holdfast: what PostgREST calls before each request while maintenance mode is on.';
+as $$
+  select r.rolname::text
+  from pg_catalog.pg_roles as r
+  where r.rolname in ('anon', 'authenticated', 'service_role')
+    and not (
+      pg_catalog.has_schema_privilege(r.oid, 'public', 'usage')
+      and pg_catalog.has_function_privilege(r.oid, 'public.backup_before_request()', 'execute')
+      and pg_catalog.has_function_privilege(r.oid, 'backup.gate()', 'execute')
+      and pg_catalog.has_function_privilege(r.oid, 'backup.call_of(text)', 'execute')
+      and pg_catalog.has_function_privilege(r.oid, 'backup.call_chained(text)', 'execute')
+      and pg_catalog.has_function_privilege(r.oid, 'backup.before_request(boolean, text)', 'execute')
+    )
+  order by 1
+$$;
+revoke all on function backup.shut_out_roles() from public;
 
 -- The real write of a probe, by the hardest kind of function there is to fence.
 create function backup.write_probe() returns void

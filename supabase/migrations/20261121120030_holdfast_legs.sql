@@ -58,7 +58,7 @@ revoke all on function backup.rest_restore(uuid, bigint, interval) from public;
 
 -- Puts the rows that a restore left beside into place, by legs of the function. `target`: the name of this database, typed by
 -- whoever wants it; HF513 (confirmation_wrong) for any other. `options`: {safety, fireTriggers}. HF414, HF415 as claim_restore,
--- and HF415 while a worker is at it.
+-- and HF415 while a worker is at it, and for one that no function began: what it was asked for, only the CLI knows.
 create function backup.order_apply(id uuid, mode text, target text, options jsonb) returns void
 language plpgsql
 volatile
@@ -68,6 +68,9 @@ begin
   if order_apply.target is distinct from pg_catalog.current_database() then
     raise exception 'this database is not called that'
       using errcode = 'HF513', hint = pg_catalog.format('Its name is %s.', pg_catalog.current_database());
+  elsif exists (select from backup.restores as r where r.id = order_apply.id and r.next_leg_at is null) then
+    raise exception 'restore % was begun by the CLI', order_apply.id
+      using errcode = 'HF415', hint = 'Run the command that began it again, with --apply.';
   elsif backup.claim_restore(order_apply.id, 'order', interval '1 second', false, order_apply.mode) is null then
     raise exception 'restore % is at work', order_apply.id using errcode = 'HF415';
   end if;

@@ -8,6 +8,8 @@ create table backup.restore_watches (
   until timestamptz not null,
   -- failures up to here are in `since`
   counted_at timestamptz not null,
+  -- the newest of pg_cron's runs when it was counted: one that could not be started bears no time
+  counted_run bigint not null default 0,
   -- {runs, jobs, answers}: of the day before; a kind that cannot be read is missing
   before jsonb not null,
   since jsonb not null default '{}',
@@ -43,9 +45,72 @@ as $$
 $$;
 revoke all on function backup.may_read(text, text) from public;
 
+-- How long pg_net keeps answers.
+create function backup.answers_kept() returns interval
+language sql
+stable
+set search_path = ''
+as $$
+  select coalesce(nullif(pg_catalog.current_setting('pg_net.ttl', true), '')::interval, interval '6 hours')
+$$;
+revoke all on function backup.answers_kept() from public;
+
+-- pg_cron's newest run before which all have begun or failed; 0 where there is none, or its table may not be read.
+create function backup.newest_cron_run() returns bigint
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  if not backup.may_read('cron', 'job_run_details') then
+    return 0;
+  end if;
+  return (
+    select coalesce(
+      min(d.runid) filter (where d.start_time is null and d.status not in ('failed', 'succeeded')) - 1, max(d.runid), 0
+    )
+    from cron.job_run_details as d
+  );
+end
+$$;
+revoke all on function backup.newest_cron_run() from public;
+
+-- Failed runs of pg_cron, but for those of smoke queries, which are counted by themselves. Those that were not started bear
+-- no time: they are the ones after `after_run`; null: those between the runs whose times enclose the two moments.
+create function backup.failed_cron_runs(from_moment timestamptz, to_moment timestamptz, after_run bigint) returns bigint
+-- not sql: its body would be read where there is no pg_cron
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return (
+  with runs as (
+    select d.runid, d.status = 'failed' as failed, coalesce(d.end_time, d.start_time) as moment
+    from cron.job_run_details as d
+    where d.command is null or d.command !~ 'select backup\.try_smoke\('
+  )
+  select count(*)
+  from runs as r
+  where r.failed and case
+    when r.moment is not null then r.moment >= from_moment and r.moment < to_moment
+    when after_run is not null then r.runid > after_run and r.runid <= backup.newest_cron_run()
+    else r.runid > coalesce((select max(b.runid) from runs as b where b.moment < from_moment), 0)
+      and r.runid < coalesce(
+        (select min(a.runid) from runs as a where a.moment >= to_moment), (select max(n.runid) + 1 from runs as n)
+      )
+  end
+  );
+end
+$$;
+revoke all on function backup.failed_cron_runs(timestamptz, timestamptz, bigint) from public;
+
 -- Failures from one moment to another, by kind: `runs` of ours; `jobs` of pg_cron, ours and the user's; `answers` of pg_net
--- that were 4xx or 5xx, timed out or never came. A kind whose table is not there, or may not be read, is missing.
-create function backup.failures_between(from_moment timestamptz, to_moment timestamptz) returns jsonb
+-- that were 4xx or 5xx, timed out or never came. A kind whose table is not there, or may not be read, is missing, and so are
+-- answers that are kept too briefly to be counted. `after_run`: as of failed_cron_runs().
+create function backup.failures_between(
+  from_moment timestamptz, to_moment timestamptz, after_run bigint default null
+) returns jsonb
 language plpgsql
 stable
 set search_path = ''
@@ -59,13 +124,11 @@ begin
   where r.status = 'failed' and r.finished_at >= from_moment and r.finished_at < to_moment;
   counts := pg_catalog.jsonb_build_object('runs', found);
   if backup.may_read('cron', 'job_run_details') then
-    select count(*) into found
-    from cron.job_run_details as d
-    where d.status = 'failed'
-      and coalesce(d.end_time, d.start_time) >= from_moment and coalesce(d.end_time, d.start_time) < to_moment;
-    counts := counts || pg_catalog.jsonb_build_object('jobs', found);
+    counts := counts || pg_catalog.jsonb_build_object(
+      'jobs', backup.failed_cron_runs(from_moment, to_moment, after_run)
+    );
   end if;
-  if backup.may_read('net', '_http_response') then
+  if backup.may_read('net', '_http_response') and backup.answers_kept() >= interval '10 minutes' then
     select count(*) into found
     from net._http_response as a
     where a.created >= from_moment and a.created < to_moment
@@ -75,18 +138,17 @@ begin
   return counts;
 end
 $$;
-revoke all on function backup.failures_between(timestamptz, timestamptz) from public;
+revoke all on function backup.failures_between(timestamptz, timestamptz, bigint) from public;
 
--- Of the 24 hours before the moment. pg_net keeps answers for some hours only (pg_net.ttl, 6 hours unless set): those that
--- are left are taken for the whole day; none are known when they are all gone.
+-- Of the 24 hours before the moment. pg_net keeps answers for some hours only: those that are left are taken for the whole
+-- day; none are known when they are all gone.
 create function backup.failures_before(moment timestamptz) returns jsonb
 language plpgsql
 stable
 set search_path = ''
 as $$
 declare
-  kept interval := coalesce(nullif(pg_catalog.current_setting('pg_net.ttl', true), '')::interval, interval '6 hours');
-  known interval := least(interval '24 hours', moment - (backup.clock_now() - kept));
+  known interval := least(interval '24 hours', moment - (backup.clock_now() - backup.answers_kept()));
   counts jsonb := backup.failures_between(moment - interval '24 hours', moment);
   answers numeric;
 begin
@@ -102,8 +164,8 @@ end
 $$;
 revoke all on function backup.failures_before(timestamptz) from public;
 
--- Each minute: begins a watch for every full restore in place that went well here within the last day, counts each hour,
--- and closes the watch after 24 hours: its result is in the audit. An alert as soon as a kind is clearly worse; it goes once
+-- Each minute: begins a watch for every full restore in place that went well here within the last day, counts each hour
+-- (more often where pg_net keeps answers more briefly than that), and closes the watch after 24 hours: its result is in the audit. An alert as soon as a kind is clearly worse; it goes once
 -- the day is over and somebody has acknowledged it, and so does one of smoke queries. Returns how many watches were counted.
 create function backup.watch_recoveries() returns integer
 language plpgsql
@@ -112,6 +174,11 @@ set search_path = ''
 as $$
 declare
   moment timestamptz := backup.clock_now();
+  -- what is counted is 5 minutes old and more, and has to be there still
+  pause constant interval := greatest(
+    interval '6 minutes', least(interval '65 minutes', backup.answers_kept() - interval '2 minutes')
+  );
+  newest_run constant bigint := backup.newest_cron_run();
   watch backup.restore_watches;
   -- what happened a moment ago may not be written down yet
   up_to timestamptz;
@@ -119,9 +186,10 @@ declare
   numbers text[];
 begin
   for watch in
-    insert into backup.restore_watches (restore_id, begun_at, until, counted_at, before, smoke)
+    insert into backup.restore_watches (restore_id, begun_at, until, counted_at, counted_run, before, smoke)
     select
-      r.id, r.finished_at, r.finished_at + interval '24 hours', r.finished_at, backup.failures_before(r.started_at),
+      r.id, r.finished_at, r.finished_at + interval '24 hours', r.finished_at, newest_run,
+      backup.failures_before(r.started_at),
       backup.smoke_counts(r.id)
     from backup.restores as r
     where r.scope in ('full', 'point') and r.mode <> 'beside' and r.status = 'succeeded' and r.target_is_here
@@ -134,7 +202,7 @@ begin
   for watch in
     select w.*
     from backup.restore_watches as w
-    where w.status = 'watching' and w.counted_at <= moment - interval '65 minutes'
+    where w.status = 'watching' and w.counted_at <= moment - pause
       or w.status = 'watching' and w.until <= moment - interval '5 minutes'
     order by w.begun_at
     for no key update skip locked
@@ -144,9 +212,10 @@ begin
     continue when up_to = watch.until and not backup.end_smokes(watch.restore_id);
     update backup.restore_watches as w
     set counted_at = up_to,
+      counted_run = greatest(w.counted_run, newest_run),
       since = (
         select pg_catalog.jsonb_object_agg(n.key, n.value::bigint + coalesce((w.since ->> n.key)::bigint, 0))
-        from pg_catalog.jsonb_each_text(backup.failures_between(w.counted_at, up_to)) as n
+        from pg_catalog.jsonb_each_text(backup.failures_between(w.counted_at, up_to, w.counted_run)) as n
       ),
       smoke = backup.smoke_counts(w.restore_id)
     where w.restore_id = watch.restore_id

@@ -46,6 +46,7 @@ const project = useProject({}, async ({ stack: { gateway, cluster, keys, workerS
     BACKUP_DB_URL: cluster.url("postgres"),
     BACKUP_PROJECT_URL: gateway.url,
     BACKUP_WORKER_SECRET: workerSecret,
+    BACKUP_CHECK_PASSWORD: "a good password",
     BACKUP_KEYS: keys,
     BACKUP_STORE: "supabase://holdfast-backups",
     SUPABASE_SERVICE_ROLE_KEY: gateway.serviceRoleKey,
@@ -62,7 +63,7 @@ async function state(): Promise<Record<string, string>> {
     `select
        (select md5(string_agg(to_jsonb(e)::text, '|' order by e.id)) from public.entries as e) as entries,
        (select md5(string_agg(to_jsonb(n)::text, '|' order by to_jsonb(n)::text)) from public.notes as n) as notes,
-       (select md5(string_agg(format('%s %s %s %s', u.id, u.email, u.created_at, u.phone), '|' order by u.id)) from auth.users as u) as users,
+       (select md5(string_agg(format('%s %s %s %s %s', u.id, u.email, u.created_at, u.phone, u.last_sign_in_at), '|' order by u.id)) from auth.users as u) as users,
        (select md5(string_agg(to_jsonb(i)::text, '|' order by i.id)) from auth.identities as i) as identities,
        (select string_agg(a.attname, ',' order by a.attname) from pg_attribute as a
          where a.attrelid = 'public.entries'::regclass and a.attnum > 0 and not a.attisdropped) as columns,
@@ -96,7 +97,10 @@ function startRestore(): Restoring {
   const { PATH = "", HOME = "" } = process.env;
   const child = spawn(denoPath(), [
     ...["run", "--quiet", "--no-prompt", "--allow-all", "--config", join(root, "deno.json")],
-    ...[join(root, "src/cli/main.ts"), "restore-full", backup, "--apply", "replace", "--yes", "--json"],
+    ...[join(root, "src/cli/main.ts"), "restore-full", backup, "--apply", "replace", "--yes", "--json", ...[
+      "--check-user",
+      "anna@journal.example",
+    ]],
   ], { cwd: "/", env: { PATH, HOME, DENO_NO_UPDATE_CHECK: "1", ...settings }, stdio: ["ignore", "pipe", "pipe"] });
   let [stdout, stderr, over] = ["", "", false];
   child.stdout.setEncoding("utf8").on("data", (text: string) => (stdout += text));
@@ -130,7 +134,7 @@ async function waiting(application: string, restoring: Restoring): Promise<void>
   await eventually(`${application} waits`, async () => {
     restoring.assertGoesOn(`${application} waits`);
     const rows = await project().query(
-      "select from pg_stat_activity where application_name = $1 and wait_event_type = 'Lock'",
+      "select from pg_stat_activity where application_name ~ $1 and wait_event_type = 'Lock'",
       [application],
     );
     return rows.length > 0 ? true : null;
@@ -180,7 +184,14 @@ describe("a full restore in place while an app keeps writing", () => {
         const onMs = Date.now();
         const atEnd = await stateAtEnd(restoring);
         const result = await restoring.ended;
-        expect(result, result.stderr).toMatchObject({ exit: 0, document: { ok: true, differences: [] } });
+        expect(result, result.stderr).toMatchObject({
+          exit: 0,
+          document: {
+            ok: true,
+            differences: [],
+            checks: expect.arrayContaining([expect.objectContaining({ check: "sign-in", ok: true })]),
+          },
+        });
         const offMs = await momentOf("maintenance.opened");
         await writtenSince(client, offMs);
         await client.stop();
@@ -217,7 +228,7 @@ describe("a full restore in place that is killed", () => {
         await holder.query("begin");
         // It waits for this table, in the middle of its changes.
         await holder.query("lock table public.notes in row exclusive mode");
-        await waiting("holdfast:restore", first);
+        await waiting("^holdfast:restore_", first);
         process.kill(first.pid, "SIGKILL");
         await first.ended;
         await holder.query("rollback");

@@ -4,7 +4,7 @@ import { readSequenceValues } from "../../src/shared/changes/drain/stream_querie
 import type { Database } from "../../src/shared/postgres/connection.ts";
 import { useCluster, withClient } from "../support/cluster.ts";
 import { backup, query, world } from "./backup_fixture.ts";
-import { drainNow } from "./changes_stream_fixture.ts";
+import { drainNow, storedChain } from "./changes_stream_fixture.ts";
 
 const cluster = useCluster();
 
@@ -41,7 +41,7 @@ describe("the values of sequences", () => {
       const rounds = await whileSequencesGo(url, async () => {
         const end = performance.now() + 10_000;
         while (performance.now() < end) {
-          const values = await readSequenceValues(connection);
+          const { sequences: values } = await readSequenceValues(connection);
           expect(values.find((one) => one.name === "steady")).toMatchObject({ lastValue: "1", isCalled: true });
           expect(values.filter((one) => one.name.startsWith("many_"))).toHaveLength(300);
         }
@@ -84,20 +84,24 @@ describe("the values of sequences", () => {
     });
   }, 120_000);
 
-  it("that a user's transaction holds end the drain after a while, and the next one stores all of it", async () => {
+  it("that a user's transaction holds let the drain go on, which names them", async () => {
     const { url, deps } = await world(cluster());
     await query(url, "create schema app; create sequence app.held; create table app.t (id int primary key)");
     await drainNow(deps);
     await backup(deps);
     await withClient(url, async (client) => {
       await client.query("begin; alter sequence app.held restart with 70; insert into app.t values (1)");
-      await expect(drainNow(deps, { idleSeconds: 0, lockMs: 200 })).rejects.toMatchObject({ code: "lock_timeout" });
+      const { outcome, chain } = await drainNow(deps, { idleSeconds: 0, lockMs: 200 });
+      expect(outcome).toBe("caught_up");
+      const last = (await storedChain(deps, chain ?? "")).at(-1)?.header;
+      expect(last?.heldSequences).toEqual([{ schema: "app", name: "held" }]);
+      expect(last?.sequences.filter(({ name }) => name === "held")).toEqual([]);
       await client.query("commit");
     });
-    const { outcome, segments } = await drainNow(deps);
-    expect({ outcome, changes: segments.reduce((sum, one) => sum + one.changes, 0) }).toEqual({
-      outcome: "caught_up",
-      changes: 1,
-    });
+    const { chain, segments } = await drainNow(deps);
+    expect(segments.reduce((sum, one) => sum + one.changes, 0)).toBe(1);
+    const last = (await storedChain(deps, chain ?? "")).at(-1)?.header;
+    expect(last?.heldSequences).toEqual([]);
+    expect(last?.sequences.find(({ name }) => name === "held")).toMatchObject({ lastValue: "70" });
   }, 60_000);
 });

@@ -314,6 +314,39 @@ describe("a write that was under way", () => {
   });
 });
 
+describe("a write that does not end", () => {
+  it("is undone with its session where that is wanted", async () => {
+    await withClient(project().stack.cluster.plainUrl("authenticator"), async (client) => {
+      await client.query("begin; set local role service_role");
+      await client.query("insert into public.entries (user_id, title) values ($1, 'never ends')", [annaId]);
+      const closed = await enterMaintenance(deps({ project: null, patienceMs: 200 }), { ...window, endsOpen: true });
+      expect(closed).toMatchObject({ stillOpen: 0, ended: 1 });
+      await expect(client.query("commit")).rejects.toThrow();
+    });
+    await leaveMaintenance(deps({ project: null }));
+    expect(await project().query("select from public.entries where title = 'never ends'")).toEqual([]);
+  });
+});
+
+describe("a read", () => {
+  it("that would be refused as well is no proof: it is taken back", async () => {
+    const { cluster } = project().stack;
+    const refusing = "create or replace function public.check_request() returns void language plpgsql as " +
+      "$$ begin if current_user = 'anon' then perform set_config('transaction_read_only', 'on', true); raise sqlstate '25006'; end if; end $$";
+    const [made] = await project().query("select pg_get_functiondef('public.check_request()'::regprocedure) as text");
+    await ask(cluster.plainUrl(), refusing);
+    try {
+      await expect(enterMaintenance(deps({ project: null }), window)).rejects.toMatchObject({
+        code: "maintenance_unproven",
+        message: expect.stringContaining("a read was refused"),
+      });
+      expect(await project().query("select closed from backup.maintenance")).toEqual([{ closed: false }]);
+    } finally {
+      await ask(cluster.plainUrl(), String(made?.["text"]));
+    }
+  });
+});
+
 describe("maintenance mode that cannot be proven", () => {
   it("is taken back when a write goes through", async () => {
     const before = await outside();

@@ -111,6 +111,8 @@ export async function putRowsBack(connection: Connection, kept: Kept): Promise<v
 export interface RestoreOptions {
   readonly dropExtra?: boolean;
   readonly sameDatabase?: boolean;
+  /** One that is there. */
+  readonly sideSchema?: string;
 }
 
 /** The parts of a full restore in place, without a store. */
@@ -135,6 +137,7 @@ export async function inParts(place: Place, kept: Kept, options: RestoreOptions 
     signal: undefined,
     was: kept.capture,
     leaveOutSchemas,
+    sideSchema: options.sideSchema,
     lockTimeoutMs: 200,
     lockTries: 3,
     options: {
@@ -169,7 +172,14 @@ export async function restoreInPlace(
   place: Place,
   kept: Kept,
   options: RestoreOptions = {},
-): Promise<{ first: DefinitionPlan; last: DefinitionPlan; steps: number; emptied: readonly string[] }> {
+): Promise<{
+  first: DefinitionPlan;
+  last: DefinitionPlan;
+  steps: number;
+  emptied: readonly string[];
+  gone: SettledDefinitions["gone"];
+  again: readonly string[];
+}> {
   const parts = await inParts(place, kept, options);
   try {
     const first = await parts.plan();
@@ -181,6 +191,8 @@ export async function restoreInPlace(
       last: after.plan,
       steps: before.steps + after.steps,
       emptied: [...before.emptied, ...after.emptied],
+      gone: after.gone,
+      again: after.again,
     };
   } finally {
     await parts.close();

@@ -7,6 +7,7 @@ import type { Graph } from "../../src/shared/rows/past/graph.ts";
 import { liveGraph } from "../../src/shared/rows/ownership/live_graph.ts";
 import { type BackupMap, emptyMap, readBackupMap } from "../../src/shared/rows/ownership/map_file.ts";
 import { ownedTables, type OwnershipPlan, planOwnership } from "../../src/shared/rows/ownership/ownership.ts";
+import { readEqualities } from "../../src/shared/rows/ownership/equalities.ts";
 import { liveRelation, ownershipSql, type RelationOf } from "../../src/shared/rows/ownership/ownership_sql.ts";
 import { type OwnershipStep, ownershipSteps } from "../../src/shared/rows/ownership/ownership_steps.ts";
 import { quoteIdent } from "../../src/shared/schema/quote.ts";
@@ -119,7 +120,7 @@ describe("rows as apps have them", () => {
     const graph = await liveGraph(connection);
     const plan = planOwnership(graph, map);
     const live = relationsOf(graph);
-    const sql = ownershipSql(plan, live, "$1");
+    const sql = ownershipSql(plan, live, "$1", await readEqualities(connection, graph.tables));
     const found: Record<string, { owned: string[]; shared: string[] }> = {};
     for (const table of ownedTables(plan)) {
       const rows = await connection.query(
@@ -208,7 +209,12 @@ function relationsOf(graph: Graph): RelationOf {
 }
 
 async function verdictsOf(world: World, plan: OwnershipPlan, relationOf: RelationOf, user: string) {
-  const sql = ownershipSql(plan, relationOf, "$1");
+  const sql = ownershipSql(
+    plan,
+    relationOf,
+    "$1",
+    await readEqualities(connection, (await liveGraph(connection)).tables),
+  );
   const planned = new Set(ownedTables(plan).map(nameOf));
   const verdicts: ("owned" | "shared" | null)[][] = [];
   for (const { name, key, rows } of world.tables) {

@@ -210,10 +210,69 @@ describe("a request while the project is closed", () => {
         if (version < 160_000) expect(outcome).toBe("written");
         else expect(outcome).not.toBe("written");
         const named = JSON.parse(await scalar(postgres, "select backup.maintenance_state() -> 'resetting'") ?? "null");
-        expect(named).toEqual(version < 160_000 ? ["public.leave()"] : []);
+        expect(named).toEqual(version < 160_000 ? ["public.add_stubbornly(integer)", "public.leave()"] : []);
       }, `create function public.leave() returns void language plpgsql as $$ begin ${reset}; end $$`);
     },
   );
+
+  it.each([
+    ["set_config with no value", "perform pg_catalog.set_config('transaction_read_only', null, true)", "plpgsql"],
+    ["a statement that it puts together", "execute 'reset ' || 'transaction_read_only'", "plpgsql"],
+    [
+      "a body that is bound when it is made",
+      "select pg_catalog.set_config('transaction_read_only', null, true)",
+      "sql",
+    ],
+  ])("can leave it by a function with %s on PostgreSQL 15 alone, and is named", async (_, body, language) => {
+    const made = language === "sql"
+      ? `create function public.leave() returns text language sql security definer begin atomic ${body}; end`
+      : `create function public.leave() returns text language plpgsql security definer as $$ begin ${body}; return ''; end $$`;
+    await closed(async () => {
+      const outcome = await inFunction("select public.leave()", "insert into public.entries values (2, '')");
+      expect(outcome === "written").toBe(version < 160_000);
+      const named = JSON.parse(await scalar(postgres, "select backup.maintenance_state() -> 'resetting'") ?? "null");
+      expect(named.includes("public.leave()")).toBe(version < 160_000);
+    }, made);
+  });
+
+  it("may take jobs of pg_cron away, by functions that are named", async () => {
+    await closed(
+      async () => {
+        const outcome = await request({ method: "POST", path: "/rpc/forget" }, ["select public.forget()"]);
+        expect(outcome).toBeNull();
+        const named = JSON.parse(await scalar(postgres, "select backup.maintenance_state() -> 'scheduling'") ?? "null");
+        expect(named).toEqual(["public.forget()"]);
+      },
+      `select cron.schedule('of the app', '0 3 * * *', 'select 1');
+       create function public.forget() returns void language sql security definer
+         as $$ select cron.unschedule('of the app') $$`,
+    );
+  });
+
+  it("is let through where the project had taken execution of functions from everybody", async () => {
+    await closed(
+      async () => {
+        for (const role of ["anon", "authenticated", "service_role"]) {
+          expect(await request({ method: "GET", path: "/entries", role }, ["select * from entries"]), role).toBeNull();
+        }
+      },
+      `revoke execute on all functions in schema public from public, anon, authenticated, service_role;
+       revoke execute on all functions in schema backup from public`,
+    );
+  });
+
+  it("would be refused to a role that may not use public, so the project is not closed", async () => {
+    await rolledBack(postgres, async () => {
+      await postgres.query("savepoint before_that");
+      // not ours to revoke in a test: the platform's role owns the schema
+      const owner = await scalar(postgres, "select nspowner::regrole::text from pg_namespace where nspname = 'public'");
+      await postgres.query("revoke usage on schema public from public, anon");
+      const isRevoked = await scalar(postgres, "select not has_schema_privilege('anon', 'public', 'usage')");
+      expect(isRevoked, `public belongs to ${owner}`).toBe("t");
+      expect(await sqlstate(postgres, "select backup.maintenance_on('x')")).toBe("HF402");
+      expect(await scalar(postgres, "select closed from backup.maintenance")).toBe("f");
+    });
+  });
 
   it("is not asked again by what calls itself with the method left out", async () => {
     await closed(async () => {
@@ -254,6 +313,21 @@ describe("the project's own pre-request function", () => {
     }, `${own} alter role authenticator set pgrst.db_pre_request = 'App Gate.check'`);
   });
 
+  it("keeps what it sets for the request, its search_path too", async () => {
+    await closed(
+      async () => {
+        const seen =
+          "do $$ begin if current_setting('search_path') <> 'app, public' or current_setting('app.tenant') <> '7' " +
+          "then raise 'it is %', current_setting('search_path'); end if; end $$";
+        expect(await request({ method: "GET", path: "/entries", role: "anon" }, [seen])).toBeNull();
+      },
+      `create function public.tenant() returns void language plpgsql as $$ begin
+          perform set_config('search_path', 'app, public', true), set_config('app.tenant', '7', true);
+        end $$;
+        alter role authenticator set pgrst.db_pre_request = 'public.tenant'`,
+    );
+  });
+
   it("goes on being called for a moment after the project is open, until PostgREST has read its settings", async () => {
     await closed(async () => {
       await postgres.query("select backup.maintenance_off()");
@@ -285,6 +359,27 @@ describe("the project's own pre-request function", () => {
       expect(effective?.config).toContain("pgrst.db_pre_request=public.backup_before_request");
       await postgres.query("select backup.maintenance_off()");
       expect(await settings()).toEqual(before);
+    });
+  });
+
+  it("is put back where it was changed, whatever somebody sets for this database meanwhile", async () => {
+    await rolledBack(postgres, async () => {
+      await postgres.query("alter role authenticator set pgrst.db_pre_request = 'public.check'");
+      const [before] = await settings();
+      await postgres.query("select backup.maintenance_on('Back at noon')");
+      await postgres.query("alter role authenticator in database postgres set pgrst.db_pre_request = 'public.other'");
+      await postgres.query("savepoint meanwhile");
+      const off = JSON.parse(await scalar(postgres, "select backup.maintenance_off()") ?? "null");
+      expect(off.left).toEqual([expect.stringContaining("public.other")]);
+      expect((await settings())[0]).toEqual(before);
+      await postgres.query("rollback to savepoint meanwhile");
+      // turned on again, it takes its place, and nothing of ours is left at the other level
+      await postgres.query("select backup.maintenance_on('Back at one')");
+      expect(await request({ method: "POST", path: "/entries" })).not.toBeNull();
+      await postgres.query("select backup.maintenance_off()");
+      const after = await settings();
+      expect(after[0]).toEqual(before);
+      expect(after[1]?.config).toContain("pgrst.db_pre_request=public.other");
     });
   });
 
@@ -322,6 +417,22 @@ describe("cron jobs", () => {
       expect(outcome.restored).toHaveLength(3);
       expect(await scalar(postgres, "select count(*) from backup.maintenance_jobs")).toBe("0");
     }, prepare);
+  });
+
+  it("that are made again while it is closed are paused in the place of those before, and run again", async () => {
+    await rolledBack(postgres, async () => {
+      await postgres.query("select cron.schedule('of the app', '0 3 * * *', 'select 1')");
+      await postgres.query("select backup.maintenance_on('x')");
+      await postgres.query("select cron.unschedule('of the app')");
+      await postgres.query("select cron.schedule('of the app', '0 4 * * *', 'select 1')");
+      expect(await scalar(postgres, "select backup.pause_jobs()")).toBe("1");
+      expect(await scalar(postgres, "select active from cron.job where jobname = 'of the app'")).toBe("f");
+      const off = JSON.parse(await scalar(postgres, "select backup.maintenance_off()") ?? "null");
+      expect(off).toMatchObject({ restored: ["of the app"], left: [] });
+      expect(await scalar(postgres, "select active from cron.job where jobname = 'of the app'")).toBe("t");
+      await postgres.query("select backup.pause_jobs()");
+      expect(await scalar(postgres, "select active from cron.job where jobname = 'of the app'")).toBe("t");
+    });
   });
 
   it("of ours go on", async () => {
@@ -394,6 +505,30 @@ describe("turning it on", () => {
     });
   });
 
+  it("by a restore leaves it with the person who had done so; by a person takes it from a restore", async () => {
+    const by = async (who: string) =>
+      JSON.parse(await scalar(postgres, "select backup.maintenance_on('x', null, $1)", [who]) ?? "null").by;
+    await rolledBack(postgres, async () => {
+      expect(await by("an operator")).toBe("an operator");
+      expect(await by("restore:1")).toBe("an operator");
+    });
+    await rolledBack(postgres, async () => {
+      expect(await by("restore:1")).toBe("restore:1");
+      expect(await by("restore:2")).toBe("restore:2");
+      expect(await by("an operator")).toBe("an operator");
+    });
+  });
+
+  it("again may leave an end that has passed as it is", async () => {
+    await rolledBack(postgres, async () => {
+      await setClock(postgres, "2031-01-01 00:00+00");
+      await postgres.query("select backup.maintenance_on('x', '2031-01-01 01:00:00.25+00')");
+      await setClock(postgres, "2031-01-01 02:00+00");
+      await postgres.query("select backup.maintenance_on('y', '2031-01-01 01:00:00+00')");
+      expect(await sqlstate(postgres, "select backup.maintenance_on('x', '2031-01-01 01:30:00+00')")).toBe("HF003");
+    });
+  });
+
   it("off while it is off does nothing", async () => {
     await rolledBack(postgres, async () => {
       const before = await scalar(postgres, "select count(*) from backup.audit_log");
@@ -455,6 +590,43 @@ describe("the watchdog", () => {
         "select backup.maintenance_on('x', timestamptz '2999-01-02 00:00+00'), backup.watch_maintenance()",
       );
       expect(await alerts()).toEqual([]);
+    });
+  });
+
+  it("tells of a project that is closed for hours without an announced end", async () => {
+    await rolledBack(postgres, async () => {
+      await setClock(postgres, "2031-01-01 00:00+00");
+      await postgres.query("select backup.maintenance_on('x')");
+      await setClock(postgres, "2031-01-01 11:59+00");
+      expect(await scalar(postgres, "select backup.watch_maintenance()")).toBe("0");
+      await setClock(postgres, "2031-01-01 12:01+00");
+      expect(await scalar(postgres, "select backup.watch_maintenance()")).toBe("1");
+      expect(await alerts()).toEqual(["maintenance_overdue: critical"]);
+      await postgres.query("select backup.maintenance_off()");
+      expect(await alerts()).toEqual([]);
+    });
+  });
+
+  it("tells at once of a project that is closed for a restore that has failed, or gives no sign of life", async () => {
+    await rolledBack(postgres, async () => {
+      await setClock(postgres, "2031-01-01 00:00+00");
+      const { rows: [restore] } = await postgres.query("select * from backup.begin_restore($1)", [JSON.stringify({
+        scope: "full",
+        mode: "replace",
+        source_backup: "6f1c8c7e-1111-4c4e-9c36-5f1f4a1f7a01",
+        target_label: "here",
+        lease_seconds: 90,
+      })]);
+      await postgres.query("select backup.maintenance_on('x', null, $1)", [`restore:${restore.id}`]);
+      expect(await scalar(postgres, "select backup.watch_maintenance()")).toBe("0");
+      await setClock(postgres, "2031-01-01 00:07+00");
+      expect(await scalar(postgres, "select backup.watch_maintenance()")).toBe("1");
+      await setClock(postgres, "2031-01-01 00:01+00");
+      expect(await scalar(postgres, "select backup.watch_maintenance()")).toBe("0");
+      expect(await alerts()).toEqual([]);
+      await postgres.query("select backup.fail_restore($1, $2, $3)", [restore.id, restore.token, "{}"]);
+      expect(await scalar(postgres, "select backup.watch_maintenance()")).toBe("1");
+      expect(await alerts()).toEqual(["maintenance_overdue: critical"]);
     });
   });
 

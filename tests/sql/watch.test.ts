@@ -206,6 +206,77 @@ describe("the day after a full restore in place", () => {
     });
   });
 
+  it("counts each job that could not even be started, once, though it bears no time", async () => {
+    const unstarted = async (count: number) =>
+      await postgres.query(
+        `insert into cron.job_run_details (jobid, runid, command, username, status, return_message)
+         select 1, 900000 + i + (select coalesce(max(runid), 0) from cron.job_run_details), 'select 1', current_user, 'failed',
+           'connection failed' from generate_series(1, $1) as i`,
+        [count],
+      );
+    await rolledBack(postgres, async () => {
+      await jobs(1, -30, "succeeded");
+      await unstarted(3);
+      await jobs(1, -20, "succeeded");
+      await unstarted(2);
+      await jobs(1, -0.4, "succeeded");
+      await unstarted(4);
+      const id = await restored();
+      await tick();
+      // the three came after the run of the day before that, and before the first of this day: of this day, as far as is known
+      expect(await watch(id)).toMatchObject({ before: { jobs: 5 } });
+      await unstarted(6);
+      await goTo(1.2);
+      await tick();
+      expect(await watch(id)).toMatchObject({ since: { jobs: 6 } });
+      await unstarted(1);
+      await jobs(1, 2);
+      await goTo(3);
+      await tick();
+      expect(await watch(id)).toMatchObject({ since: { jobs: 8 } });
+      await goTo(5);
+      await tick();
+      expect(await watch(id)).toMatchObject({ since: { jobs: 8 } });
+    });
+  });
+
+  it("counts failures of smoke queries by themselves, and not as jobs", async () => {
+    await rolledBack(postgres, async () => {
+      const id = await restored();
+      await tick();
+      await jobs(3, 0.5);
+      await postgres.query(
+        `update cron.job_run_details set command = 'set statement_timeout = ''30s''; select backup.try_smoke(''x'', 1); '
+         where runid = (select max(runid) from cron.job_run_details)`,
+      );
+      await goTo(2);
+      await tick();
+      expect(await watch(id)).toMatchObject({ since: { jobs: 2 } });
+    });
+  });
+
+  it("counts more often where pg_net keeps its answers for less than an hour", async () => {
+    await rolledBack(postgres, async () => {
+      await postgres.query("set local pg_net.ttl = '20 minutes'");
+      const id = await restored();
+      await tick();
+      await answers(2, 0.1);
+      await goTo(0.25);
+      expect(await tick()).toBe("0");
+      await goTo(0.31);
+      expect(await tick()).toBe("1");
+      await postgres.query("delete from net._http_response where id >= 900000");
+      await goTo(2);
+      await tick();
+      expect(await watch(id)).toMatchObject({ since: { answers: 2 } });
+      // too briefly to be counted at all
+      await postgres.query("set local pg_net.ttl = '5 minutes'");
+      const other = await restored();
+      await tick();
+      expect((await watch(other))["before"]).not.toHaveProperty("answers");
+    });
+  });
+
   it("compares nothing with what is not known any more", async () => {
     await rolledBack(postgres, async () => {
       const id = await restored();

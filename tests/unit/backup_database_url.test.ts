@@ -68,6 +68,67 @@ describe("a server's error", () => {
     const mapped = mapServerError(server("22P02", 'invalid input syntax for type integer: "my secret"'), "db");
     expect(JSON.stringify(mapped.toDocument())).not.toContain("secret");
   });
+  const told = (code: string, message: string, more: object = {}) =>
+    mapServerError(Object.assign(server(code, message), more), "db").message;
+  it.each([
+    "08006",
+    "25006",
+    "28P01",
+    "2BP01",
+    "3D000",
+    "3F000",
+    "40001",
+    "42P01",
+    "53100",
+    "54000",
+    "55006",
+    "57014",
+    "58030",
+  ])(
+    "of %s says what the server says",
+    (sqlstate) => expect(told(sqlstate, 'table "notes" is in the way')).toContain('table "notes" is in the way'),
+  );
+  it.each(["PT400", "22P02", "23505", "P0001", "XX000", "38000", "0A000", "01000", "21000", "72000", "F0000", "HV000"])(
+    "of %s says its SQLSTATE, and nothing of what could be a value",
+    (sqlstate) => {
+      const message = told(sqlstate, "no secret", {
+        detail: "secret",
+        where: "secret",
+        table: "notes",
+        constraint: "fine",
+      });
+      expect(message).toMatch(
+        new RegExp(`^the server refused (it|a value) \\(notes\\.fine\\) \\(SQLSTATE ${sqlstate}\\)$`),
+      );
+    },
+  );
+  it.each([
+    ["that code of the database raised", { routine: "exec_stmt_raise" }],
+    ["in a statement that such code put together", { internalQuery: "select secret" }],
+  ])("%s never has its message, and names the code", (_what, more) => {
+    const where = 'PL/pgSQL function app.check_it(text) line 3 at RAISE\nSQL statement "select secret"';
+    const mapped = mapServerError(
+      Object.assign(server("42703", 'column "secret" is not there'), { where, ...more }),
+      "db",
+    );
+    expect(mapped.message).toBe("code of the database failed in app.check_it (SQLSTATE 42703)");
+    expect(JSON.stringify(mapped.toDocument())).not.toContain("secret");
+  });
+  it("says what functions of Holdfast say", () => {
+    const where = "PL/pgSQL function backup.refuse_writes() line 3 at RAISE";
+    expect(told("25006", "maintenance goes on", { where, routine: "exec_stmt_raise" })).toContain(
+      "maintenance goes on",
+    );
+  });
+  it("names no code whose name could be a value", () => {
+    const where = 'PL/pgSQL function "my secret"(text) line 3 at RAISE\nsecret';
+    expect(told("PT400", "secret", { where })).toBe("code of the database failed in a function (SQLSTATE PT400)");
+  });
+  it("says why a definition is not supported, where it is one", () => {
+    const message = 'extension "nowhere" is not available';
+    expect(told("0A000", message, { file: "extension.c" })).toContain(message);
+    expect(told("0A000", 'unit "secret" not supported', { file: "timestamp.c" })).not.toContain("secret");
+  });
   it("of the network is database_unreachable and no SQLSTATE", () => {
     const refused = Object.assign(new Error("connect ECONNREFUSED"), { code: "ECONNREFUSED" });
     expect(mapServerError(refused, "db").code).toBe("database_unreachable");

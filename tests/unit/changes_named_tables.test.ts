@@ -1,4 +1,7 @@
 import { describe, expect, it } from "vitest";
+import type { Relation } from "../../src/shared/changes/decode/messages.ts";
+import { type DdlRow, DdlTransaction, readDdlRow } from "../../src/shared/changes/definitions/ddl_replay.ts";
+import { asNamed, followNames } from "../../src/shared/changes/plan/follow_names.ts";
 import { meantTables, schemaRename, TableNames } from "../../src/shared/changes/plan/named_tables.ts";
 
 const full = [
@@ -56,10 +59,58 @@ describe("a name", () => {
     expect(names.everNamed("app.none")).toEqual(["app.none"]);
   });
 
+  it("in a segment's list is that of the table with its oid, where the log knows it", () => {
+    const names = named((n) => n.named(1, "app.old"), (n) => n.dropped(3), (n) => n.laterMade(8));
+    const listed = (oid: number | undefined) => names.listedAs({ oid, schema: "app", name: "notes" });
+    expect(listed(1)).toEqual(["app.old"]);
+    expect(listed(3), "dropped").toEqual([]);
+    expect(listed(8), "made behind the point").toEqual([]);
+    expect(listed(77), "nobody logged it").toEqual(["app.old"]);
+    expect(listed(undefined)).toEqual(["app.old"]);
+  });
+
   it("goes with its schema", () => {
     const names = named((n) => n.named(1, "other.notes"), (n) => n.renamedSchema("app", "My app"));
     expect([...names.tables.values()]).toEqual(["other.notes", '"My app".people', '"My app".gone']);
     expect(meant(names, "app.people").names).toEqual(['"My app".people']);
+  });
+});
+
+describe("a relation of the stream", () => {
+  const relation: Relation = { oid: 1, schema: "app", name: "notes", identity: "default", columns: [] };
+  const later = { type: "schema", identity: "later", schema: null };
+  const row = (what: string, tag: string, objects: readonly object[] = [later]): DdlRow =>
+    readDdlRow(
+      new Map(Object.entries({
+        id: "1",
+        what,
+        tag,
+        objects: JSON.stringify(objects),
+        query: "alter schema app rename to later",
+        role_name: "postgres",
+        search_path: "",
+        settings: "{}",
+      })),
+    );
+  const follow = (names: TableNames, given: DdlRow) => followNames(names, given, new DdlTransaction().next(given));
+
+  it("has its table's name, also where only the schema was renamed since it was told", () => {
+    const names = named();
+    expect(asNamed(names, relation)).toBe(relation);
+    expect(follow(names, row("command", "ALTER SCHEMA"))).toBeNull();
+    expect(asNamed(names, relation)).toEqual({ ...relation, schema: "later" });
+    expect(asNamed(names, { ...relation, oid: 99 })).toMatchObject({ schema: "app" });
+  });
+
+  it("follows commands, and no row that only tells of them", () => {
+    const names = named();
+    const objects = [{ type: "table", identity: 'app."My notes"', oid: 1 }];
+    expect(follow(names, row("uncovered", "ALTER TABLE", objects))).toBeNull();
+    expect(asNamed(names, relation)).toBe(relation);
+    expect(follow(names, row("command", "ALTER TABLE", objects))).toBe("app.notes");
+    expect(asNamed(names, relation)).toMatchObject({ schema: "app", name: "My notes" });
+    follow(names, row("drop", "DROP TABLE", objects));
+    expect(names.isDropped(1)).toBe(true);
   });
 });
 

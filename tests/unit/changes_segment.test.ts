@@ -185,6 +185,28 @@ describe("tables that the stream does not carry", () => {
     expect(seen([counted({ missing }), counted({ missing })])).toEqual([]);
   });
 
+  it("are told apart by their oids, whatever they are called", () => {
+    const as = (oid: number, name: string, updated: number): SegmentHeader => ({
+      ...header,
+      uncovered: at(updated).uncovered.map((table) => ({ ...table, oid, name })),
+    });
+    expect(seen([as(1, "t", 5), as(2, "t", 5)]), "made anew, and changed as often").toEqual([
+      { oid: 2, schema: "app", name: "t", reason: "why" },
+    ]);
+    expect(seen([as(1, "t", 5), as(2, "t", 0)])).toEqual([]);
+    expect(seen([as(1, "t", 5), as(1, "renamed", 5)])).toEqual([]);
+    expect(seen([at(5), as(1, "t", 5)]), "an older segment does not tell which it was").toHaveLength(1);
+  });
+
+  it("are named where their file is another one", () => {
+    const filed = (file: number): SegmentHeader => ({
+      ...header,
+      uncovered: at(5).uncovered.map((table) => ({ ...table, missing: "everything" as const, file })),
+    });
+    expect(seen([filed(1), filed(1)])).toEqual([]);
+    expect(seen([filed(1), filed(2)])).toHaveLength(1);
+  });
+
   it("are named once the server has begun to count anew, whatever it counted before and after", () => {
     const counting = (countedSince: string, updated: number | null) => ({ ...at(updated), countedSince });
     expect(seen([counting("1", 0), counting("1", 0)])).toEqual([]);

@@ -36,9 +36,10 @@ interface Given {
   readonly objects?: readonly Record<string, unknown>[];
   readonly query: string;
   readonly searchPath?: string;
+  readonly settings?: Readonly<Record<string, string>>;
 }
 
-function rowOf({ what = "command", tag, objects = [], query, searchPath = '"$user", public' }: Given) {
+function rowOf({ what = "command", tag, objects = [], query, searchPath = '"$user", public', settings = {} }: Given) {
   return readDdlRow(
     new Map([
       ["id", "1"],
@@ -48,6 +49,7 @@ function rowOf({ what = "command", tag, objects = [], query, searchPath = '"$use
       ["query", query],
       ["role_name", "postgres"],
       ["search_path", searchPath],
+      ["settings", JSON.stringify(settings)],
     ]),
   );
 }
@@ -165,7 +167,9 @@ describe("a row of the DDL log", () => {
     );
     expect(made).toMatchObject({ do: "run" });
     const statements = made.do === "run" ? made.statements : [];
-    expect(statements[0]).toBe('set local search_path = "Odd Schema", "$user", public');
+    expect(statements[0]).toBe(
+      `select pg_catalog.set_config('search_path', '"Odd Schema", "$user", public', true)`,
+    );
     expect(statements.at(-1)).toBe(`select '"Odd Schema".t'::pg_catalog.regclass`);
     const policy = new DdlTransaction().next(
       rowOf({
@@ -174,7 +178,9 @@ describe("a row of the DDL log", () => {
         query: "create policy p on t",
       }),
     );
-    expect(policy.do === "run" ? policy.statements[0] : "").toBe('set local search_path = app, "$user", public');
+    expect(policy.do === "run" ? policy.statements[0] : "").toBe(
+      `select pg_catalog.set_config('search_path', 'app, "$user", public', true)`,
+    );
   });
 
   it("closes a table whose values a rewrite computed in a way that another session may not", () => {
@@ -190,5 +196,151 @@ describe("a row of the DDL log", () => {
     expect(rewrite(4, "alter table app.t alter column id set data type bigint")).toBe("nothing");
     expect(rewrite(1, "alter table app.t set logged")).toBe("close");
     expect(rewrite(8, "alter table app.t set access method heap")).toBe("nothing");
+  });
+
+  it("closes a table that a function rewrites beside a plain ALTER TABLE of the same string", () => {
+    const rewrite = (query: string, identity = "app.t") =>
+      new DdlTransaction().next(
+        rowOf({ what: "rewrite", tag: "ALTER TABLE", objects: [{ ...table(identity), reason: 4 }], query }),
+      ).do;
+    expect(rewrite("do $$ begin alter table app.a alter column x type bigint; perform app.m(); end $$")).toBe("close");
+    expect(rewrite("alter table app.a alter column x type bigint; select 1")).toBe("close");
+    expect(rewrite("select app.m(); alter table app.t alter column x type bigint")).toBe("close");
+    expect(rewrite("alter table app.a alter column x type bigint")).toBe("close");
+    expect(rewrite("alter table app.t alter column x type bigint using x * 1000; create index on app.t (x)")).toBe(
+      "close",
+    );
+  });
+
+  it("lets a partition be rewritten by the statement that names its parent", () => {
+    const objects = [{ ...table("app.t_1"), reason: 4, ancestors: ["app.t_all", "app.t"] }];
+    const rewrite = (query: string) =>
+      new DdlTransaction().next(rowOf({ what: "rewrite", tag: "ALTER TABLE", objects, query })).do;
+    expect(rewrite("alter table app.t alter column id type bigint")).toBe("nothing");
+    expect(rewrite("alter table app.u alter column id type bigint")).toBe("close");
+  });
+
+  it("judges a rewrite by its own statement, whatever else the string says", () => {
+    const rewrite = (query: string) =>
+      new DdlTransaction().next(
+        rowOf({ what: "rewrite", tag: "ALTER TABLE", objects: [{ ...table("app.t"), reason: 4 }], query }),
+      ).do;
+    expect(rewrite("create type app.mood as enum ('a'); alter table app.t alter column id type bigint")).toBe(
+      "nothing",
+    );
+    expect(rewrite("create index tj on app.t using gin (j); alter table app.t alter column id type bigint")).toBe(
+      "nothing",
+    );
+    expect(rewrite("alter table app.u alter column at type text; alter table app.t alter column id type int")).toBe(
+      "nothing",
+    );
+  });
+
+  it("finds the statements of a string that comes again, unless functions could have done it", () => {
+    const sequence = { type: "sequence", identity: "app.s", schema: "app", oid: 1 };
+    const twice = (query: string) => {
+      const transaction = new DdlTransaction();
+      const given = { tag: "ALTER SEQUENCE", objects: [sequence], query };
+      return [ran(transaction, given), ran(transaction, given)];
+    };
+    const query = "alter sequence app.s restart";
+    expect(twice(query)).toEqual([query, query]);
+    expect(twice(`${query}; select app.f()`)).toEqual([query, "refuse"]);
+    // One that is of no statement leaves the others their places.
+    const transaction = new DdlTransaction();
+    const script = "alter sequence app.s increment 3; alter sequence app.s increment 5";
+    const take = (identity: string) =>
+      ran(transaction, { tag: "ALTER SEQUENCE", objects: [{ ...sequence, identity }], query: script });
+    expect([take("app.s"), take("app.other"), take("app.s")]).toEqual([
+      "alter sequence app.s increment 3",
+      "refuse",
+      "alter sequence app.s increment 5",
+    ]);
+  });
+
+  it("takes no statement about another object of its kind", () => {
+    const altered = (type: string, identity: string, query: string) =>
+      ran(new DdlTransaction(), {
+        tag: query.split(" ").slice(0, 2).join(" ").toUpperCase(),
+        objects: [{ type, identity, schema: "app", oid: 1 }],
+        query,
+      });
+    expect(
+      altered("sequence", "app.s", "alter sequence if exists app.nope increment 5; alter sequence app.s increment 7"),
+    )
+      .toBe("alter sequence app.s increment 7");
+    expect(
+      altered(
+        "index",
+        "app.i",
+        "alter index if exists app.nope set (fillfactor = 50); alter index app.i reset (fillfactor)",
+      ),
+    )
+      .toBe("alter index app.i reset (fillfactor)");
+    expect(
+      altered("function", 'app.f(integer,app."x(y")', "alter function g(int) stable; alter function f(int, x) strict"),
+    )
+      .toBe("alter function f(int, x) strict");
+  });
+
+  it("runs its text under the settings that it was read under, and under ours again afterwards", () => {
+    const step = new DdlTransaction().next(
+      rowOf({
+        tag: "GRANT",
+        objects: [{ type: "TABLE", identity: null, schema: null, oid: null }],
+        query: "grant select on notes to anon",
+        settings: {
+          search_path: 'app, "$user"',
+          timezone: "Europe/Berlin",
+          datestyle: "SQL, DMY",
+          intervalstyle: "iso_8601",
+        },
+      }),
+    );
+    expect(step.do === "run" ? step.statements : []).toEqual([
+      "set local timezone = 'Europe/Berlin'",
+      "set local datestyle = 'SQL, DMY'",
+      "set local intervalstyle = 'iso_8601'",
+      `select pg_catalog.set_config('search_path', 'app, "$user"', true)`,
+      "set local role postgres",
+      "grant select on notes to anon",
+      "reset role",
+      "set local search_path = ''",
+      "set local timezone = 'UTC'",
+      "set local datestyle = 'ISO, YMD'",
+      "set local intervalstyle = 'postgres'",
+    ]);
+  });
+
+  it("of an index that was built anew makes sure that there is one, where the log says which", () => {
+    const reindex = (made: unknown) =>
+      new DdlTransaction().next(
+        rowOf({
+          tag: "REINDEX",
+          objects: [{ type: "index", identity: "app.i", schema: "app", oid: 1, made }],
+          query: "reindex index concurrently app.i",
+        }),
+      ).do;
+    expect(reindex({ owner: "postgres", sql: "CREATE UNIQUE INDEX IF NOT EXISTS i ON app.t USING btree (e)" })).toBe(
+      "define",
+    );
+    expect(reindex(null)).toBe("nothing");
+  });
+
+  it("takes no path for SQL: anybody may have set any", () => {
+    const given = {
+      tag: "GRANT",
+      objects: [{ type: "TABLE", identity: null }],
+      query: "grant select on notes to anon",
+    };
+    const hostile = `"a,b';drop/**/table/**/x;--"`;
+    for (
+      const more of [{ searchPath: hostile }, { settings: { search_path: hostile, timezone: "'; drop table x; --" } }]
+    ) {
+      const step = new DdlTransaction().next(rowOf({ ...given, ...more }));
+      const statements = step.do === "run" ? step.statements : [];
+      expect(statements.length).toBeGreaterThan(3);
+      for (const statement of statements) expect(splitStatements(statement), statement).toHaveLength(1);
+    }
   });
 });

@@ -1,7 +1,12 @@
 /** What leads from one table to another. That the statements do it is shown against servers; here is what must be refused. */
 import { describe, expect, it } from "vitest";
 import type { DescribedColumn, DescribedTable } from "../../src/shared/changes/definitions/definition_format.ts";
-import { isSameTable, tableDifference } from "../../src/shared/changes/definitions/table_difference.ts";
+import {
+  droppedAndBack,
+  hasSameTexts,
+  isSameTable,
+  tableDifference,
+} from "../../src/shared/changes/definitions/table_difference.ts";
 
 function column(name: string, changes: Partial<DescribedColumn> = {}): DescribedColumn {
   return {
@@ -14,6 +19,8 @@ function column(name: string, changes: Partial<DescribedColumn> = {}): Described
     isLocal: true,
     storage: null,
     compression: null,
+    statistics: null,
+    comment: null,
     identity: null,
     ...changes,
   };
@@ -38,6 +45,12 @@ function table(columns: readonly DescribedColumn[], changes: Partial<DescribedTa
     replicaIndex: null,
     columns: [...columns],
     constraints: [],
+    major: 17,
+    uniqueIndexes: [],
+    clusterIndex: null,
+    triggers: {},
+    rules: {},
+    comment: null,
     ...changes,
   };
 }
@@ -97,5 +110,60 @@ describe("the difference of two tables", () => {
         table([column("a")], { options: ["fillfactor=10"] }),
       ]
     ) expect(isSameTable(made, other)).toBe(false);
+  });
+
+  it("drops a column that the same command dropped and added, with what hangs on it", () => {
+    const made = table([column("a"), column("B b"), column("c", { isLocal: false })]);
+    expect(droppedAndBack(made, made, new Set(['app.t."B b"', "app.t.c", "app.t.gone", "app.u.a"]))).toEqual([
+      'alter table app.t drop column "B b" cascade',
+    ]);
+    expect(droppedAndBack(made, table([column("a")]), new Set(['app.t."B b"']))).toEqual([]);
+  });
+
+  it("sees states of triggers and rules that both have, and passes over those that one side lacks", () => {
+    const before = table([], { triggers: { one: "O", two: "A", mine: "O" }, rules: { r: "O" } });
+    const after = table([], { triggers: { one: "D", two: "O", theirs: "D" }, rules: { r: "R" } });
+    expect(tableDifference(before, after, none)).toEqual([
+      "alter table app.t disable trigger one",
+      "alter table app.t enable trigger two",
+      "alter table app.t enable replica rule r",
+    ]);
+    expect(isSameTable(before, after)).toBe(false);
+    expect(isSameTable(before, table([], { triggers: { one: "O", two: "A", theirs: "D" }, rules: { r: "O" } }))).toBe(
+      true,
+    );
+  });
+
+  it("makes a constraint of the index that became it", () => {
+    const constraint = (text: string) => ({ constraints: [{ name: "k", text, inherited: false }] });
+    const indexes = { uniqueIndexes: [{ name: "other", key: "a" }, { name: '"I"', key: 'a, "b c"' }] };
+    const becomes = (text: string, left: string[] = ["other"]) =>
+      tableDifference(
+        table([], indexes),
+        table([], {
+          ...constraint(text),
+          uniqueIndexes: indexes.uniqueIndexes.filter(({ name }) => left.includes(name)),
+        }),
+        none,
+      );
+    expect(becomes('PRIMARY KEY (a, "b c")')).toEqual([
+      'alter table app.t add constraint k primary key using index "I"',
+    ]);
+    expect(becomes('UNIQUE (a, "b c") INCLUDE (x) DEFERRABLE INITIALLY DEFERRED')).toEqual([
+      'alter table app.t add constraint k unique using index "I" DEFERRABLE INITIALLY DEFERRED',
+    ]);
+    expect(becomes("UNIQUE (a)")).toEqual(["alter table app.t add constraint k UNIQUE (a)"]);
+  });
+
+  it("has other texts under other settings; of another server's only those that both write alike count", () => {
+    const due = (text: string, changes = {}) => table([column("due", { default: text })], changes);
+    expect(hasSameTexts(due("'2026-07-01 08:00:00+00'"), due("'2026-07-01 10:00:00+00'"))).toBe(false);
+    expect(hasSameTexts(due("'2026-07-01 08:00:00+00'"), due("'2026-07-01 10:00:00+00'", { major: 15 }))).toBe(true);
+    const key = (to: string, changes = {}) =>
+      table([], {
+        constraints: [{ name: "k", text: `FOREIGN KEY (a) REFERENCES ${to}(id)`, inherited: false }],
+        ...changes,
+      });
+    expect(hasSameTexts(key("app.parents"), key("app2.parents", { major: 15 }))).toBe(false);
   });
 });

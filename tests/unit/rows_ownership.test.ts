@@ -327,7 +327,7 @@ describe("the SQL", () => {
   });
 
   it("refuses a table that is not in the plan", () => {
-    const sql = ownershipSql(planOwnership(graph, emptyMap), () => null, "$1");
+    const sql = ownershipSql(planOwnership(graph, emptyMap), () => null, "$1", () => "=");
     expect(() => sql({ schema: "public", name: "b" })).toThrowError(expect.objectContaining({ code: "internal" }));
   });
 });

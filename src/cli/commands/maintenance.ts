@@ -5,11 +5,11 @@ import { enterMaintenance, type MaintenanceWindow } from "../../shared/maintenan
 import { leaveMaintenance } from "../../shared/maintenance/switch_off.ts";
 import type { Context } from "../context.ts";
 import { installedSession } from "../installed.ts";
-import { maintenanceDeps } from "../maintenance_deps.ts";
+import { maintenanceDeps, untilOf } from "../maintenance_deps.ts";
 import type { Outcome } from "../output.ts";
 
 /**
- * The document of `on`: `{state, probed[], notProbed[], unfenced[], stillOpen}`, or `{dryRun: true, changes[], unfenced[]}`
+ * The document of `on`: `{state, probed[], notProbed[], unfenced[], stillOpen, ended}`, or `{dryRun: true, changes[], unfenced[]}`
  * until it is confirmed; of `off`: `{state, probed[], notProbed[]}`; of `status`: `{state, unfenced[]}`.
  */
 export async function run(context: Context): Promise<Outcome> {
@@ -92,14 +92,8 @@ async function look(context: Context): Promise<{
   }
 }
 
-function windowOf({ settings }: Context): MaintenanceWindow {
-  const message = settings.need("message");
-  const until = settings.get("until") ?? null;
-  // A day or a time without a zone would mean something else on each machine.
-  if (until !== null && (!/T.*(Z|[+-]\d\d:\d\d)$/.test(until) || Number.isNaN(Date.parse(until)))) {
-    throw new HoldfastError("usage", "--until is a moment with a zone, such as 2024-01-09T12:00:00Z");
-  }
-  return { message, until: until === null ? null : new Date(until).toISOString(), by: "cli" };
+function windowOf(context: Context): MaintenanceWindow {
+  return { message: context.settings.need("message"), until: untilOf(context), by: "cli" };
 }
 
 function planLines({ changes, unfenced }: MaintenancePlan): string[] {

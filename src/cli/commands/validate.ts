@@ -41,7 +41,9 @@ export async function run(context: Context): Promise<Outcome> {
       },
     );
   }
-  if (restore.scope !== "full") return await ofRows(context, restore);
+  // Definitions and rows that came later are no business of such a restore.
+  const isOfRows = restore.scope !== "full" || restore.mode === "merge" || restore.mode === "missing";
+  if (isOfRows) return await ofRows(context, restore);
   const target = restore.targetIsHere ? await sourceDatabase(context) : await targetDatabase(context);
   if (target === null) {
     throw new HoldfastError("setting_missing", `restore ${restore.id} went into ${restore.targetLabel}`, {

@@ -1,6 +1,7 @@
 import { json, jsonObject } from "./answer.ts";
 import { AuthFailure, authFailureAnswer } from "./auth_errors.ts";
-import { auditAct, openSession, sessionAnswer } from "./auth_sessions.ts";
+import { factorRoute } from "./auth_factors.ts";
+import { auditAct, openSession, sessionAnswer, sessionOf } from "./auth_sessions.ts";
 import { adminRoute, findUser, insertUser, newUser } from "./auth_users.ts";
 import type { Login } from "./database.ts";
 import { passwordFits } from "./passwords.ts";
@@ -16,7 +17,7 @@ export interface AuthDeps {
   readonly issuer: string;
 }
 
-/** `/auth/v1`: sign-up and sign-in by password, refresh, user, sign-out, signing keys, users for the service role. */
+/** `/auth/v1`: sign-up and sign-in by password, refresh, user, sign-out, second factors, signing keys, users for the service role. */
 export async function authRoute(deps: AuthDeps, request: Request, path: string): Promise<Response> {
   try {
     const { pathname, searchParams } = new URL(path, "http://auth");
@@ -34,7 +35,8 @@ export async function authRoute(deps: AuthDeps, request: Request, path: string):
       case "POST /logout":
         return await signOut(deps, request, searchParams.get("scope") ?? "global");
     }
-    return await adminRoute(deps, request, path) ?? json(404, { code: 404, error_code: "not_found", msg: "Not found" });
+    return await factorRoute(deps, request, path) ?? await adminRoute(deps, request, path) ??
+      json(404, { code: 404, error_code: "not_found", msg: "Not found" });
   } catch (error) {
     const answer = authFailureAnswer(error);
     if (answer === null) throw error;
@@ -87,6 +89,11 @@ async function signUp(deps: AuthDeps, request: Request): Promise<Response> {
 async function refresh(deps: AuthDeps, body: Record<string, unknown>): Promise<Response> {
   const given = typeof body["refresh_token"] === "string" ? body["refresh_token"] : "";
   return await deps.login.transaction(async (sql) => {
+    // the session before its token, in the order in which a verified factor takes them
+    await sql.query(
+      "select from auth.sessions where id = (select session_id from auth.refresh_tokens where token = $1) for update",
+      [given],
+    );
     const [token] = await sql.query(
       "select id::text, session_id::text, revoked::text, user_id from auth.refresh_tokens where token = $1 for update",
       [given],
@@ -110,25 +117,6 @@ async function refresh(deps: AuthDeps, body: Record<string, unknown>): Promise<R
     await auditAct(sql, "token_refreshed", token["user_id"] ?? "");
     return json(200, await sessionAnswer(sql, deps.tokens, deps.issuer, session, given));
   });
-}
-
-/** Claims of a user's token whose session is still there. */
-async function sessionOf(
-  deps: AuthDeps,
-  request: Request,
-): Promise<{ readonly user: string; readonly session: string }> {
-  const { claims } = await deps.tokens.callerOf(request);
-  const session = claims["session_id"];
-  if (claims.sub === undefined || typeof session !== "string") {
-    throw new AuthFailure(403, "bad_jwt", "invalid claim: missing sub claim");
-  }
-  const [row] = await deps.login.transaction((sql) =>
-    sql.query("select 1 as there from auth.sessions where id = $1::uuid", [session])
-  );
-  if (row === undefined) {
-    throw new AuthFailure(403, "session_not_found", "Session from session_id claim in JWT does not exist");
-  }
-  return { user: claims.sub, session };
 }
 
 async function currentUser(deps: AuthDeps, request: Request): Promise<Response> {

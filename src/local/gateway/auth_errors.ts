@@ -13,6 +13,9 @@ export class AuthFailure extends Error {
   }
 }
 
+/** For a body that is no JSON object, or not of the shape that it has to be. */
+export const notJson = () => new AuthFailure(400, "bad_json", "Could not parse request body as JSON");
+
 /** The answer for anything that was thrown on the way; null for what is a defect of the gateway itself. */
 export function authFailureAnswer(error: unknown): Response | null {
   const failure = error instanceof AuthFailure ? error : foreign(error);

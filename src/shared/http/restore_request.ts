@@ -34,13 +34,18 @@ function askedOf({ scope, table, where, all, user, as, credentials, shared, map,
   only(scope, forUsers);
   const parts = table === undefined ? null : splitQualified(table);
   if (parts === null) throw invalid("table is written as schema.table");
-  const named = { schema: unquoteIdent(parts[0]), name: unquoteIdent(parts[1]) };
+  const named = { schema: folded(parts[0]), name: folded(parts[1]) };
   if (scope === "table") {
     only("table", { where, all });
     return { scope, table: named };
   }
   if (where === undefined) throw invalid("where is missing");
   return { scope, table: named, where };
+}
+
+/** A name without quotes is folded to small letters, as the server and the CLI do. */
+function folded(name: string): string {
+  return name.startsWith('"') ? unquoteIdent(name) : name.toLowerCase();
 }
 
 function only(scope: string, others: Readonly<Record<string, unknown>>): void {

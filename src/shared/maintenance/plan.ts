@@ -38,6 +38,7 @@ export function unfencedOf(state: MaintenanceState, serverVersion: number): stri
     "Realtime: broadcast and presence",
     "making buckets, changing them, deleting empty ones",
     ...(serverVersion < 160_000 ? postgres15(state) : []),
+    ...(state.cron ? [schedules(state)] : []),
     ...(chained === null || chained === "" ? [] : [`what ${chained} writes before a function under /rpc is called`]),
     ...(jobs.running.length === 0 ? [] : [`cron jobs that run at this moment: ${jobs.running.join(", ")}`]),
     ...(state.closed && jobs.active.length > 0 ? [`cron jobs that are active: ${jobs.active.join(", ")}`] : []),
@@ -46,11 +47,16 @@ export function unfencedOf(state: MaintenanceState, serverVersion: number): stri
   ];
 }
 
+function schedules({ scheduling }: MaintenanceState): string {
+  const named = scheduling.length === 0 ? "" : `: ${scheduling.join(", ")}`;
+  return `functions that take away or change jobs of pg_cron, which writes to its own table all the same${named}`;
+}
+
 /** What PostgreSQL 15 does not count among the writes of a read-only transaction, and 16 does. */
 function postgres15({ resetting }: MaintenanceState): string[] {
   const named = resetting.length === 0 ? "" : `: ${resetting.join(", ")}`;
   return [
     "large objects, on PostgreSQL 15",
-    `functions that run RESET transaction_read_only, or any SQL they are given, on PostgreSQL 15${named}`,
+    `functions that reset transaction_read_only, or run any SQL they are given, on PostgreSQL 15${named}`,
   ];
 }

@@ -5,6 +5,7 @@ import type { Connection } from "../postgres/connection.ts";
 import { sqlstateOf } from "../postgres/server_error.ts";
 import type { Random } from "../random.ts";
 import { type Answer, callProject, type ProjectApi } from "./project_api.ts";
+import { shutOutRoles } from "./state.ts";
 
 export type Verdict = "refused" | "done";
 
@@ -35,27 +36,51 @@ export async function probeSql(session: Connection): Promise<Probe> {
   return { name: "sql", verdict, told: `table ${tables ?? "written"}, function ${functions ?? "written"}` };
 }
 
+/**
+ * A read, as people who are not signed in make it: through the function that PostgREST calls first. Errors:
+ * `maintenance_unproven` where a role of the API could not call that function, or is refused by it.
+ */
+export async function assertReads(session: Connection): Promise<void> {
+  const shutOut = await shutOutRoles(session);
+  if (shutOut.length > 0) {
+    throw new HoldfastError("maintenance_unproven", `reads would be refused as well, for ${shutOut.join(", ")}`, {
+      hint: "These roles need usage on schema public, and execute on public.backup_before_request().",
+    });
+  }
+  const [anon] = await session.query("select pg_catalog.to_regrole('anon') is not null as there");
+  if (anon?.["there"] !== "t") return;
+  const refused = await attempt(session, "GET", "/backup_announcements", "anon");
+  if (refused === null) return;
+  throw new HoldfastError("maintenance_unproven", `a read was refused (${refused})`);
+}
+
 const refusals = ["PT503", "25006"];
 const gateCall = "select public.backup_before_request()";
 /** Without the project's own function, for one that takes no request like this. As the installer, who may name it. */
-const gateAlone = "select backup.before_request('', g.closed, g.message, null) from backup.gate() as g";
+const gateAlone = "select backup.before_request(g.closed, g.message) from backup.gate() as g";
 
-/** SQLSTATE of the refusal, or null. */
-async function attempt(session: Connection, method: string, path: string): Promise<string | null> {
+/** SQLSTATE of the refusal, or null. `anon` only asks whether it may go on, `service_role` writes. */
+async function attempt(
+  session: Connection,
+  method: string,
+  path: string,
+  role: "anon" | "service_role" = "service_role",
+): Promise<string | null> {
+  const asRole = `set local role ${role}`;
+  const last = role === "anon" ? [] : ["select public.backup_probe()"];
   try {
-    return await attemptThrough(session, method, path, [asServiceRole, gateCall]);
+    return await attemptThrough(session, method, path, role, [asRole, gateCall, ...last]);
   } catch (error) {
     if (sqlstateOf(error) === null) throw error;
-    return await attemptThrough(session, method, path, [gateAlone, asServiceRole]);
+    return await attemptThrough(session, method, path, role, [gateAlone, asRole, ...last]);
   }
 }
-
-const asServiceRole = "set local role service_role";
 
 async function attemptThrough(
   session: Connection,
   method: string,
   path: string,
+  role: string,
   steps: readonly string[],
 ): Promise<string | null> {
   await session.execute("begin");
@@ -63,11 +88,10 @@ async function attemptThrough(
     await session.query(
       `select pg_catalog.set_config('request.method', $1, true), pg_catalog.set_config('request.path', $2, true),
          pg_catalog.set_config('request.headers', '{}', true), pg_catalog.set_config('request.cookies', '{}', true),
-         pg_catalog.set_config('request.jwt.claims', '{"role": "service_role"}', true)`,
-      [method, path],
+         pg_catalog.set_config('request.jwt.claims', $3, true)`,
+      [method, path, JSON.stringify({ role })],
     );
     for (const step of steps) await session.query(step);
-    await session.query("select public.backup_probe()");
     return null;
   } catch (error) {
     const sqlstate = sqlstateOf(error);

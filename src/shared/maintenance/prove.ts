@@ -3,6 +3,7 @@ import type { Clock } from "../clock.ts";
 import type { Connection } from "../postgres/connection.ts";
 import type { Random } from "../random.ts";
 import {
+  assertReads,
   assertVerdict,
   type Probe,
   probeAccounts,
@@ -42,6 +43,7 @@ export async function prove(
   state: Pick<MaintenanceState, "files" | "accounts">,
   hint?: string,
 ): Promise<Proof> {
+  if (expected === "refused") await assertReads(deps.session);
   const sql = await probeSql(deps.session);
   assertVerdict(sql, expected, hint);
   const { project } = deps;

@@ -23,8 +23,10 @@ const stateFormat = z.object({
     /** The project's own function, which ours calls first. */
     chained: z.string().nullable(),
   }),
-  /** Functions that leave a read-only transaction by RESET; none from PostgreSQL 16 on, which refuses it. */
+  /** Functions that may leave a read-only transaction by RESET; none from PostgreSQL 16 on, which refuses it. */
   resetting: z.array(z.string()),
+  /** Functions that change jobs of pg_cron, which asks no read-only transaction. */
+  scheduling: z.array(z.string()),
   files: fence,
   accounts: fence,
   /** Whether there is pg_cron. */
@@ -71,6 +73,18 @@ export async function switchOn(
 
 export async function switchOff(session: Connection): Promise<OpenedState> {
   return await ask(session, openedFormat, "select backup.maintenance_off()::text as answer", []);
+}
+
+/** Jobs that were made since it was closed are paused as well. Returns how many. */
+export async function pauseJobs(session: Connection): Promise<number> {
+  return await ask(session, z.int(), "select backup.pause_jobs()::text as answer", []);
+}
+
+/** Roles of the API whose every request would be refused while it is closed. */
+export async function shutOutRoles(session: Connection): Promise<string[]> {
+  const sql =
+    "select coalesce(pg_catalog.jsonb_agg(r.name), '[]')::text as answer from backup.shut_out_roles() as r (name)";
+  return await ask(session, z.array(z.string()), sql, []);
 }
 
 export async function recordProof(session: Connection, probes: readonly string[]): Promise<void> {

@@ -33,8 +33,10 @@ export interface MaintenanceWindow {
   readonly message: string;
   /** ISO 8601 with a zone; nothing ends by itself then, but the watchdog tells. */
   readonly until: string | null;
-  /** Who asks, for the audit log; null: the database's role. */
+  /** Who asks, for the audit log; null: the database's role. A restore says `restore:` and its id. */
   readonly by: string | null;
+  /** Sessions of the API's logins whose transactions are open still when patience is over are ended. Default: false. */
+  readonly endsOpen?: boolean;
 }
 
 export interface Closed extends Proof {
@@ -43,6 +45,8 @@ export interface Closed extends Proof {
   readonly unfenced: readonly string[];
   /** Transactions of the API that began before it was closed and were still open when patience was over. */
   readonly stillOpen: number;
+  /** Of those, how many were ended. */
+  readonly ended: number;
 }
 
 /**
@@ -62,10 +66,11 @@ export async function enterMaintenance(deps: MaintenanceDeps, window: Maintenanc
     deps.log.step("maintenance.closed");
     const proof = await provenOrTakenBack(deps, session, closed, before);
     await recordProof(session, proof.probed);
-    const stillOpen = await settle(session, deps.clock, deps.patienceMs ?? defaultPatienceMs);
+    const patienceMs = deps.patienceMs ?? defaultPatienceMs;
+    const settled = await settle(session, deps.clock, patienceMs, window.endsOpen === true);
     const state = await readMaintenance(session);
     deps.log.step("maintenance.proven", { probes: proof.probed.join(",") });
-    return { ...proof, state, unfenced: unfencedOf(state, session.serverVersion), stillOpen };
+    return { ...proof, state, unfenced: unfencedOf(state, session.serverVersion), ...settled };
   } finally {
     await session.close();
   }

@@ -1,6 +1,6 @@
 import { asHoldfastError, type ErrorCode, errorTable, HoldfastError } from "../errors.ts";
 
-/** What we read of the server's error fields; `message` and `detail` can hold a row's value. */
+/** What we read of the server's error fields; `message`, `detail`, `where` and `internalQuery` can hold a row's value. */
 interface ServerFields {
   readonly code?: unknown;
   readonly message?: unknown;
@@ -9,14 +9,34 @@ interface ServerFields {
   readonly table?: unknown;
   readonly column?: unknown;
   readonly constraint?: unknown;
+  /** What code of the database was under way, innermost first. */
+  readonly where?: unknown;
+  /** A statement of such code that the server refuses. */
+  readonly internalQuery?: unknown;
+  /** The server's own file and function that raised it. */
+  readonly file?: unknown;
+  readonly routine?: unknown;
 }
 
 const codeBySqlstate: ReadonlyMap<string, ErrorCode> = new Map(
   Object.entries(errorTable).map(([code, facts]) => [facts.sqlstate, code as ErrorCode]),
 );
 
-/** Classes whose primary message can quote a value: data exceptions, constraint violations, a user's own RAISE. */
-const quotesValues = /^(22|23|P0)/;
+/**
+ * Classes whose primary message the server writes, of names and settings: of connections (08), states of a transaction (25),
+ * logins (28), objects that others depend on (2B), databases (3D) and schemas (3F) that are not there, transactions that were
+ * rolled back (40), names and rights (42), means (53), limits (54), states of objects (55), operators (57), the system (58).
+ * Those of all others can quote a value, among them data exceptions (22), constraints (23), and a class that code of the
+ * database made up (PT400).
+ */
+const tellsNoValue = /^(08|25|28|2B|3D|3F|40|42|53|54|55|57|58)/;
+
+/** Where the server refuses a definition as not supported (0A): elsewhere that can be said of a value, such as a unit of time. */
+const ofDefinitions =
+  /^(tablecmds|extension|functioncmds|typecmds|indexcmds|trigger|view|rewriteDefine|dbcommands|heap|index|publicationcmds)\.c$/;
+
+/** Names that code of the database looks for where the server does not find them. */
+const isUnknownName = /^(42883|42P01|42704|42703|3F000)$/;
 
 const networkCodes = new Set([
   "ECONNREFUSED",
@@ -45,7 +65,8 @@ export function sqlstateOf(error: unknown): string | null {
 /**
  * A driver's or server's error as ours. `where` names the server for people, without a password.
  * HFxxx → its code; 28xxx and 42501 → `database_denied`; 55P03 → `lock_timeout`; 57P01–57P03, class 08 and socket errors →
- * `database_unreachable`; any other SQLSTATE → `database_failed`. Values of rows are left out of the message.
+ * `database_unreachable`; any other SQLSTATE → `database_failed`. Values of rows are left out of the message: where it
+ * could hold one, the SQLSTATE and names of objects stand in its place.
  */
 export function mapServerError(error: unknown, where: string): HoldfastError {
   if (error instanceof HoldfastError) return error;
@@ -57,6 +78,10 @@ export function mapServerError(error: unknown, where: string): HoldfastError {
     const code = own ?? codeOf(sqlstate);
     const options: { cause: unknown; hint?: string } = { cause: error };
     if (own !== undefined && typeof fields.hint === "string") options.hint = fields.hint;
+    if (own === undefined && isUnknownName.test(sqlstate) && codeUnderWay(fields)) {
+      options.hint =
+        "Code of the database names something without its schema, and sessions of Holdfast have an empty search_path: alter function … set search_path.";
+    }
     return new HoldfastError(code, own === undefined ? describe(sqlstate, fields) : error.message, options);
   }
   if (typeof fields.code === "string" && networkCodes.has(fields.code)) {
@@ -81,9 +106,32 @@ function codeOf(sqlstate: string): ErrorCode {
 }
 
 function describe(sqlstate: string, fields: ServerFields): string {
-  if (!quotesValues.test(sqlstate)) return `${text(fields.message)} (SQLSTATE ${sqlstate})`;
+  const code = codeOfContext(fields);
+  // RAISE takes any SQLSTATE, and a statement that code put together can be refused for a value in it.
+  const isOfCode = fields.routine === "exec_stmt_raise" || text(fields.internalQuery) !== "";
+  const mayTell = !isOfCode || code?.startsWith("backup.") === true;
+  const isPlain = sqlstate.startsWith("0A") ? ofDefinitions.test(text(fields.file)) : tellsNoValue.test(sqlstate);
+  if (mayTell && isPlain) return `${text(fields.message)} (SQLSTATE ${sqlstate})`;
   const place = [fields.schema, fields.table, fields.column, fields.constraint].map(text).filter((part) => part !== "");
-  return `the server refused a value${place.length === 0 ? "" : ` (${place.join(".")})`} (SQLSTATE ${sqlstate})`;
+  const what = /^2[23]/.test(sqlstate)
+    ? "the server refused a value"
+    : isOfCode || code !== null
+    ? "code of the database failed"
+    : "the server refused it";
+  return `${what}${place.length === 0 ? "" : ` (${place.join(".")})`}${
+    code === null ? "" : ` in ${code}`
+  } (SQLSTATE ${sqlstate})`;
+}
+
+const codeUnderWay = (fields: ServerFields): boolean =>
+  text(fields.internalQuery) !== "" || codeOfContext(fields) !== null;
+
+/** The innermost function that was under way, by its name alone, where that is a plain one; null: there was none. */
+function codeOfContext(fields: ServerFields): string | null {
+  const line = text(fields.where).split("\n").find((one) => /^(PL\/\w+|SQL) function /.test(one));
+  if (line === undefined) return null;
+  return /^(?:PL\/\w+ function ([\w$.]+)\(|SQL function "([\w$.]+)")/.exec(line)?.slice(1).find((name) => name) ??
+    "a function";
 }
 
 function isSqlstate(code: string): boolean {

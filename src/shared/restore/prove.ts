@@ -3,7 +3,9 @@ import { leftOutSchemas } from "../backup/tables.ts";
 import type { Connection } from "../postgres/connection.ts";
 import { captureSchema } from "../schema/capture.ts";
 import { applySettings } from "../schema/apply_settings.ts";
-import type { Definition, SchemaCapture, TableShape } from "../schema/capture_format.ts";
+import type { Definition, SchemaCapture, SequenceShape, TableShape } from "../schema/capture_format.ts";
+import { quoteQualified } from "../schema/quote.ts";
+import { stableJobs } from "../schema/unnamed_jobs.ts";
 import { historyColumn, historyTable, isOwnMigration } from "./migration_history.ts";
 import { platformMark } from "./judge_definition.ts";
 import { hashRows, type RowHash } from "./row_hash.ts";
@@ -24,6 +26,8 @@ export interface ProveExpectations {
   readonly rolesCreated: readonly string[];
   readonly ownersKept: readonly string[];
   readonly settingsLost: readonly string[];
+  /** Rows were put back where they were taken: sequences of the user's went on meanwhile and are never behind. */
+  readonly inPlace?: boolean;
 }
 
 /** Everything that is compared, of one side. */
@@ -115,8 +119,9 @@ function definitionDifferences(
 ): Difference[] {
   const skipped = new Set(expected.skipped.map((one) => one.identity));
   const isExpected = (one: Definition) => skipped.has(one.identity) || isTargetsOwn(one, expected);
-  const wanted = new Map(source.definitions.filter((one) => !isExpected(one)).map((one) => [one.identity, one]));
-  const found = new Map(target.definitions.filter((one) => !isExpected(one)).map((one) => [one.identity, one]));
+  const byIdentity = ({ definitions }: SchemaCapture) =>
+    new Map(stableJobs(definitions).filter((one) => !isExpected(one)).map((one) => [one.identity, one]));
+  const [wanted, found] = [byIdentity(source), byIdentity(target)];
   const differences: Difference[] = [];
   for (const [identity, one] of wanted) {
     const other = found.get(identity);
@@ -185,20 +190,29 @@ function rowDifferences(source: ProvenSide, target: ProvenSide): Difference[] {
   });
 }
 
-/** A project's own sequences may be ahead; all others are as captured. */
+function isAhead(one: SequenceShape, other: SequenceShape, descends: boolean): boolean {
+  const [then, now] = [BigInt(one.lastValue), BigInt(other.lastValue)];
+  return then === now ? other.isCalled : descends ? now < then : now > then;
+}
+
+/** A project's own sequences may be ahead, and in place all; others are as captured. */
 function sequenceDifferences(
   source: SchemaCapture,
   target: SchemaCapture,
   expected: ProveExpectations,
 ): Difference[] {
   const there = new Map(target.sequences.map((one) => [one.identity, one]));
+  const descending = new Set(
+    target.definitions.filter(({ statements }) => statements.some((text) => / increment by -/.test(text)))
+      .map(({ schema, name }) => `sequence ${quoteQualified(schema ?? "", name)}`),
+  );
   return source.sequences.filter((one) =>
     one.restoreData && !expected.skipped.some((skipped) => skipped.identity === `value of ${one.identity}`)
   )
     .flatMap((one) => {
       const other = there.get(one.identity);
-      const ahead = expected.target === "project" && one.dataOwner !== "user" && other !== undefined &&
-        BigInt(other.lastValue) > BigInt(one.lastValue);
+      const mayBeAhead = expected.inPlace === true || (expected.target === "project" && one.dataOwner !== "user");
+      const ahead = mayBeAhead && other !== undefined && isAhead(one, other, descending.has(one.identity));
       if (ahead || (other?.lastValue === one.lastValue && other.isCalled === one.isCalled)) return [];
       const value = other === undefined ? "missing" : `${other.lastValue}, called ${other.isCalled}`;
       return [{

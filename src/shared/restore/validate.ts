@@ -6,8 +6,12 @@ import type { Connection, Database } from "../postgres/connection.ts";
 import { platformTreatments } from "../rows/ownership/auth_map.ts";
 import { applySettings } from "../schema/apply_settings.ts";
 import type { SchemaCapture } from "../schema/capture_format.ts";
+import { arrayText } from "../schema/quote.ts";
+import { stableJobs } from "../schema/unnamed_jobs.ts";
 import { openBackup, type ReadDeps } from "../verify/find_backup.ts";
 import { readObject } from "../verify/read_object.ts";
+import { platformAccessNotes } from "./in_place/compare/compared_only.ts";
+import { staysAlthoughExtra } from "./in_place/compare/judge_extra.ts";
 import { hashChunks } from "./chunk_hashes.ts";
 import type { BackupContents } from "./contents.ts";
 import { platformMark } from "./judge_definition.ts";
@@ -82,14 +86,14 @@ export async function validateBackup(
     const scope = scopeOf(plan, target, options.inPlace);
     await prepareLoading(loading);
     const hashes = await hashBoth(reading, loading, scope.loads, { ...options, read });
-    const keys = await checkForeignKeys(reading, leaveOut);
+    const keys = { ...await checkForeignKeys(reading, leaveOut), off: await foreignKeysOff(reading, leaveOut) };
     await reading.execute("commit");
     const found = differencesOf(
       { capture: contents.capture, hashes: hashes.backup },
       { capture: target, hashes: hashes.target },
       scope.expected,
     );
-    const stayed = options.inPlace ? found.filter((one) => one.kind === "extra") : [];
+    const stayed = options.inPlace ? stayingExtras(found, contents.capture, target) : [];
     const differences = [...found.filter((one) => !stayed.includes(one)), ...hashes.unfit, ...keys.differences];
     return {
       id: contents.backupId,
@@ -98,6 +102,9 @@ export async function validateBackup(
       notCompared: [
         ...scope.notCompared,
         ...stayed.map(({ name }) => ({ identity: name, reason: "it came after the backup" })),
+        ...(plan.kind === "project" ? platformAccessNotes(contents.capture, target) : [])
+          .map(({ identity, reason }) => ({ identity, reason })),
+        ...keys.off.map((identity) => ({ identity, reason: "its triggers are switched off, of which no backup says" })),
         ...keys.unread.map((identity) => ({ identity, reason: "this role may not read both of its tables" })),
       ],
       tables: scope.loads.length,
@@ -108,6 +115,35 @@ export async function validateBackup(
   } finally {
     await Promise.all([reading.close(), loading.close()]);
   }
+}
+
+/** What came after the backup and a restore in place leaves: what stands alone, and what hangs on that. Pure. */
+function stayingExtras(found: readonly Difference[], was: SchemaCapture, is: SchemaCapture): Difference[] {
+  const definitions = stableJobs(is.definitions);
+  const wasBy = new Set(stableJobs(was.definitions).map((one) => one.identity));
+  const isBy = new Map(definitions.map((one) => [one.identity, one]));
+  const platform = new Set(definitions.filter((one) => one.platform !== null).map((one) => one.identity));
+  const owned = definitions.filter((one) => one.kind === "sequence ownership" && wasBy.has(one.table ?? ""));
+  const sequences = new Set(owned.flatMap((one) => one.dependsOn));
+  const former = { wasBy, isPlatform: (identity: string) => platform.has(identity) };
+  return found.filter(({ kind, name }) => {
+    const one = isBy.get(name);
+    return kind === "extra" && one !== undefined && staysAlthoughExtra(former, one, sequences);
+  });
+}
+
+/** Foreign keys that a superuser switched off with all triggers of a table. */
+async function foreignKeysOff(connection: Connection, leaveOut: readonly string[]): Promise<string[]> {
+  const rows = await connection.query(
+    `select distinct pg_catalog.format('foreign key %I on %s', k.conname, k.conrelid::regclass) as identity
+       from pg_catalog.pg_constraint as k
+       join pg_catalog.pg_class as c on c.oid = k.conrelid
+       join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+       join pg_catalog.pg_trigger as t on t.tgconstraint = k.oid and t.tgisinternal and t.tgenabled in ('D', 'R')
+      where k.contype = 'f' and n.nspname <> all ($1::text[]) order by 1`,
+    [arrayText(leaveOut)],
+  );
+  return rows.map((row) => row["identity"] ?? "");
 }
 
 /**
@@ -171,6 +207,7 @@ function scopeOf(plan: RestorePlan, target: SchemaCapture, inPlace: boolean): Sc
       rolesCreated: plan.rolesCreated,
       ownersKept: plan.ownersKept,
       settingsLost: plan.settingsLost,
+      inPlace,
     },
   };
 }

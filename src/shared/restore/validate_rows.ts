@@ -75,6 +75,8 @@ interface ValidatedPair {
   /** Quoted; the live one with ONLY unless it is partitioned. */
   readonly side: string;
   readonly live: string;
+  /** Side columns that the live table does not have. */
+  readonly lost: readonly string[];
   /** On both sides, without what the server computes. */
   readonly columns: readonly Column[];
   /** With the index's own equality. Null: there is none, or the rows of then lack a part of it. */
@@ -107,8 +109,10 @@ async function readPair(connection: Connection, schema: string, table: RestoreTa
       columns.filter((column) => column.name === part).map((column) => ({ ...column, equals }))
     );
     const relation = quoteQualified(live.schema, live.name);
+    const there = new Set(live.columns.map((column) => column.name));
     return {
       table,
+      lost: [...types.keys()].map((column) => column ?? "").filter((column) => !there.has(column)),
       side,
       live: live.partitioned ? relation : `only ${relation}`,
       columns,
@@ -130,6 +134,7 @@ async function comparePair(
     details.push(`${rows} rows stand beside, ${pair.table.rows} were put there`);
   }
   if (restore.mode === "beside") return { rows, details, notCompared };
+  details.push(...pair.lost.map((column) => `column ${quoteIdent(column)} of then is not there under its name`));
   const treatment = platformTreatments[`${pair.table.schema}.${pair.table.name}`];
   if (treatment !== undefined && treatment.restore !== "rows") {
     notCompared.push(`not restored in place: ${treatment.why}`);

@@ -5,8 +5,10 @@ import type { Beside, PairDeps } from "./beside/beside.ts";
 import type { Condition } from "./beside/conditions.ts";
 import type { Laid } from "./beside/laid.ts";
 import { findPastTable, type LayDeps } from "./beside/lay.ts";
-import { layRecords, layTable, pairRecords, pairTable } from "./beside/lay_table.ts";
-import { layUser, pairUser, type UserChoice, userWarnings } from "./beside/lay_user.ts";
+import { layRecords, layTable, pairRecords, pairTable, tableWarnings } from "./beside/lay_table.ts";
+import { layUser, type UserChoice } from "./beside/lay_user.ts";
+import { pairUser } from "./beside/user_pair.ts";
+import { userWarnings } from "./beside/user_warnings.ts";
 
 export type RowsAsked =
   | { readonly scope: "table"; readonly table: TableName }
@@ -45,6 +47,7 @@ export async function pairAsked(deps: PairDeps, asked: RowsAsked, laid: Laid): P
 }
 
 /** What people have to know of the rows themselves. */
-export function warningsOf(asked: RowsAsked, { user }: Laid): string[] {
-  return asked.scope === "user" && user !== null ? userWarnings(user, asked.choice.shared) : [];
+export function warningsOf(asked: RowsAsked, laid: Laid): string[] {
+  if (asked.scope !== "user") return tableWarnings(laid);
+  return laid.user === null ? [] : userWarnings(laid.user, asked.choice.shared);
 }

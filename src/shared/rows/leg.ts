@@ -10,17 +10,17 @@ import type { Connection, Database } from "../postgres/connection.ts";
 import type { Random } from "../random.ts";
 import { quoteQualified } from "../schema/quote.ts";
 import { openBackup, type ReadDeps } from "../verify/find_backup.ts";
-import { type RestoreMode, workNames } from "./apply/difference.ts";
+import { liveName, type RestoreMode, workNames } from "./apply/difference.ts";
 import { isNothing, recordOf, refuseForeseen } from "./apply/foreseen.ts";
 import { readDone, triesOf } from "./apply/done_counts.ts";
 import { readAsOwner } from "./apply/read_as_owner.ts";
 import { layAsked, pairAsked, type RowsAsked, subjectOf, warningsOf } from "./asked.ts";
 import type { Beside, PairDeps } from "./beside/beside.ts";
 import { type Laid, readLaid } from "./beside/laid.ts";
-import { countOf } from "./beside/lay.ts";
 import { LegOver } from "./beside/side_tables.ts";
 import { safetyIsTaken } from "./leg_safety.ts";
 import { openBackupRows } from "./past/backup_rows.ts";
+import { markSides, refuseChanged } from "./side_marks.ts";
 import { RowsWork } from "./work.ts";
 
 export interface RowsLegDeps {
@@ -60,6 +60,8 @@ const stateFormat = z.looseObject({
   sameDatabase: z.boolean().default(false),
   safety: z.boolean().default(true),
   fireTriggers: z.boolean().default(false),
+  /** Null: there was nothing that rows could go into, or no way to tell. */
+  plan: z.looseObject({ tables: z.array(z.looseObject({ table: z.string() })).readonly() }).nullish(),
 });
 
 /**
@@ -130,6 +132,7 @@ async function layLeg(
     `holdfast: ${subjectOf(asked)} as of ${source.at}, from backup ${source.backupId}`,
   );
   refuseStrange(asked, all, laid);
+  await markSides(work.connection, work.schema, laid);
   const { plan, reasons } = await planOf(pairDeps, work, asked, laid, mode);
   const warnings = [...warningsOf(asked, laid), ...reasons];
   await work.note({ status: "loading", rowsDone, state: { ...row.state, sameDatabase, plan, warnings }, leaseSeconds });
@@ -174,6 +177,15 @@ async function readBack({ connection, schema }: RowsWork, { pairs: [pair] }: Bes
   return found;
 }
 
+/** The rows are in place, whatever comes of reading them as their owner, or of a wish to end that came too late. */
+async function noteReadBack({ log }: RowsLegDeps, work: RowsWork, row: RestoreRow, beside: Beside): Promise<void> {
+  try {
+    await work.note({ state: { ...row.state, readBack: await readBack(work, beside) }, leaseSeconds });
+  } catch (error) {
+    log.warn("rows.not_read_back", { code: asHoldfastError(error).code });
+  }
+}
+
 /** Errors: `run_state` for a mode that the plan did not look at. */
 export function refuseUnplanned({ asked }: LegRequest, mode: RestoreMode): void {
   if (mode !== "replace" || asked.scope !== "user" || asked.choice.replaces) return;
@@ -182,15 +194,18 @@ export function refuseUnplanned({ asked }: LegRequest, mode: RestoreMode): void 
   });
 }
 
-/** What is not there is deleted: rows beside that somebody took away would be. Errors: `run_state`. */
-async function refuseChanged(deps: PairDeps, { tables }: Laid): Promise<void> {
-  for (const { side, rows } of tables) {
-    const now = await countOf(deps, side.sql);
-    if (now === rows) continue;
-    throw new HoldfastError("run_state", `${side.sql} has ${now} rows, and ${rows} were laid there`, {
-      hint: "Somebody has changed it, and replace would delete what is missing: plan again.",
-    });
-  }
+/** Somebody confirmed a plan that had these tables. Errors: `table_not_found`. */
+function refuseGone(planned: readonly { readonly table: string }[], { pairs, unfit }: Beside): void {
+  const there = new Set(pairs.map(liveName));
+  const gone = planned.filter(({ table }) => !there.has(table)).map(({ table }) => table);
+  if (gone.length === 0 && pairs.length > 0) return;
+  throw new HoldfastError(
+    "table_not_found",
+    gone.length === 0
+      ? unfit[0]?.reason ?? "there is no table for the rows"
+      : `${gone.join(", ")}: the plan had it, and it is not there any more under that name`,
+    { hint: "Nothing was changed by this leg. Plan again." },
+  );
 }
 
 async function applyLeg(
@@ -210,11 +225,9 @@ async function applyLeg(
   const laid = await readLaid(work.connection, work.schema);
   if (laid === null) throw new HoldfastError("run_state", `restore ${row.id} has no rows beside`);
   const pairDeps = { connection: work.connection, sameDatabase: state.sameDatabase, schema: work.schema };
-  if (mode === "replace") await refuseChanged(pairDeps, laid);
+  await refuseChanged(work.connection, work.schema, laid);
   const beside = await pairAsked(pairDeps, asked, laid);
-  if (beside.pairs.length === 0) {
-    throw new HoldfastError("table_not_found", beside.unfit[0]?.reason ?? "there is no table for the rows");
-  }
+  refuseGone(state.plan?.tables ?? [], beside);
   const plan = await work.plan(beside, mode);
   if (!isNothing(plan)) {
     refuseForeseen(plan, state.fireTriggers);
@@ -228,8 +241,6 @@ async function applyLeg(
     });
   }
   const done = await readDone(work.connection, work.schema, beside.pairs);
-  if (asked.scope === "record") {
-    await work.note({ state: { ...row.state, readBack: await readBack(work, beside) }, leaseSeconds });
-  }
+  if (asked.scope === "record") await noteReadBack(deps, work, row, beside);
   await work.finish(recordOf(beside, done));
 }

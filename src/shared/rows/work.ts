@@ -177,7 +177,7 @@ export class RowsWork {
 
   /** Holds on to the restore while a person makes up their mind. Errors: `cancelled`, `lease_lost`. */
   async waiting<T>(answer: () => Promise<T>): Promise<T> {
-    return await this.#keptAlive(answer);
+    return await this.keptAlive(answer);
   }
 
   check(): void {
@@ -223,7 +223,7 @@ export class RowsWork {
     }
     const pairs = parentsFirst(beside.pairs, beside.keys);
     const capBytes = await this.#capBytes();
-    return await this.#keptAlive(async () => {
+    return await this.keptAlive(async () => {
       // Whether a COMMIT that was not answered took place, nobody here can tell.
       const noted = (error: unknown): never => {
         this.#changed ||= error instanceof HoldfastError && error.code === "database_unreachable";
@@ -256,7 +256,7 @@ export class RowsWork {
   }
 
   /** Renews the lease while `work` goes on; a lease that is lost, or a wish to end, ends its statement. */
-  async #keptAlive<T>(work: () => Promise<T>): Promise<T> {
+  async keptAlive<T>(work: () => Promise<T>): Promise<T> {
     const over = new AbortController();
     let ended: unknown = null;
     const beating = (async () => {

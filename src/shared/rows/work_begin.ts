@@ -35,6 +35,7 @@ export async function beginOrGoOn(
   );
   const id = broken?.["id"] ?? null;
   const lease = id === null ? null : await claimRestore(records, id, { worker: "cli", leaseSeconds, resume: true });
+  if (lease !== null) await endSessions(records, sessionName(broken?.["side_schema"] ?? ""));
   if (lease !== null) return { ...lease, sideSchema: broken?.["side_schema"] ?? null, goesOn: true };
   const begun = await beginRestore(records, {
     ...request,
@@ -46,6 +47,11 @@ export async function beginOrGoOn(
     leaseSeconds,
   });
   return { ...begun, goesOn: false };
+}
+
+/** Of the session that works on the rows of that side schema, where it has been given a name of its own. */
+export function sessionName(sideSchema: string): string {
+  return `holdfast:${sideSchema}`;
 }
 
 /** Ends sessions of this role that have the name, and waits for their end: who took over is alone. */

@@ -6,6 +6,7 @@ import { draft } from "./draft.ts";
 import { quoteIdent, quoteLiteral } from "./quote.ts";
 import { readRows } from "./read_rows.ts";
 import { readUnderMaintenance } from "./under_maintenance.ts";
+import { unnamedJobLabel } from "./unnamed_jobs.ts";
 
 export const collectCronJobs: Collector = async (context) => {
   const access = await cronAccess(context.connection);
@@ -37,8 +38,19 @@ export const collectCronJobs: Collector = async (context) => {
       order by j.jobid`,
   );
   const { pausedJobs } = await readUnderMaintenance(context.connection);
+  const equal = new Map<string, number>();
   return jobs.flatMap((job) => {
-    const label = job.name === null ? `without a name (${job.id})` : quoteIdent(job.name);
+    const label = job.name === null
+      ? unnamedJobLabel(
+        {
+          schedule: quoteLiteral(job.schedule),
+          command: quoteLiteral(job.command),
+          database: job.here ? null : quoteLiteral(job.database),
+          user: quoteIdent(job.user),
+        },
+        equal,
+      )
+      : quoteIdent(job.name);
     const absent = calledSchema(job.command, context.leaveOutSchemas);
     if (absent !== null) {
       // Our own jobs come back with our own schema, which the installer makes.
@@ -65,7 +77,9 @@ export const collectCronJobs: Collector = async (context) => {
         ? [
           `select cron.alter_job(job_id => j.jobid, active => true) from cron.job j where ${
             job.name === null
-              ? `j.jobname is null and j.command = ${quoteLiteral(job.command)}`
+              ? `j.jobname is null and j.schedule = ${quoteLiteral(job.schedule)} and j.command = ${
+                quoteLiteral(job.command)
+              }`
               : `j.jobname = ${quoteLiteral(job.name)}`
           } and j.username = ${user}`,
         ]

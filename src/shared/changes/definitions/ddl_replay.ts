@@ -15,6 +15,8 @@ const object = z.object({
   original: z.boolean().optional(),
   /** Of a rewrite: bits of `pg_event_trigger_table_rewrite_reason()`. */
   reason: z.int().optional(),
+  /** Of a rewrite: tables that it is a part of, or inherits from. */
+  ancestors: z.array(z.string()).optional(),
   /** What it is now, where the text does not say it; null also where it is of a kind that this version does not know. */
   made: description.nullish().catch(null),
   missing: missingValues.optional(),
@@ -30,6 +32,8 @@ export interface DdlRow {
   readonly query: string;
   readonly role: string;
   readonly searchPath: string;
+  /** Under which its text was read, by the names of SET; none where nobody noted them. */
+  readonly settings: Readonly<Record<string, string>>;
 }
 
 const whats = new Set(["command", "drop", "rewrite", "uncovered", "doubted"]);
@@ -45,6 +49,7 @@ export function readDdlRow(values: ReadonlyMap<string, string | null>): DdlRow {
   };
   const what = value("what");
   const objects = z.array(object).safeParse(JSON.parse(value("objects")));
+  const settings = z.record(z.string(), z.string()).catch({}).parse(JSON.parse(values.get("settings") ?? "{}"));
   if (!whats.has(what) || !objects.success) {
     throw new HoldfastError("object_damaged", "a row of the DDL log cannot be read");
   }
@@ -56,10 +61,11 @@ export function readDdlRow(values: ReadonlyMap<string, string | null>): DdlRow {
     query: value("query"),
     role: value("role_name"),
     searchPath: value("search_path"),
+    settings,
   };
 }
 
-/** The objects become what the row says. `dropped`: columns that went in this transaction. */
+/** The objects become what the row says. `dropped`: columns that the same command dropped, as `schema.table.column`. */
 export interface Define {
   readonly do: "define";
   readonly dropped: ReadonlySet<string>;
@@ -105,8 +111,7 @@ const longestQuery = 1_000_000;
  * objects are made what the log says they became.
  */
 export class DdlTransaction {
-  /** Statements of each string that are left to be told of. */
-  readonly #left = new Map<string, string[]>();
+  readonly #strings = new Map<string, Sent>();
   readonly #dropped = new Set<string>();
 
   /** What to do at this row. */
@@ -117,7 +122,7 @@ export class DdlTransaction {
     }
     if (row.what === "uncovered") return { do: "close", tables: tablesOf(row), names };
     if (row.what === "doubted") return { do: "nothing" };
-    if (row.what === "rewrite") return rewriteStep(row, names);
+    if (row.what === "rewrite") return rewriteStep(row, names, this.#rewritingOf(row));
     if (row.what === "drop") {
       for (const { type, identity } of row.objects) if (type === "table column") this.#dropped.add(identity ?? "");
       // A drop's objects come beside its command's row only where the command has one; DROP itself has none.
@@ -128,10 +133,12 @@ export class DdlTransaction {
     if (row.tag === "REFRESH MATERIALIZED VIEW" && row.objects.every((one) => one.made == null)) {
       return { do: "nothing" };
     }
-    // An index that is built anew is the same one.
-    if (row.tag === "REINDEX") return { do: "nothing" };
+    // An index that is built anew is the same one, where it had been built.
+    if (row.tag === "REINDEX" && row.objects.some((one) => one.made == null)) return { do: "nothing" };
     const statement = this.#statementOf(row);
     const defined = this.#define(row, names);
+    // A command's drops stand right before it: a column may have gone and come again in it.
+    if (row.what === "command") this.#dropped.clear();
     if (row.what === "drop") {
       const statements = dropStatements(row);
       if (statements !== null) return { do: "run", names, statements, otherwise: null };
@@ -144,21 +151,40 @@ export class DdlTransaction {
       names,
       otherwise: defined,
       statements: [
-        `set local search_path = ${searchPathOf(row)}`,
+        ...settingsOf(row),
+        `select pg_catalog.set_config('search_path', ${quoteLiteral(searchPathOf(row))}, true)`,
         `set local role ${quoteIdent(row.role)}`,
         inTransaction(statement),
         "reset role",
         "set local search_path = ''",
+        ...pinned,
         ...lookedFor(row),
       ],
     };
   }
 
   #statementOf(row: DdlRow): string | null {
-    const left = this.#leftOf(row.query);
+    const sent = this.#stringOf(row.query);
     // Those that did nothing (IF EXISTS), or nothing that lasts (temporary tables), have no row.
-    const position = left.findIndex((one) => isCommand(one, row.tag) && isNamedIn(one, row));
-    return position < 0 ? null : left.splice(0, position + 1).at(-1) ?? null;
+    const isIts = (one: string) => isCommand(one, row.tag) && isNamedIn(one, row);
+    let position = sent.left.findIndex(isIts);
+    if (position < 0 && !sent.calls) {
+      // The same string came once more in this transaction.
+      position = sent.definitions.findIndex(isIts);
+      if (position >= 0) sent.left = [...sent.definitions];
+    }
+    return position < 0 ? null : sent.left.splice(0, position + 1).at(-1) ?? null;
+  }
+
+  /** The statement of an ALTER TABLE whose own row is still to come; null where somebody else can have rewritten the table. */
+  #rewritingOf(row: DdlRow): string | null {
+    const { left, definitions, calls } = this.#stringOf(row.query);
+    if (calls) return null;
+    // A partition is rewritten with its parent, which alone is named.
+    const [table] = row.objects;
+    const family = [...table?.ancestors ?? [], table?.identity ?? ""].map((identity) => ({ type: "table", identity }));
+    const isIts = (one: string) => isCommand(one, row.tag) && isNamedIn(one, { ...row, objects: family });
+    return left.find(isIts) ?? definitions.find(isIts) ?? null;
   }
 
   #define(row: DdlRow, names: string): Define | null {
@@ -167,15 +193,30 @@ export class DdlTransaction {
     return isDescribed ? { do: "define", names, dropped: new Set(this.#dropped) } : null;
   }
 
-  #leftOf(query: string): string[] {
-    let left = this.#left.get(query);
-    if (left === undefined) {
-      left = (query.length < longestQuery ? splitStatements(query) : null)?.filter(isDefinition) ?? [];
-      this.#left.set(query, left);
+  #stringOf(query: string): Sent {
+    let sent = this.#strings.get(query);
+    if (sent === undefined) {
+      const statements = (query.length < longestQuery ? splitStatements(query) : null) ?? [];
+      const definitions = statements.filter(isDefinition);
+      const calls = statements.some((statement) => callers.has(leadingWords(statement, 1)[0] ?? ""));
+      sent = { definitions, calls, left: [...definitions] };
+      this.#strings.set(query, sent);
     }
-    return left;
+    return sent;
   }
 }
+
+/** A string that a client sent. */
+interface Sent {
+  /** None where the log has not all of it, or it cannot be cut. */
+  readonly definitions: readonly string[];
+  /** Can functions of users have done what another statement of the string does? */
+  readonly calls: boolean;
+  /** Statements that are left to be told of. */
+  left: string[];
+}
+
+const callers = new Set(["select", "with", "values", "do", "call", "execute", "insert", "update", "delete", "merge"]);
 
 const fromQueries = new Set([
   "CREATE TABLE AS",
@@ -243,10 +284,12 @@ function dropStatements(row: DdlRow): string[] | null {
   return dropped.map((one) => `drop ${dropWords[one.type] ?? one.type} ${ifExists}${one.identity} cascade`);
 }
 
-function rewriteStep(row: DdlRow, names: string): DdlStep {
+/** `statement`: which rewrote the table, where that is known. */
+function rewriteStep(row: DdlRow, names: string, statement: string | null): DdlStep {
   const reason = row.objects[0]?.reason ?? 0;
-  const types = [...row.query.matchAll(/\btype\s+(?=(.{1,40}))/gis)].map(([, type = ""]) => type);
-  const isSettled = !/\busing\b/i.test(row.query) && types.length > 0 && types.every((type) => settled.test(type));
+  const types = [...statement?.matchAll(/\btype\s+(?=(.{1,40}))/gis) ?? []].map(([, type = ""]) => type);
+  const isSettled = !/\busing\b/i.test(statement ?? "") && types.length > 0 &&
+    types.every((type) => settled.test(type));
   const computed = (reason & (changesPersistence | computesDefault)) !== 0 ||
     ((reason & changesType) !== 0 && !isSettled);
   return computed ? { do: "close", tables: tablesOf(row), names } : { do: "nothing" };
@@ -309,18 +352,36 @@ function inTransaction(statement: string): string {
   return alone.replace(/^(drop\s+index)\s+(?!if\s+exists\b)/i, "$1 if exists ");
 }
 
+/** As `openSession` has them. */
+const pinned = [
+  "set local timezone = 'UTC'",
+  "set local datestyle = 'ISO, YMD'",
+  "set local intervalstyle = 'postgres'",
+];
+
+/** Constants in the text meant what they meant under these. */
+function settingsOf(row: DdlRow): string[] {
+  return ["timezone", "datestyle", "intervalstyle"].flatMap((name) => {
+    const value = row.settings[name];
+    return value === undefined ? [] : [`set local ${name} = ${quoteLiteral(value)}`];
+  });
+}
+
 /**
- * The present path cannot be seen inside a trigger: the schemas of what was made come first, so that a bare name means what
- * the log says, then the session's default path. What came to be is looked for afterwards.
+ * The path that was noted. Where none was (somebody switched the trigger off), the schemas of what was made come first, so that
+ * a bare name means what the log says, then the session's default path. What came to be is looked for afterwards. Anybody may
+ * set any path: it is no SQL.
  */
 function searchPathOf(row: DdlRow): string {
+  const noted = row.settings["search_path"];
+  if (noted !== undefined) return noted;
   const own = row.objects.filter((one) => one.original !== false).flatMap((one) => schemaOf(one) ?? []);
   const parts = row.searchPath.split(",").map((part) => part.trim()).filter((part) => part !== "");
   const path = [
     ...new Set(own.map(quoteIdent)),
     ...parts.map((name) => name.startsWith('"') ? name : quoteIdent(name)),
   ];
-  return path.length === 0 ? "''" : path.join(", ");
+  return path.join(", ");
 }
 
 /** A policy, a trigger or a rule has the one of its table. */
@@ -355,15 +416,27 @@ function lookedFor(row: DdlRow): string[] {
 }
 
 const relations = new Set(["table", "view", "materialized view", "foreign table"]);
+/** What an ALTER names; a CREATE may leave it to the server. */
+const altered = new Set([...relations, "sequence", "index", "function", "procedure", "aggregate", "type", "domain"]);
 
-/** Does the statement hold the name of a relation that the row is of? True for rows without one, and names in escapes. */
+/** Does the statement hold the name of an object that the row is of? True for rows without one, and names in escapes. */
 function isNamedIn(statement: string, row: DdlRow): boolean {
-  const names = row.objects.filter((one) => relations.has(one.type) && one.original !== false).flatMap((one) => {
-    const last = /(?:"((?:[^"]|"")*)"|([^."]+))$/.exec(one.identity ?? "");
+  const named = row.tag.startsWith("ALTER ") ? altered : relations;
+  const names = row.objects.filter((one) => named.has(one.type) && one.original !== false).flatMap((one) => {
+    const identity = (one.identity ?? "").replace(/\((?:[^()"]|"(?:[^"]|"")*")*\)$/, "");
+    const last = /(?:"((?:[^"]|"")*)"|([^."]+))$/.exec(identity);
     return last === null ? [] : [last[1] ?? last[2] ?? ""];
   });
-  return names.length === 0 || /\bu&"/i.test(statement) || names.some((name) => {
-    const exact = name.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
-    return new RegExp(`(?<![\\p{L}\\p{N}_$])${exact}(?![\\p{L}\\p{N}_$])`, "iu").test(statement);
-  });
+  return names.length === 0 || /\bu&"/i.test(statement) || names.some((name) => holdsWord(statement, name));
+}
+
+const wordPart = /[\p{L}\p{N}_$]/u;
+
+/** In any case, and as no part of a longer word. */
+function holdsWord(text: string, word: string): boolean {
+  const [where, what] = [text.toLowerCase(), word.toLowerCase()];
+  for (let at = where.indexOf(what); at >= 0 && what !== ""; at = where.indexOf(what, at + 1)) {
+    if (!wordPart.test(where[at - 1] ?? "") && !wordPart.test(where[at + what.length] ?? "")) return true;
+  }
+  return false;
 }

@@ -1,6 +1,7 @@
 /** Makes objects of a target what the DDL log says that they were after a command. */
 import { HoldfastError } from "../../errors.ts";
 import type { Connection } from "../../postgres/connection.ts";
+import { sqlstateOf } from "../../postgres/server_error.ts";
 import { accessStatements, grantOn } from "../../schema/privileges.ts";
 import { quoteIdent, quoteLiteral } from "../../schema/quote.ts";
 import type { DdlRow } from "./ddl_replay.ts";
@@ -13,7 +14,14 @@ import {
   type Description,
 } from "./definition_format.ts";
 import { accessListsSql, describeTableSql } from "./describe_sql.ts";
-import { createDescribed, isSameTable, sequenceText, tableDifference } from "./table_difference.ts";
+import {
+  createDescribed,
+  droppedAndBack,
+  hasSameTexts,
+  isSameTable,
+  sequenceText,
+  tableDifference,
+} from "./table_difference.ts";
 
 /**
  * In the caller's transaction, with an empty `search_path`. `dropped`: columns that the same transaction dropped. `former`:
@@ -27,12 +35,19 @@ export async function define(
   former: string | null,
 ): Promise<void> {
   const alters = /^ALTER /.test(row.tag);
-  for (const { made, identity } of row.objects) {
+  for (const { made, identity, type } of row.objects) {
     if (made == null || "part" in made) continue;
     if ("table" in made) {
-      await defineTable(connection, made.table, { alters, dropped, former, renamed: made.renamed ?? null });
+      const { role } = row;
+      await defineTable(connection, made.table, { alters, dropped, former, renamed: made.renamed ?? null, role });
     } else if ("access" in made) await defineAccess(connection, made.access);
-    else await asOwner(connection, made.owner, () => defineOther(connection, made, identity ?? "", alters));
+    else if ("members" in made) await defineMembers(connection, made.extension, made.members);
+    else {
+      const work = () => defineOther(connection, made, identity ?? "", alters);
+      if (made.owner === undefined || ownerless.has(type)) {
+        await asOneOf(connection, [row.role, made.owner, null], work);
+      } else await asOwner(connection, { ...made, owner: made.owner, type, identity, role: row.role, alters }, work);
+    }
   }
   // Each is as it was in the end: a sequence is owned by a column that comes after it.
   for (const { made, identity } of row.objects) {
@@ -41,12 +56,12 @@ export async function define(
   }
 }
 
-type Other = Exclude<Description, { table: unknown } | { access: unknown } | { part: unknown }>;
+type Other = Extract<Description, { sql: unknown } | { sequence: unknown } | { labels: unknown }>;
 
 async function defineOther(connection: Connection, made: Other, identity: string, alters: boolean): Promise<void> {
   if ("labels" in made) return await defineEnum(connection, identity, made.labels, alters);
   if ("sequence" in made) return await defineSequence(connection, identity, made.sequence);
-  await connection.execute(made.sql);
+  await connection.execute(made.sql + await versionOf(connection, made, identity));
   if (made.populated === undefined) return;
   const [view] = await connection.query(
     `select c.relispopulated as is_populated from pg_catalog.pg_class as c
@@ -57,18 +72,84 @@ async function defineOther(connection: Connection, made: Other, identity: string
   await connection.execute(`refresh materialized view ${identity}${made.populated ? "" : " with no data"}`);
 }
 
-async function asOwner(connection: Connection, owner: string | undefined, work: () => Promise<void>): Promise<void> {
-  if (owner !== undefined) await connection.execute(`set local role ${quoteIdent(owner)}`);
-  await work();
-  if (owner !== undefined) await connection.execute("reset role");
+/** That of the source, where the target has it. */
+async function versionOf(connection: Connection, made: Other, identity: string): Promise<string> {
+  if (!("version" in made) || made.version === undefined) return "";
+  const version = quoteLiteral(made.version);
+  const [row] = await connection.query(
+    `select exists (
+       select from pg_catalog.pg_available_extension_versions as v
+        where pg_catalog.quote_ident(v.name) = ${quoteLiteral(identity)} and v.version = ${version}
+     ) as is_there`,
+  );
+  return row?.["is_there"] === "t" ? ` version ${version}` : "";
 }
 
-/** Are the row's tables in the target what the log says? */
+/** What hangs on another object and has its owner. Its maker need not be that one. */
+const ownerless = new Set(["trigger", "rule", "policy", "index"]);
+
+/**
+ * As the first of these roles that can: the one that did it on the source, an owner, the restoring one (null). Which of them
+ * may is not told by any catalog. Errors: the last one's.
+ */
+async function asOneOf(
+  connection: Connection,
+  roles: readonly (string | null | undefined)[],
+  work: (role: string | null) => Promise<void>,
+): Promise<void> {
+  const candidates = [...new Set(roles)].filter((role) => role !== undefined);
+  for (const [index, role] of candidates.entries()) {
+    await connection.execute("savepoint holdfast_role");
+    try {
+      if (role !== null) await connection.execute(`set local role ${quoteIdent(role)}`);
+      await work(role);
+      await connection.execute("reset role; release savepoint holdfast_role");
+      return;
+    } catch (error) {
+      // A session that is gone, or a definition that cannot be, is so for the next one as well.
+      if (sqlstateOf(error) === null || index === candidates.length - 1) throw error;
+      await connection.execute("rollback to savepoint holdfast_role; release savepoint holdfast_role");
+    }
+  }
+}
+
+/** How ALTER … OWNER names it, by the type that the log has. */
+const ownerWords: Readonly<Record<string, string>> = {
+  view: "view",
+  "materialized view": "materialized view",
+  sequence: "sequence",
+  function: "function",
+  procedure: "procedure",
+  type: "type",
+  domain: "domain",
+  "statistics object": "statistics",
+};
+
+interface Owned {
+  readonly owner: string;
+  readonly type: string;
+  readonly identity: string | null;
+  readonly role: string;
+  readonly alters: boolean;
+}
+
+/** An object with an owner of its own: made by it, or by somebody who may and then gives it away. */
+async function asOwner(connection: Connection, owned: Owned, work: () => Promise<void>): Promise<void> {
+  const { owner, role, type, identity, alters } = owned;
+  const word = ownerWords[type];
+  await asOneOf(connection, [owner, role, null], async (acting) => {
+    await work();
+    if (acting === owner || alters || word === undefined || identity === null) return;
+    await connection.execute(`alter ${word} ${identity} owner to ${quoteIdent(owner)}`);
+  });
+}
+
+/** Are the row's tables in the target what the log says? Texts of expressions too, where both servers write them the same way. */
 export async function isDefined(connection: Connection, row: DdlRow): Promise<boolean> {
   for (const { made } of row.objects) {
     if (made == null || !("table" in made)) continue;
     const found = await describe(connection, made.table.name);
-    if (found === null || !isSameTable(found, made.table)) return false;
+    if (found === null || !isSameTable(found, made.table) || !hasSameTexts(found, made.table)) return false;
   }
   return true;
 }
@@ -78,6 +159,7 @@ interface TableHints {
   readonly former: string | null;
   readonly dropped: ReadonlySet<string>;
   readonly renamed: string | null;
+  readonly role: string;
 }
 
 async function defineTable(connection: Connection, table: DescribedTable, hints: TableHints): Promise<void> {
@@ -93,9 +175,13 @@ async function defineTable(connection: Connection, table: DescribedTable, hints:
   }
   if (before === null) {
     if (hints.alters) throw notReplayable(table.name, "it is not in the target");
-    await asOwner(connection, table.owner, () => connection.execute(createDescribed(table)));
+    // The owner is part of the difference.
+    await asOneOf(connection, [table.owner, hints.role, null], () => connection.execute(createDescribed(table)));
     before = await describe(connection, table.name);
   }
+  const gone = before === null ? [] : droppedAndBack(before, table, hints.dropped);
+  for (const statement of gone) await connection.execute(statement);
+  if (gone.length > 0) before = await describe(connection, table.name);
   if (before === null) throw notReplayable(table.name, "it was not made");
   for (const statement of tableDifference(before, table, hints)) await connection.execute(statement);
   const after = await describe(connection, table.name);
@@ -161,6 +247,22 @@ async function defineSequence(connection: Connection, name: string, made: Descri
   const unlogged = made.persistence === "u" ? "unlogged " : "";
   await connection.execute(`create ${unlogged}sequence if not exists ${name} as ${made.type} ${sequenceText(made)}`);
   await connection.execute(`alter sequence ${name} as ${made.type} ${sequenceText(made)}`);
+}
+
+/** Others' objects, extensions among them, may be no part of the backup. */
+async function defineMembers(connection: Connection, extension: string, members: readonly string[]): Promise<void> {
+  const rows = await connection.query(
+    `select pg_catalog.format('%s %s', m.type, m.identity) as member
+       from pg_catalog.pg_extension as e
+       left join pg_catalog.pg_depend as d on d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
+         and d.refobjid = e.oid and d.deptype = 'e'
+       left join lateral pg_catalog.pg_identify_object(d.classid, d.objid, d.objsubid) as m on true
+      where pg_catalog.quote_ident(e.extname) = ${quoteLiteral(extension)}`,
+  );
+  const present = new Set(rows.map((row) => row["member"]));
+  for (const member of rows.length === 0 ? [] : members) {
+    if (!present.has(member)) await connection.execute(`alter extension ${extension} add ${member}`);
+  }
 }
 
 async function defineAccess(connection: Connection, lists: readonly DescribedAccess[]): Promise<void> {

@@ -23,11 +23,19 @@ const column = z.object({
   /** As in `pg_attribute.attstorage`; null: the type's own. */
   storage: z.string().nullable(),
   compression: z.string().nullable(),
+  /** Null: the server's default. */
+  statistics: z.int().nullable().default(null),
+  comment: z.string().nullable().default(null),
   identity: sequenceOptions.extend({ always: z.boolean(), sequence: z.string() }).nullable(),
 });
 export type DescribedColumn = z.infer<typeof column>;
 
+/** By name: `O` on, `D` off, `R` as a replica, `A` always. */
+const states = z.record(z.string(), z.string()).default({});
+
 export const describedTable = z.object({
+  /** Of the server that wrote it: two write the texts of expressions differently. */
+  major: z.int().default(0),
   /** Qualified and quoted, as all names here that are not of one part. */
   name: z.string(),
   schema: z.string(),
@@ -47,6 +55,12 @@ export const describedTable = z.object({
   replicaIndex: z.string().nullable(),
   columns: z.array(column),
   constraints: z.array(z.object({ name: z.string(), text: z.string(), inherited: z.boolean() })),
+  /** Of columns, of all rows, and of no constraint. */
+  uniqueIndexes: z.array(z.object({ name: z.string(), key: z.string() })).default([]),
+  clusterIndex: z.string().nullable().default(null),
+  triggers: states,
+  rules: states,
+  comment: z.string().nullable().default(null),
 });
 export type DescribedTable = z.infer<typeof describedTable>;
 
@@ -84,8 +98,10 @@ export const description = z.union([
   /** Of an enum, in their order. */
   z.strictObject({ owner, labels: z.array(z.string()) }),
   z.strictObject({ access: z.array(describedAccess) }),
-  /** Statements in full; of a materialised view one that makes it empty. */
-  z.strictObject({ owner, sql: z.string(), populated: z.boolean().optional() }),
+  /** What an extension was given, as ALTER EXTENSION names it. */
+  z.strictObject({ extension: z.string(), members: z.array(z.string()) }),
+  /** Statements in full; of a materialised view one that makes it empty. `version`: of an extension. */
+  z.strictObject({ owner, sql: z.string(), populated: z.boolean().optional(), version: z.string().optional() }),
   /** Comes with another object. */
   z.strictObject({ part: z.literal(true) }),
 ]);

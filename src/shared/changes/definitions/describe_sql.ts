@@ -3,6 +3,7 @@
 /** One row and column, of the table with the oid `described`; none where it is no table. */
 export const describeTableSql = `
   select pg_catalog.jsonb_build_object(
+    'major', pg_catalog.current_setting('server_version_num')::integer / 10000,
     'name', c.oid::regclass::text,
     'schema', pg_catalog.quote_ident(n.nspname),
     'bareName', pg_catalog.quote_ident(c.relname),
@@ -42,6 +43,8 @@ export const describeTableSql = `
         'isLocal', a.attislocal,
         'storage', case when a.attstorage <> t.typstorage then a.attstorage end,
         'compression', nullif(a.attcompression, ''),
+        'statistics', nullif(a.attstattarget, -1),
+        'comment', pg_catalog.col_description(c.oid, a.attnum),
         'identity', case when a.attidentity <> '' then (
           select pg_catalog.jsonb_build_object(
             'always', a.attidentity = 'a', 'sequence', q.seqrelid::regclass::text, 'start', q.seqstart::text,
@@ -65,7 +68,30 @@ export const describeTableSql = `
       ) order by k.contype = 'f', k.conname)
       from pg_catalog.pg_constraint as k
       where k.conrelid = c.oid and k.contype in ('p', 'u', 'x', 'c', 'f')
-    ), '[]')
+    ), '[]'),
+    'uniqueIndexes', coalesce((
+      select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+        'name', pg_catalog.quote_ident(x.relname), 'key', (
+          select pg_catalog.string_agg(pg_catalog.pg_get_indexdef(i.indexrelid, k, false), ', ' order by k)
+          from pg_catalog.generate_series(1, i.indnkeyatts) as k
+        )
+      ) order by x.relname)
+      from pg_catalog.pg_index as i join pg_catalog.pg_class as x on x.oid = i.indexrelid
+      where i.indrelid = c.oid and i.indisunique and i.indisvalid and i.indpred is null and i.indexprs is null
+        and not exists (select from pg_catalog.pg_constraint as k where k.conindid = i.indexrelid and k.conrelid = c.oid)
+    ), '[]'),
+    'clusterIndex', (
+      select pg_catalog.quote_ident(x.relname) from pg_catalog.pg_index as i
+      join pg_catalog.pg_class as x on x.oid = i.indexrelid where i.indrelid = c.oid and i.indisclustered
+    ),
+    'triggers', coalesce((
+      select pg_catalog.jsonb_object_agg(t.tgname, t.tgenabled)
+      from pg_catalog.pg_trigger as t where t.tgrelid = c.oid and not t.tgisinternal
+    ), '{}'),
+    'rules', coalesce((
+      select pg_catalog.jsonb_object_agg(r.rulename, r.ev_enabled) from pg_catalog.pg_rewrite as r where r.ev_class = c.oid
+    ), '{}'),
+    'comment', pg_catalog.obj_description(c.oid, 'pg_class')
   )
   from pg_catalog.pg_class as c join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
   where c.oid = described and c.relkind in ('r', 'p')

@@ -3,32 +3,35 @@ import type { Connection } from "../../postgres/connection.ts";
 import { quoteIdent, quoteLiteral } from "../../schema/quote.ts";
 import type { MissingValues } from "./definition_format.ts";
 
-/** Asked before the command: those of the columns that the target does not have. */
-export async function absentColumns(connection: Connection, values: MissingValues): Promise<MissingValues> {
-  const absent: MissingValues = [];
-  for (const one of values) {
-    const [row] = await connection.query(`select exists (select ${attribute(one)}) as is_there`);
-    if (row?.["is_there"] !== "t") absent.push(one);
-  }
-  return absent;
+export interface AbsentColumns {
+  readonly values: MissingValues;
+  /** Columns with such a value, by table and number: a name may be another column's by the end of the command. */
+  readonly before: ReadonlySet<string>;
 }
 
-/** Asked after it, in the same transaction: every row of these tables is older than the column. */
-export async function fillMissing(connection: Connection, absent: MissingValues): Promise<void> {
-  for (const one of absent) {
+/** Asked before the command: which columns of the target have such values already. */
+export async function absentColumns(connection: Connection, values: MissingValues): Promise<AbsentColumns> {
+  const rows = values.length === 0 ? [] : await connection.query(
+    `select ${place} as place from pg_catalog.pg_attribute as a where a.atthasmissing and not a.attisdropped`,
+  );
+  return { values, before: new Set(rows.map((row) => row["place"] ?? "")) };
+}
+
+/** Asked after it, in the same transaction: every row of these tables is older than a column that is new in it. */
+export async function fillMissing(connection: Connection, { values, before }: AbsentColumns): Promise<void> {
+  for (const { table, column, value } of values) {
     const [row] = await connection.query(
-      `select pg_catalog.array_to_string(a.attmissingval, '') as value, pg_catalog.format_type(a.atttypid, a.atttypmod) as type
-         ${attribute(one)} and a.atthasmissing and a.attgenerated = ''`,
+      `select ${place} as place, pg_catalog.array_to_string(a.attmissingval, '') as value,
+              pg_catalog.format_type(a.atttypid, a.atttypmod) as type
+         from pg_catalog.pg_attribute as a
+        where a.attrelid = pg_catalog.to_regclass(${quoteLiteral(table)}) and a.attname = ${quoteLiteral(column)}
+          and not a.attisdropped and a.atthasmissing and a.attgenerated = ''`,
     );
-    if (row === undefined || row["value"] === one.value || one.value === null) continue;
+    if (row === undefined || before.has(row["place"] ?? "") || row["value"] === value || value === null) continue;
     await connection.execute(
-      `update only ${one.table} set ${quoteIdent(one.column)} = ${quoteLiteral(one.value)}::${row["type"]}`,
+      `update only ${table} set ${quoteIdent(column)} = ${quoteLiteral(value)}::${row["type"]}`,
     );
   }
 }
 
-function attribute({ table, column }: MissingValues[number]): string {
-  return `from pg_catalog.pg_attribute as a
-    where a.attrelid = pg_catalog.to_regclass(${quoteLiteral(table)}) and a.attname = ${quoteLiteral(column)}
-      and not a.attisdropped`;
-}
+const place = "a.attrelid || '.' || a.attnum";

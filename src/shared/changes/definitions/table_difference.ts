@@ -1,7 +1,7 @@
 /** What leads from one table to another: statements. Pure. */
 import { HoldfastError } from "../../errors.ts";
 import { splitOption, storageOptions } from "../../schema/options.ts";
-import { quoteIdent } from "../../schema/quote.ts";
+import { quoteIdent, quoteLiteral } from "../../schema/quote.ts";
 import type { DescribedColumn, DescribedTable, SequenceOptions } from "./definition_format.ts";
 
 /** `create table` with all that the columns need; the rest is the difference to what the server then has. */
@@ -23,6 +23,14 @@ export interface Hints {
   readonly dropped: ReadonlySet<string>;
   /** The new name of the one column whose name changed. */
   readonly renamed: string | null;
+}
+
+/** Columns that the same command dropped and added again: what hangs on them, and their values, go first. */
+export function droppedAndBack(before: DescribedTable, after: DescribedTable, dropped: ReadonlySet<string>): string[] {
+  const names = new Set(after.columns.map((column) => column.name));
+  return before.columns.filter(({ name, isLocal }) =>
+    isLocal && names.has(name) && dropped.has(`${after.name}.${quoteIdent(name)}`)
+  ).map(({ name }) => `alter table ${after.name} drop column ${quoteIdent(name)} cascade`);
 }
 
 /**
@@ -72,11 +80,34 @@ export function tableDifference(before: DescribedTable, after: DescribedTable, h
       const method = column.compression === "l" ? "lz4" : "pglz";
       statements.push(`${alter} alter column ${quoteIdent(column.name)} set compression ${method}`);
     }
+    if ((old?.statistics ?? null) !== column.statistics) {
+      statements.push(`${alter} alter column ${quoteIdent(column.name)} set statistics ${column.statistics ?? -1}`);
+    }
+    if ((old?.comment ?? null) !== column.comment) {
+      statements.push(`comment on column ${after.name}.${quoteIdent(column.name)} is ${textOrNull(column.comment)}`);
+    }
+  }
+  if (before.comment !== after.comment) {
+    statements.push(`comment on table ${after.name} is ${textOrNull(after.comment)}`);
   }
   statements.push(...optionsDifference(alter, before.options, after.options));
   statements.push(...familyDifference(alter, before, after));
   for (const { name, text, inherited } of after.constraints) {
-    if (!inherited && !known.has(name)) statements.push(`${alter} add constraint ${quoteIdent(name)} ${text}`);
+    if (inherited || known.has(name)) continue;
+    statements.push(`${alter} add constraint ${quoteIdent(name)} ${usingIndex(before, after, text) ?? text}`);
+  }
+  for (const what of ["trigger", "rule"] as const) {
+    const [were, are] = what === "trigger" ? [before.triggers, after.triggers] : [before.rules, after.rules];
+    for (const [name, state] of Object.entries(are)) {
+      // One that the target does not have may be none of the backup's.
+      if (were[name] === undefined || were[name] === state) continue;
+      statements.push(`${alter} ${stateWords[state] ?? "enable"} ${what} ${quoteIdent(name)}`);
+    }
+  }
+  if (before.clusterIndex !== after.clusterIndex) {
+    statements.push(
+      `${alter} ${after.clusterIndex === null ? "set without cluster" : `cluster on ${after.clusterIndex}`}`,
+    );
   }
   if (before.persistence !== after.persistence) {
     statements.push(`${alter} set ${after.persistence === "u" ? "unlogged" : "logged"}`);
@@ -94,9 +125,46 @@ export function tableDifference(before: DescribedTable, after: DescribedTable, h
   return statements;
 }
 
+const stateWords: Readonly<Record<string, string>> = {
+  O: "enable",
+  D: "disable",
+  R: "enable replica",
+  A: "enable always",
+};
+
+function textOrNull(text: string | null): string {
+  return text === null ? "null" : quoteLiteral(text);
+}
+
+/** `primary key using index …`, where an index that was there before has become the constraint's; null: it is a new one. */
+function usingIndex(before: DescribedTable, after: DescribedTable, text: string): string | null {
+  const [, kind, key, options] =
+    /^(PRIMARY KEY|UNIQUE) \((.*?)\)(?: INCLUDE \(.*?\))?((?: NOT)? DEFERRABLE.*)?$/.exec(text) ?? [];
+  const left = new Set(after.uniqueIndexes.map(({ name }) => name));
+  const index = before.uniqueIndexes.find((one) => one.key === key && !left.has(one.name));
+  return index === undefined ? null : `${kind?.toLowerCase()} using index ${index.name}${options ?? ""}`;
+}
+
 /** Is it the table that the log describes? Texts of expressions are left out: two versions of the server write them differently. */
 export function isSameTable(one: DescribedTable, other: DescribedTable): boolean {
-  return shapeOf(one) === shapeOf(other);
+  const statesOf = (have: DescribedTable, of: DescribedTable) =>
+    [[have.triggers, of.triggers], [have.rules, of.rules]].map(([own = {}, others = {}]) =>
+      Object.keys(own).filter((name) => others[name] !== undefined).sort().map((name) => [name, own[name]])
+    );
+  return shapeOf(one) === shapeOf(other) &&
+    JSON.stringify(statesOf(one, other)) === JSON.stringify(statesOf(other, one));
+}
+
+/** The same defaults and constraints? Of two versions of the server only what both write in the same way is compared. */
+export function hasSameTexts(one: DescribedTable, other: DescribedTable): boolean {
+  const textsOf = (table: DescribedTable) =>
+    JSON.stringify([
+      one.major === other.major ? table.columns.map((column) => column.default) : [],
+      one.major === other.major ? table.bound : null,
+      table.constraints.filter(({ text }) => one.major === other.major || text.startsWith("FOREIGN KEY"))
+        .map(({ name, text }) => [name, text]).sort(),
+    ]);
+  return textsOf(one) === textsOf(other);
 }
 
 function shapeOf(table: DescribedTable): string {
@@ -118,6 +186,7 @@ function shapeOf(table: DescribedTable): string {
       column.generated,
       column.default === null,
       column.identity?.always,
+      column.identity === null ? null : sequenceText(column.identity),
     ]),
     table.constraints.map((constraint) => constraint.name).sort(),
   ]);
@@ -205,8 +274,13 @@ function columnDifference(
   if (before.notNull !== after.notNull) statements.push(`${target} ${after.notNull ? "set" : "drop"} not null`);
   if (after.identity !== null) {
     if (before.identity === null) statements.push(`${target} add ${identityText(after.identity)}`);
-    else if (before.identity.always !== after.identity.always) {
-      statements.push(`${target} set generated ${after.identity.always ? "always" : "by default"}`);
+    else {
+      if (before.identity.always !== after.identity.always) {
+        statements.push(`${target} set generated ${after.identity.always ? "always" : "by default"}`);
+      }
+      if (sequenceText(before.identity) !== sequenceText(after.identity)) {
+        statements.push(`alter sequence ${before.identity.sequence} ${sequenceText(after.identity)}`);
+      }
     }
   }
   return statements;

@@ -151,7 +151,7 @@ export class SegmentWriter {
       takenAt: horizon.takenAt,
       nextXid: horizon.nextXid,
       server: await serverOf(this.#connection),
-      sequences: await readSequenceValues(this.#connection),
+      ...await readSequenceValues(this.#connection),
       definitions: await readDefinitions(this.#connection),
       countedUntil,
       ...await readCounting(this.#connection),

@@ -189,28 +189,32 @@ export async function isFlushed(connection: Connection, lsn: bigint): Promise<bo
   return row?.["yes"] === "t";
 }
 
-/** Values of all sequences that are not the platform's own. */
-export async function readSequenceValues(connection: Connection): Promise<SegmentHeader["sequences"]> {
+/** Values of all sequences that are not the platform's own; those that a transaction holds are named only. */
+export async function readSequenceValues(
+  connection: Connection,
+): Promise<Required<Pick<SegmentHeader, "sequences" | "heldSequences">>> {
   const rows = await call(
     connection,
-    `select s.schema_name as schema, s.sequence_name as name, coalesce(s.last_value, s.start_value)::text as value,
-            (s.last_value is not null)::text as called
+    `select s.schema_name as schema, s.sequence_name as name, s.last_value as value, s.is_called as called, s.held
        from backup.sequence_values() as s`,
     [],
   );
-  return rows.map((row) => ({
-    schema: text(row, "schema"),
-    name: text(row, "name"),
-    lastValue: text(row, "value"),
-    isCalled: row["called"] === "true",
-  }));
+  const nameOf = (row: Row) => ({ schema: text(row, "schema"), name: text(row, "name") });
+  return {
+    sequences: rows.filter((row) => row["held"] !== "t").map((row) => ({
+      ...nameOf(row),
+      lastValue: text(row, "value"),
+      isCalled: row["called"] === "t",
+    })),
+    heldSequences: rows.filter((row) => row["held"] === "t").map(nameOf),
+  };
 }
 
 /** Names and types of the columns of every table that is streamed, and whether the event triggers that log DDL are on. */
 export async function readDefinitions(connection: Connection): Promise<NonNullable<SegmentHeader["definitions"]>> {
   const [row] = await connection.query(
     `select pg_catalog.md5(coalesce(pg_catalog.string_agg(
-              pg_catalog.concat_ws(' ', a.attrelid, c.relname, a.attnum, a.attname, a.atttypid, a.atttypmod),
+              pg_catalog.concat_ws(' ', a.attrelid, n.nspname, c.relname, a.attnum, a.attname, a.atttypid, a.atttypmod),
               e'\\n' order by a.attrelid, a.attnum
             ), '')) as hash,
             (
@@ -235,10 +239,8 @@ export async function readCounting(
   connection: Connection,
 ): Promise<Required<Pick<SegmentHeader, "countedSince" | "countedNextXid">>> {
   const [row] = await connection.query(
-    `select pg_catalog.concat_ws(' ', extract(epoch from b.stats_reset), extract(epoch from d.stats_reset)) as since,
-            pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()) as next_xid
-       from pg_catalog.pg_stat_bgwriter as b, pg_catalog.pg_stat_database as d
-      where d.datname = pg_catalog.current_database()`,
+    `select backup.counting_since() as since,
+            pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()) as next_xid`,
   );
   return { countedSince: row?.["since"] ?? "", countedNextXid: text(row ?? {}, "next_xid") };
 }
@@ -276,29 +278,34 @@ export async function publishTables(
   const counted = new Map(
     (await call(
       connection,
-      `select pg_catalog.format('%I.%I', s.schemaname, s.relname) as name,
-              s.n_tup_upd as updated, s.n_tup_del as deleted, s.n_tup_ins as inserted
+      `select s.relid as oid, s.n_tup_upd as updated, s.n_tup_del as deleted, s.n_tup_ins as inserted
          from pg_catalog.pg_stat_all_tables as s
         where s.n_tup_upd + s.n_tup_del + s.n_tup_ins > 0 and backup.is_streamed_schema(s.schemaname)`,
       [],
-    )).map((row) => [text(row, "name"), row]),
+    )).map((row) => [text(row, "oid"), row]),
   );
   const rows = await call(
     connection,
-    `select t.schema_name as schema, t.table_name as name, pg_catalog.format('%I.%I', t.schema_name, t.table_name) as full_name,
-            t.missing, t.reason
+    `select t.table_oid as oid, t.schema_name as schema, t.table_name as name, t.missing, t.reason, t.of_extension,
+            t.seen_updated, t.seen_deleted, t.unlogged_file
        from backup.publish_tables($1::name[]) as t`,
     [`{${publications.join(",")}}`],
   );
   return rows.map((row) => {
-    const counters = counted.get(text(row, "full_name")) ?? {};
+    const counters = counted.get(text(row, "oid")) ?? {};
+    // What was counted while it was published is in the stream; the counters may be of a little before.
+    const unseen = (counter: string) =>
+      Math.max(0, Number(counters[counter] ?? 0) - Number(row[`seen_${counter}`] ?? 0));
     return {
+      oid: Number(text(row, "oid")),
       schema: text(row, "schema"),
       name: text(row, "name"),
       missing: row["missing"] === "everything" ? "everything" as const : "updates and deletes" as const,
       reason: text(row, "reason"),
-      updated: Number(counters["updated"] ?? 0),
-      deleted: Number(counters["deleted"] ?? 0),
+      ...row["of_extension"] === "t" ? { ofExtension: true as const } : {},
+      ...row["unlogged_file"] == null ? {} : { file: Number(row["unlogged_file"]) },
+      updated: unseen("updated"),
+      deleted: unseen("deleted"),
       inserted: Number(counters["inserted"] ?? 0),
     };
   });

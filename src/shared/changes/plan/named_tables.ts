@@ -15,6 +15,8 @@ export class TableNames implements NamedTables {
   readonly #former = new Map<number, Set<string>>();
   /** Names that tables were given behind the point. */
   readonly #later = new Map<string, Set<number>>();
+  /** Made behind the point. */
+  readonly #unmade = new Set<number>();
   readonly #dropped = new Set<number>();
 
   constructor(tables: Iterable<{ readonly oid: number; readonly schema: string; readonly name: string }>) {
@@ -50,6 +52,11 @@ export class TableNames implements NamedTables {
     this.#add(this.#later, name, oid);
   }
 
+  /** Behind the point. */
+  laterMade(oid: number): void {
+    if (!this.#now.has(oid)) this.#unmade.add(oid);
+  }
+
   renamedSchema(former: string, now: string): void {
     for (const [oid, table] of this.#now) {
       const moved = inSchema(table, former, now);
@@ -75,6 +82,15 @@ export class TableNames implements NamedTables {
       now === name || this.#former.get(oid)?.has(name) === true || later?.has(oid) === true
     );
     return found.length === 0 ? [name] : found.map(([, now]) => now);
+  }
+
+  /** What a table of a segment's list is called at the point; by its oid where the list and the log tell it. */
+  listedAs(
+    { oid, schema, name }: { readonly oid?: number | undefined; readonly schema: string; readonly name: string },
+  ) {
+    if (oid !== undefined && (this.#dropped.has(oid) || this.#unmade.has(oid))) return [];
+    const now = oid === undefined ? undefined : this.#now.get(oid);
+    return now === undefined ? this.everNamed(quoteQualified(schema, name)) : [now];
   }
 
   #add<Key, Value>(map: Map<Key, Set<Value>>, key: Key, value: Value): void {
@@ -118,8 +134,13 @@ export function meantTables({ tables, formerNames }: NamedTables, names: readonl
   return { oids, names: [...meant], unknown: [...unknown] };
 }
 
+export interface SchemaRename {
+  readonly former: string;
+  readonly now: string;
+}
+
 /** Of `ALTER SCHEMA … RENAME TO …`; null for any other statement. */
-export function schemaRename(statement: string): { readonly former: string; readonly now: string } | null {
+export function schemaRename(statement: string): SchemaRename | null {
   const [, former, now] = renamed.exec(statement) ?? [];
   return former === undefined || now === undefined ? null : { former: folded(former), now: folded(now) };
 }

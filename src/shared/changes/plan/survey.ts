@@ -12,25 +12,25 @@ import { unloggedDefinitions } from "../segments/unlogged.ts";
 import {
   type ClosedTable,
   type DdlRow,
-  type DdlStep,
   DdlTransaction,
   isTableFromQuery,
   namesOf,
   readDdlRow,
   tablesOf,
 } from "../definitions/ddl_replay.ts";
-import { leadingWords } from "../definitions/statements.ts";
 import { momentOf } from "../decode/moment.ts";
 import { formatLsn, parseLsn } from "../decode/lsn.ts";
 import type { Relation } from "../decode/messages.ts";
 import { decodeMessage, messageKind, relationOf } from "../decode/pgoutput.ts";
 import type { Manifest } from "../../format/manifest.ts";
-import { type NamedTables, schemaRename, TableNames } from "./named_tables.ts";
+import { asNamed, followNames } from "./follow_names.ts";
+import { type NamedTables, TableNames } from "./named_tables.ts";
+import { comesOutOfSide } from "./side_schemas.ts";
 import type { Point } from "../replay/replay.ts";
 import { type SeenDefinitions, type SeenTable, SeenTables } from "./seen_tables.ts";
 import { furthestValues } from "../segments/furthest_values.ts";
 import { type OpenedSegment, readRecords, type SegmentHeader } from "../segments/segment.ts";
-import { ddlLog } from "../segments/streamed.ts";
+import { ddlLog, isStreamedSchema } from "../segments/streamed.ts";
 import { type SnapshotView, widenXid } from "../segments/visibility.ts";
 
 /** DDL that no replay can do, with its place. */
@@ -72,6 +72,8 @@ export interface Survey extends NamedTables {
    * that was restarted or dropped right behind the point is known by an earlier value only.
    */
   readonly sequences: SegmentHeader["sequences"];
+  /** Of these nobody could read the value at the point: what is known of them is older. `schema.name`, quoted where needed. */
+  readonly heldSequences: readonly string[];
 }
 
 /** `full`: the backup that `snapshot` is of. Errors: those of reading the segments. */
@@ -105,6 +107,10 @@ class Surveyor {
   readonly #renames = new Map<string, string>();
   /** At the place that is read. */
   readonly #tables: TableNames;
+  /** Whose rows are in the full, or in the stream since they were made: not those that came with an extension. */
+  readonly #own: Set<number>;
+  /** As the stream told them. */
+  readonly #relations = new Map<number, Relation>();
   #commitLsn = 0n;
   #logRelation: Relation | null = null;
   #skips = false;
@@ -120,6 +126,7 @@ class Surveyor {
   constructor(point: Point, snapshot: SnapshotView, full: Pick<Manifest, "consistentAt" | "snapshot" | "tables">) {
     this.#full = full;
     this.#tables = new TableNames(full.tables);
+    this.#own = new Set(full.tables.map(({ oid }) => oid));
     this.#point = point;
     this.#snapshot = snapshot;
   }
@@ -159,8 +166,12 @@ class Surveyor {
   }
 
   result(): Survey {
-    const uncovered = this.#uncovered();
-    const last = this.#headers.at(-1);
+    const headers = this.#headers.map((header) => ({
+      ...header,
+      uncovered: header.uncovered.filter(({ oid, ofExtension }) => ofExtension !== true || this.#own.has(oid ?? -1)),
+    }));
+    const uncovered = this.#uncovered(headers);
+    const last = headers.at(-1);
     const unlogged = unloggedDefinitions(this.#headers, "");
     return {
       ...this.#counts,
@@ -177,8 +188,9 @@ class Surveyor {
       definitions: this.#seen.definitions,
       uncovered: [...uncovered.values()],
       forsaken: new Set([...this.#closed.keys()].filter((key) => this.#isForsaken(key))),
-      unsettled: this.#unsettled(last, new Set(uncovered.keys())),
+      unsettled: this.#unsettled(headers, new Set(uncovered.keys())),
       sequences: furthestValues(this.#headers),
+      heldSequences: (last?.heldSequences ?? []).map(({ schema, name }) => quoteQualified(schema, name)),
     };
   }
 
@@ -187,7 +199,7 @@ class Surveyor {
   }
 
   /** By their names at the point. */
-  #uncovered(): Map<string, UncoveredTable> {
+  #uncovered(all: readonly SegmentHeader[]): Map<string, UncoveredTable> {
     const found = new Map<string, UncoveredTable>();
     const add = (now: string, listed: string, reason: string) => {
       const other = `${this.#tables.wasNamed(listed) ? "formerly" : "later"} ${listed}: `;
@@ -198,19 +210,19 @@ class Surveyor {
       const now = typeof key === "number" ? this.#tables.tables.get(key) : undefined;
       for (const each of now === undefined ? this.#tables.everNamed(name) : [now]) add(each, name, reason);
     }
-    const { headers, since } = sinceFull(this.#headers, this.#full);
-    for (const { schema, name, reason } of uncoveredTables(headers, since)) {
-      const listed = quoteQualified(schema, name);
-      for (const now of this.#tables.everNamed(listed)) add(now, listed, reason);
+    const { headers, since } = sinceFull(all, this.#full);
+    for (const table of uncoveredTables(headers, since)) {
+      const listed = quoteQualified(table.schema, table.name);
+      for (const now of this.#tables.listedAs(table)) add(now, listed, table.reason);
     }
     return found;
   }
 
   /** By their names at the point, each once. */
-  #unsettled(last: SegmentHeader | undefined, uncovered: ReadonlySet<string>): UnsettledTable[] {
-    const { headers } = sinceFull(this.#headers, this.#full);
+  #unsettled(all: readonly SegmentHeader[], uncovered: ReadonlySet<string>): UnsettledTable[] {
+    const { headers } = sinceFull(all, this.#full);
     const here = new Set(this.#tables.tables.values());
-    const left = leftTables(headers, (listed) => this.#tables.everNamed(listed)).filter((name) => here.has(name));
+    const left = leftTables(headers, (listed) => this.#tables.listedAs(listed)).filter((name) => here.has(name));
     const doubted = [...this.#doubted].flatMap(([oid, reason]) => {
       const name = this.#tables.tables.get(oid);
       return name === undefined ? [] : [[name, reason] as const];
@@ -219,10 +231,9 @@ class Surveyor {
     for (const [name, reason] of [...left.map((one) => [one, "it got a replica identity"] as const), ...doubted]) {
       found.set(name, { ...partsOf(name), reason, before: "identity" });
     }
-    for (const { schema, name, ...more } of unsettledTables(last, this.#momentOfPoint())) {
-      for (const now of this.#tables.everNamed(quoteQualified(schema, name))) {
-        found.set(now, { ...partsOf(now), ...more });
-      }
+    for (const table of unsettledTables(all.at(-1), this.#momentOfPoint())) {
+      const { reason, before } = table;
+      for (const now of this.#tables.listedAs(table)) found.set(now, { ...partsOf(now), reason, before });
     }
     return [...found].flatMap(([name, table]) => uncovered.has(name) ? [] : [table]);
   }
@@ -260,7 +271,9 @@ class Surveyor {
     const row = kind === "insert" ? this.#ddlRowOf(data) : null;
     if (row === null) return;
     for (const { type, oid, identity } of row.objects) {
-      if (type === "table" && oid != null && identity !== null) this.#tables.laterNamed(oid, identity);
+      if (type !== "table" || oid == null || identity === null) continue;
+      this.#tables.laterNamed(oid, identity);
+      if (isMaking(row)) this.#tables.laterMade(oid);
     }
     if (row.what === "doubted") this.#doubt(row);
     if (row.what !== "uncovered") return;
@@ -275,8 +288,9 @@ class Surveyor {
     if (message.kind !== "relation") return;
     const { relation } = message;
     if (relation.schema === ddlLog.schema && relation.name === ddlLog.name) this.#logRelation = relation;
-    if (this.#passed) this.#tables.laterNamed(relation.oid, quoteQualified(relation.schema, relation.name));
-    else this.#seen.relation(relation);
+    if (this.#passed) return this.#tables.laterNamed(relation.oid, quoteQualified(relation.schema, relation.name));
+    this.#relations.set(relation.oid, relation);
+    this.#seen.relation(asNamed(this.#tables, relation));
   }
 
   #change(data: Uint8Array): void {
@@ -291,17 +305,18 @@ class Surveyor {
     this.#counts.ddl++;
     const step = (this.#ddl ??= new DdlTransaction()).next(row);
     if (row.what === "doubted") this.#doubt(row);
-    for (const { type, oid, identity } of row.objects) {
-      if (type !== "table" || oid == null || identity === null) continue;
-      if (row.tag.startsWith("CREATE TABLE") || row.tag === "SELECT INTO") this.#made.add(oid);
-      if (row.what === "drop") {
-        this.#tables.dropped(oid);
-        continue;
-      }
-      const former = this.#tables.named(oid, identity);
-      if (former !== null) this.#renames.set(row.id, former);
+    const why = comesOutOfSide(row, step, (oid) => this.#tables.tables.has(oid));
+    if (why !== null) this.#obstacles.push({ what: namesOf(row), ...this.#place, why });
+    for (const { type, oid, extension } of row.objects) {
+      if (type !== "table" || oid == null || !isMaking(row)) continue;
+      this.#made.add(oid);
+      if (extension !== true) this.#own.add(oid);
     }
-    this.#schema(row, step);
+    const former = followNames(this.#tables, row, step);
+    if (former !== null) this.#renames.set(row.id, former);
+    if (row.tag === "ALTER SCHEMA") {
+      for (const relation of this.#relations.values()) this.#seen.relation(asNamed(this.#tables, relation));
+    }
     if (step.do === "define" && isTableFromQuery(row)) {
       this.#bornLate.set(this.#commitLsn, [...this.#bornLate.get(this.#commitLsn) ?? [], row]);
     }
@@ -311,8 +326,15 @@ class Surveyor {
   }
 
   #close(row: DdlRow, tables: readonly ClosedTable[], names: string): void {
-    const what = row.what === "uncovered" ? "found changes that were not published" : "computed its values anew";
     for (const { name, oid } of tables) {
+      const travels = row.what !== "uncovered" || isStreamedSchema(partsOf(name).schema);
+      // It never was in a schema that does.
+      if (!travels && (oid === null || !this.#tables.tables.has(oid))) continue;
+      const what = !travels
+        ? "moved it to where no changes are recorded"
+        : row.what === "uncovered"
+        ? "found changes that were not published"
+        : "computed its values anew";
       this.#closed.set(oid ?? name, { name, reason: `${names} at ${this.#place.lsn} ${what}` });
     }
   }
@@ -338,23 +360,6 @@ class Surveyor {
     );
   }
 
-  /** A schema takes its tables along, and no row of the log tells of them. */
-  #schema(row: DdlRow, step: DdlStep): void {
-    if (row.tag !== "ALTER SCHEMA" || step.do !== "run") return;
-    const renaming = step.statements.find((one) => {
-      const words = leadingWords(one, 10);
-      return words[0] === "alter" && words[1] === "schema" && words.includes("rename");
-    });
-    if (renaming === undefined) return;
-    const renamed = schemaRename(renaming);
-    if (renamed !== null) return this.#tables.renamedSchema(renamed.former, renamed.now);
-    this.#obstacles.push({
-      what: step.names,
-      ...this.#place,
-      why: "its text does not say plainly which schema it was",
-    });
-  }
-
   #commit(data: Uint8Array): void {
     const message = decodeMessage(data);
     this.#ddl = null;
@@ -363,6 +368,11 @@ class Surveyor {
     this.#counts.transactions++;
     this.#reached = { lsn: formatLsn(message.endLsn), at: momentOf(message.committedAt) ?? "" };
   }
+}
+
+/** Does the row tell of tables that are made? */
+function isMaking(row: DdlRow): boolean {
+  return row.what === "command" && (row.tag.startsWith("CREATE TABLE") || row.tag === "SELECT INTO");
 }
 
 /** `schema.name` as the log has it, for a message. */

@@ -10,6 +10,7 @@ import {
   type TargetTable,
   totalIndex,
 } from "./apply_target.ts";
+import { emptyTables } from "./empty_tables.ts";
 import { KeyedFold } from "./fold.ts";
 import { CountedFold } from "./fold_counted.ts";
 import type { Relation, RowChange, StreamColumn, Truncate, Value } from "../decode/messages.ts";
@@ -21,7 +22,7 @@ export interface Counts {
   readonly deleted: number;
 }
 
-export type TruncateOptions = Pick<Truncate, "cascade" | "restartIdentity">;
+export type TruncateOptions = Pick<Truncate, "restartIdentity">;
 
 /** What a target takes otherwise than the stream has it, by `sqlNameOf` its tables. */
 export interface TargetRules {
@@ -63,7 +64,11 @@ interface GatheredTable {
 export class RowGroup {
   readonly #rules: TargetRules;
   readonly #tables = new Map<number, GatheredTable>();
-  readonly #truncates: { readonly relations: readonly Relation[]; readonly options: TruncateOptions }[] = [];
+  readonly #truncates: {
+    readonly relations: readonly Relation[];
+    readonly restartIdentity: boolean;
+    readonly isWhole: boolean;
+  }[] = [];
   #counts = { inserted: 0, updated: 0, deleted: 0 };
   #changes = 0;
   #bytes = 0;
@@ -103,13 +108,16 @@ export class RowGroup {
     else this.#counts.deleted++;
   }
 
-  /** Empties the tables at this place in the stream; what was gathered of them does not matter any more. */
-  truncate(relations: readonly Relation[], options: TruncateOptions): void {
+  /**
+   * Empties the tables at this place in the stream; what was gathered of them does not matter any more. `isWhole`: these
+   * are all that the command emptied, those included that it reached by CASCADE.
+   */
+  truncate(relations: readonly Relation[], { restartIdentity }: TruncateOptions, isWhole = true): void {
     for (const relation of relations) {
       const table = this.#table(relation);
       table.gathered = nothingYet(table.taken);
     }
-    this.#truncates.push({ relations, options });
+    this.#truncates.push({ relations, restartIdentity, isWhole });
     this.#changes++;
     this.#bytes += changeBytes;
   }
@@ -129,13 +137,10 @@ export class RowGroup {
         if (target === undefined) throw new HoldfastError("internal", "a table of the group was not looked up");
         return target;
       };
-      for (const { relations, options } of this.#truncates) {
+      for (const { relations, restartIdentity, isWhole } of this.#truncates) {
         const emptied = relations.map(targetOf);
-        const truncated = emptied.filter(({ sqlName }) => !this.#rules.notTruncated.has(sqlName));
-        if (truncated.length > 0) await connection.execute(truncateStatement(truncated, options));
-        for (const target of emptied) {
-          if (!truncated.includes(target)) await connection.execute(`delete from only ${target.sqlName}`);
-        }
+        const mayTruncate = isWhole && !emptied.some(({ sqlName }) => this.#rules.notTruncated.has(sqlName));
+        await emptyTables(connection, emptied, { restartIdentity, mayTruncate });
       }
       for (const table of tables) {
         const target = targetOf(table.relation);
@@ -242,13 +247,6 @@ async function applyKeyed(
 function inOrderOf(keys: readonly string[], index: TargetIndex): TargetIndex {
   const columns = [...index.columns].sort((a, b) => keys.indexOf(a.name) - keys.indexOf(b.name));
   return { ...index, columns };
-}
-
-/** The stream names every table that was emptied; a partitioned one cannot be emptied without its partitions. */
-function truncateStatement(targets: readonly TargetTable[], options: TruncateOptions): string {
-  const names = targets.map(({ sqlName, isPartitioned }) => isPartitioned ? sqlName : `only ${sqlName}`);
-  const restart = options.restartIdentity ? " restart identity" : "";
-  return `truncate table ${names.join(", ")}${restart}${options.cascade ? " cascade" : ""}`;
 }
 
 function sameRelation(a: Relation, b: Relation): boolean {

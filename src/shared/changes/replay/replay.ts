@@ -8,12 +8,13 @@ import { type Counts, RowGroup, type TargetRules } from "./apply_rows.ts";
 import { type DdlRow, type DdlStep, DdlTransaction, readDdlRow } from "../definitions/ddl_replay.ts";
 import { momentOf } from "../decode/moment.ts";
 import { formatLsn } from "../decode/lsn.ts";
-import type { Begin, Insert, Relation } from "../decode/messages.ts";
+import type { Begin, Insert, Relation, Truncate } from "../decode/messages.ts";
 import { decodeMessage } from "../decode/pgoutput.ts";
 import { type DefinitionOptions, DefinitionReplayer, type DefinitionRules } from "../definitions/replay_definitions.ts";
 import { type OpenedSegment, readRecords } from "../segments/segment.ts";
 import { ddlLog } from "../segments/streamed.ts";
 import { type SnapshotView, widenXid } from "../segments/visibility.ts";
+import { TargetRelations } from "./target_relations.ts";
 
 /** Where a replay ends. */
 export type Point =
@@ -29,6 +30,8 @@ export type Point =
 export interface ReplayOptions extends DefinitionOptions {
   readonly point: Point;
   readonly snapshot: SnapshotView;
+  /** Of the full backup, as they were called in it. */
+  readonly tables: Iterable<{ readonly oid: number; readonly schema: string; readonly name: string }>;
   /** End of the last transaction that an earlier call has committed to the target. */
   readonly from: bigint | null;
   /** Tables of which no change is applied: by their oids at the source, and by name (`schema.name`, quoted where needed). */
@@ -89,13 +92,15 @@ class Replayer {
   readonly #connection: Connection;
   readonly #log: Log;
   readonly #options: ReplayOptions;
-  readonly #relations = new Map<number, Relation>();
+  readonly #relations: TargetRelations;
   readonly #group: RowGroup;
   /** By oid, or by name where the log does not tell it. */
   readonly #closed = new Map<number | string, string>();
   #inTransaction = false;
   #begin: Begin | null = null;
   #skips = false;
+  /** The full backup has it. */
+  #isInFull = false;
   #ddl: DdlTransaction | null = null;
   readonly #definitions: DefinitionReplayer;
   #pending: { readonly endLsn: bigint; readonly committedAt: bigint } | null = null;
@@ -110,6 +115,7 @@ class Replayer {
     this.#connection = connection;
     this.#log = log;
     this.#options = options;
+    this.#relations = new TargetRelations(options.tables);
     this.#group = new RowGroup(options.rules);
     this.#definitions = new DefinitionReplayer(connection, log, options);
   }
@@ -122,7 +128,8 @@ class Replayer {
       switch (message.kind) {
         case "begin":
           this.#begin = message;
-          this.#skips = this.#isDone(message, widenXid(message.xid, nextXid));
+          this.#isInFull = this.#options.snapshot.sees(widenXid(message.xid, nextXid));
+          this.#skips = this.#isInFull || this.#isDone(message);
           if (!this.#skips && this.#isPast(message, widenXid(message.xid, nextXid))) {
             this.#passed = true;
             return false;
@@ -130,15 +137,18 @@ class Replayer {
           this.#definitions.begin(message.commitLsn);
           break;
         case "relation":
-          if (this.#columnsChange(message.relation)) await this.#apply();
-          this.#relations.set(message.relation.oid, message.relation);
+          if (this.#relations.tell(message.relation)) await this.#apply();
           break;
         case "insert":
         case "update":
         case "delete": {
-          if (this.#skips) break;
+          if (this.#isInFull) break;
+          if (this.#skips) {
+            if (message.kind === "insert") this.#passDdl(message);
+            break;
+          }
           const relation = this.#relationOf(message.relation, segment.name);
-          if (relation.schema === ddlLog.schema && relation.name === ddlLog.name) {
+          if (isDdlLog(relation)) {
             if (message.kind === "insert") await this.#applyDdl(relation, message);
           } else if (!this.#isLeftOut(relation)) {
             await this.#makeEarly(relation.oid);
@@ -149,10 +159,7 @@ class Replayer {
           break;
         }
         case "truncate": {
-          if (this.#skips) break;
-          const relations = message.relations.map((oid) => this.#relations.get(oid))
-            .filter((one): one is Relation => one !== undefined && !this.#isLeftOut(one));
-          if (relations.length > 0) this.#group.truncate(relations, message);
+          if (!this.#skips) this.#truncate(message);
           break;
         }
         case "commit":
@@ -179,9 +186,9 @@ class Replayer {
     };
   }
 
-  #isDone(begin: Begin, xid: bigint): boolean {
-    const { from, snapshot } = this.#options;
-    return (from !== null && begin.commitLsn < from) || snapshot.sees(xid);
+  #isDone(begin: Begin): boolean {
+    const { from } = this.#options;
+    return from !== null && begin.commitLsn < from;
   }
 
   #isPast(begin: Begin, xid: bigint): boolean {
@@ -215,9 +222,20 @@ class Replayer {
     throw new HoldfastError("tables_uncovered", `${name} cannot be followed past ${this.#place()}: ${reason}`);
   }
 
-  #columnsChange(relation: Relation): boolean {
-    const known = this.#relations.get(relation.oid);
-    return known !== undefined && JSON.stringify(known) !== JSON.stringify(relation);
+  #truncate(message: Truncate): void {
+    // Relations that are not known are of schemas that do not travel.
+    const known = message.relations.map((oid) => this.#relations.get(oid)).filter((one) => one !== undefined);
+    const relations = known.filter((one) => !this.#isLeftOut(one));
+    if (relations.length === 0) return;
+    this.#group.truncate(relations, message, relations.length === known.length);
+  }
+
+  /** Of a transaction that an earlier call has committed to the target: what tables are called since. */
+  #passDdl(message: Insert): void {
+    const relation = this.#relations.get(message.relation);
+    if (relation === undefined || !isDdlLog(relation)) return;
+    const row = readDdlRow(valuesOf(relation, message));
+    this.#relations.follow(row, (this.#ddl ??= new DdlTransaction()).next(row));
   }
 
   async #commit(endLsn: bigint, committedAt: bigint): Promise<void> {
@@ -284,13 +302,14 @@ class Replayer {
   }
 
   async #applyDdl(relation: Relation, message: Insert): Promise<void> {
-    const values = new Map(relation.columns.map((column, index) => {
-      const value = message.row[index];
-      return [column.name, typeof value === "string" ? value : null] as const;
-    }));
-    const row = readDdlRow(values);
+    const row = readDdlRow(valuesOf(relation, message));
     const step = (this.#ddl ??= new DdlTransaction()).next(row);
-    if (!this.#definitions.takes(row)) return;
+    if (this.#definitions.takes(row)) await this.#take(row, step);
+    // What is gathered goes by the names of before.
+    if (this.#relations.follow(row, step)) await this.#apply();
+  }
+
+  async #take(row: DdlRow, step: DdlStep): Promise<void> {
     switch (step.do) {
       case "nothing":
         return;
@@ -347,6 +366,17 @@ class Replayer {
     const begin = this.#begin;
     return begin === null ? "its start" : `${formatLsn(begin.commitLsn)} (${momentOf(begin.committedAt)})`;
   }
+}
+
+function isDdlLog({ schema, name }: Relation): boolean {
+  return schema === ddlLog.schema && name === ddlLog.name;
+}
+
+function valuesOf(relation: Relation, { row }: Insert): ReadonlyMap<string, string | null> {
+  return new Map(relation.columns.map((column, index) => {
+    const value = row[index];
+    return [column.name, typeof value === "string" ? value : null] as const;
+  }));
 }
 
 const noCounts: Counts = { inserted: 0, updated: 0, deleted: 0 };

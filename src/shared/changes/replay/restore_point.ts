@@ -87,6 +87,7 @@ export async function restorePoint(
       ...choices.withoutTables.map((table) => `${table} was left out`),
       ...choices.atFull.map((table) => `${table} is as of ${manifest.consistentAt}`),
       ...unsettledWarnings(plan.survey.unsettled, [...choices.withoutTables, ...choices.atFull]),
+      ...heldWarnings(plan.survey.heldSequences),
     ],
     resumed: restored === null || restored.resumed,
     reachedLsn: end.position ?? manifest.snapshot.walInsertLsn,
@@ -94,6 +95,13 @@ export async function restorePoint(
     transactions: end.done.transactions,
     durationMs: Math.round(deps.clock.monotonicMs() - startMs),
   };
+}
+
+function heldWarnings(sequences: readonly string[]): string[] {
+  return sequences.length === 0 ? [] : [
+    `the values of ${sequences.join(", ")} may be behind those that were given: a transaction held them when their ` +
+    "state was to be recorded",
+  ];
 }
 
 function markOf({ full, label, choices }: PointPlan): Pick<ReplayMarker, "backup" | "point" | "choices"> {
@@ -146,6 +154,7 @@ async function replayInto(deps: RestoreDeps, plan: PointPlan, options: PointOpti
     await replay(connection, readChain(reader, plan.segments), deps.log, {
       point: plan.point,
       snapshot,
+      tables: full.manifest.tables,
       from: position === null ? null : parseLsn(position),
       leaveOut: {
         oids: new Set([...withoutTables.oids, ...atFull.oids, ...seen.forsaken]),

@@ -7,6 +7,9 @@ import { snapshotView } from "./visibility.ts";
 
 type Uncovered = SegmentHeader["uncovered"][number];
 
+/** A table in a segment's list: by its oid, and by name where the list has none. */
+export type ListedTable = Pick<Uncovered, "oid" | "schema" | "name">;
+
 export interface UncoveredTable {
   readonly schema: string;
   readonly name: string;
@@ -19,23 +22,28 @@ export interface UncoveredTable {
  * anew after a crash, and say nothing, so the table is named. `headers` end behind the target where there is such a segment. `since`: the moment of the full backup, ISO 8601;
  * where the first header was taken later, all that its counters say may have happened unseen in between.
  */
-export function uncoveredTables(headers: readonly SegmentHeader[], since: string): UncoveredTable[] {
-  const found = new Map<string, UncoveredTable>();
-  const before = new Map<string, number>();
+export function uncoveredTables(
+  headers: readonly SegmentHeader[],
+  since: string,
+): (UncoveredTable & ListedTable)[] {
+  const found = new Map<string, UncoveredTable & ListedTable>();
+  const before = new Map<string, { readonly counted: number; readonly file: number | undefined }>();
   for (const [index, header] of headers.entries()) {
     const here = new Set<string>();
     const isRecounted = header.countedSince !== (headers[index - 1] ?? header).countedSince;
     for (const table of header.uncovered) {
-      const key = JSON.stringify([table.schema, table.name]);
+      const key = keyOf(table);
       here.add(key);
       const counted = unseen(table);
-      // A table that was not listed before was covered, or not there: its counters begin to matter now.
-      const known = before.get(key) ?? 0;
-      const baseline = index === 0 && header.takenAt <= since ? counted : known;
-      if (counted !== baseline || (isRecounted && before.has(key))) {
-        found.set(key, { schema: table.schema, name: table.name, reason: table.reason });
+      // A table that was not listed before was covered, or not there: its counters begin to matter now. One that was made
+      // anew is another, whatever its name.
+      const known = before.get(key);
+      const baseline = index === 0 && header.takenAt <= since ? counted : known?.counted ?? 0;
+      const isAnew = known !== undefined && (isRecounted || known.file !== table.file);
+      if (counted !== baseline || isAnew) {
+        found.set(key, listed(table));
       }
-      before.set(key, counted);
+      before.set(key, { counted, file: table.file });
     }
     for (const key of before.keys()) if (!here.has(key)) before.delete(key);
   }
@@ -72,23 +80,24 @@ export interface UnsettledTable extends UncoveredTable {
  * Of the tables in the last header those whose changes right before `point` (ISO 8601, to the microsecond) the server may not
  * have counted when the header was written. Each of them is also in doubt where the header is of the point itself.
  */
-export function unsettledTables(last: SegmentHeader | undefined, point: string | null): UnsettledTable[] {
+export function unsettledTables(
+  last: SegmentHeader | undefined,
+  point: string | null,
+): (UnsettledTable & ListedTable)[] {
   if (last === undefined) return [];
   const settled = point !== null && last.countedUntil != null && last.countedUntil > point;
-  return settled ? [] : last.uncovered.map(({ schema, name, reason }) => ({ schema, name, reason, before: "point" }));
+  return settled ? [] : last.uncovered.map((table) => ({ ...listed(table), before: "point" }));
 }
 
 /**
  * Tables that a header lists and the next one does not: they got an identity, or are gone. What was counted late is in no
- * list. `namesOf`: what a listed table is called at the point, by its name in a list.
+ * list. `namesOf`: what a listed table is called at the point.
  */
 export function leftTables(
   headers: readonly SegmentHeader[],
-  namesOf: (listed: string) => readonly string[],
+  namesOf: (listed: ListedTable) => readonly string[],
 ): string[] {
-  const names = headers.map(({ uncovered }) =>
-    new Set(uncovered.flatMap(({ schema, name }) => namesOf(quoteQualified(schema, name))))
-  );
+  const names = headers.map(({ uncovered }) => new Set(uncovered.flatMap(namesOf)));
   const left = names.flatMap((listed, index) => {
     const next = names[index + 1];
     return next === undefined ? [] : [...listed].filter((name) => !next.has(name));
@@ -112,6 +121,14 @@ export function unsettledWarnings(tables: readonly UnsettledTable[], chosen: rea
       `${identity}: the server had not counted it yet. Certain is the state of a full backup`,
     ],
   ];
+}
+
+function keyOf({ oid, schema, name }: ListedTable): string {
+  return oid === undefined ? JSON.stringify([schema, name]) : String(oid);
+}
+
+function listed({ oid, schema, name, reason }: Uncovered): UncoveredTable & ListedTable {
+  return { oid, schema, name, reason };
 }
 
 /** Changes that the stream would not have shown. */

@@ -54,6 +54,8 @@ export const segmentHeaderSchema = z.object({
       isCalled: z.boolean(),
     }),
   ),
+  /** Sequences of which nobody could read the value, since a transaction held them: they stood at or ahead of an earlier one. */
+  heldSequences: z.array(z.object({ schema: z.string(), name: z.string() })).optional(),
   /**
    * A hash of the columns of all tables when the server was asked, and whether changes of definitions were logged then: one
    * that differs from the segment before while they were not is a change that no replay knows.
@@ -68,8 +70,14 @@ export const segmentHeaderSchema = z.object({
   /** Tables whose changes are not all in the stream, with the server's counters of what happened to them. */
   uncovered: z.array(
     z.object({
+      /** Absent in the first versions. */
+      oid: z.int().positive().optional(),
       schema: z.string(),
       name: z.string(),
+      /** It belongs to an extension: where it always did, no backup has its rows. */
+      ofExtension: z.literal(true).optional(),
+      /** Of an unlogged one, its file: TRUNCATE makes another, and counts nothing. */
+      file: count.optional(),
       missing: z.enum(["everything", "updates and deletes"]),
       reason: z.string(),
       updated: count,

@@ -7,7 +7,7 @@ import { sqlstateOf } from "../../postgres/server_error.ts";
 import { applySettings } from "../../schema/apply_settings.ts";
 import { checkSignal, restoreFailure } from "../sessions.ts";
 import { transaction } from "../state.ts";
-import type { ChangePhase, DefinitionPlan, DefinitionStep } from "./change_format.ts";
+import type { ChangePhase, DefinitionPlan, DefinitionStep, GoneDefinition } from "./change_format.ts";
 
 export interface DefinitionApplyContext {
   /** A session of the role that the plan was made for; its settings are those of captured definitions afterwards. */
@@ -17,8 +17,8 @@ export interface DefinitionApplyContext {
   readonly signal: AbortSignal | undefined;
   /** Keys of steps that an earlier call has done. Steps that end are added. */
   readonly done: Set<string>;
-  /** The statement that records a step in its own transaction; null: a new plan tells what is left. */
-  readonly mark: ((key: string) => string) | null;
+  /** Statements that record a step in its own transaction; null: a new plan tells what is left. */
+  readonly mark: ((step: DefinitionStep) => readonly string[]) | null;
   /** Longest wait for a lock, in ms; others queue behind a waiting step as long. Default 2,000. */
   readonly lockTimeoutMs?: number;
   /** How often a step that got no lock is tried; there is a pause of `lockTimeoutMs` between. Default 15. */
@@ -29,6 +29,8 @@ export interface AppliedDefinitions {
   readonly steps: number;
   /** Tables whose rows were deleted, since they did not fit a type as it was. */
   readonly emptied: readonly string[];
+  /** What came after the backup and went with these steps. */
+  readonly gone: readonly GoneDefinition[];
 }
 
 /**
@@ -49,16 +51,18 @@ export async function applyDefinitionChanges(
   }
   await context.connection.execute(applySettings.join(";\n"));
   const emptied: string[] = [];
+  const gone: GoneDefinition[] = [];
   let steps = 0;
   for (const step of plan.steps) {
     if (step.phase !== phase || context.done.has(step.key)) continue;
     checkSignal(context.signal);
-    if (await applyStep(context, step) === "otherwise" && step.empties !== null) emptied.push(step.empties);
+    if (await applyStep(context, step) === "otherwise") emptied.push(...step.empties);
+    gone.push(...step.gone);
     context.done.add(step.key);
     context.log.step("restore.definition", { phase, action: step.action, identity: step.identity });
     steps++;
   }
-  return { steps, emptied };
+  return { steps, emptied, gone };
 }
 
 /** A lock that was not given, a deadlock that was ended. */
@@ -86,7 +90,7 @@ async function tryStep(
   const run = (statements: readonly string[]) =>
     transaction(context.connection, [
       `set local lock_timeout = ${timeout}`,
-      ...(context.mark === null ? [] : [context.mark(step.key)]),
+      ...(context.mark?.(step) ?? []),
       ...statements,
     ]);
   try {

@@ -22,11 +22,24 @@ export interface DefinitionStep {
   readonly statements: readonly string[];
   /** Run instead where `statements` were refused for a value (SQLSTATE classes 22 and 23); empty: then the step fails. */
   readonly otherwise: readonly string[];
-  /** Table whose rows `otherwise` deletes, for the backup's to come back into. */
-  readonly empties: string | null;
+  /** Tables whose rows `otherwise` deletes, for the backup's to come back into. */
+  readonly empties: readonly string[];
+  /** What came after the backup and goes with this step. */
+  readonly gone: readonly GoneDefinition[];
   readonly reason: string;
   /** What is locked, for people; null: nothing that others wait for. */
   readonly locks: string | null;
+}
+
+/** Something that came after the backup, and goes although nobody asked for it to go, or because extra objects go. */
+export interface GoneDefinition {
+  readonly identity: string;
+  readonly kind: string;
+  readonly reason: string;
+  /** That make it again; empty: it is a part of something that stays. */
+  readonly statements: readonly string[];
+  /** Is it tried to make it again once everything is what it was? */
+  readonly again: boolean;
 }
 
 /** What the plan leaves as it is although it differs. */

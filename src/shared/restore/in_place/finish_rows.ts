@@ -1,5 +1,6 @@
 /** What follows once the rows are back in place: sequences that no column owns, and views that hold rows. */
 import type { Connection } from "../../postgres/connection.ts";
+import { sqlstateOf } from "../../postgres/server_error.ts";
 import type { SchemaCapture } from "../../schema/capture_format.ts";
 import { raiseSequence } from "../../rows/apply/raise_sequence.ts";
 import { inTransaction } from "../../postgres/in_transaction.ts";
@@ -21,8 +22,14 @@ export async function putSequencesAhead(connection: Connection, was: SchemaCaptu
   }
 }
 
-/** In the order of what they read. Returns their names. Errors: those of the connection. */
-export async function refreshViews(connection: Connection): Promise<string[]> {
+export interface RefreshedViews {
+  readonly views: readonly string[];
+  /** Views that keep the rows that they had, with the reason; for people. */
+  readonly failed: readonly string[];
+}
+
+/** In the order of what they read. One that fails keeps its rows. Errors: those of a connection that is lost, a cancelled statement. */
+export async function refreshViews(connection: Connection): Promise<RefreshedViews> {
   const rows = await connection.query(
     `with recursive reads (view, source) as (
        select distinct r.ev_class, d.refobjid
@@ -41,7 +48,17 @@ export async function refreshViews(connection: Connection): Promise<string[]> {
         and n.nspname !~ '^restore_[0-9a-f]{8}$'
       order by (select max(d.level) from depth as d where d.view = c.oid), 1`,
   );
-  const names = rows.map((row) => row["name"] ?? "");
-  for (const name of names) await connection.execute(`refresh materialized view ${name}`);
-  return names;
+  const views: string[] = [];
+  const failed: string[] = [];
+  for (const { name } of rows) {
+    try {
+      await connection.execute(`refresh materialized view ${name}`);
+      views.push(name ?? "");
+    } catch (error) {
+      const sqlstate = sqlstateOf(error);
+      if (sqlstate === null || /^(?:08|57)/.test(sqlstate)) throw error;
+      failed.push(`materialized view ${name}: it could not be filled again (SQLSTATE ${sqlstate}) and keeps its rows`);
+    }
+  }
+  return { views, failed };
 }

@@ -7,7 +7,8 @@ import {
   applyDefinitionChanges,
   type DefinitionApplyContext,
 } from "./apply_definition_changes.ts";
-import type { DefinitionPlan, InPlaceOptions } from "./change_format.ts";
+import type { DefinitionPlan, GoneDefinition, InPlaceOptions } from "./change_format.ts";
+import { goneMark, makeAgain, prepareGone, readGone } from "./gone_definitions.ts";
 import { findReplaceableViews } from "./replaceable_views.ts";
 import { planDefinitionChanges } from "./plan/plan_definition_changes.ts";
 
@@ -19,11 +20,18 @@ export interface SettleContext extends Omit<DefinitionApplyContext, "done" | "ma
   readonly options: InPlaceOptions;
   /** As in the capture of the backup. */
   readonly leaveOutSchemas: readonly string[];
+  /**
+   * Side schema, which is there when steps are applied: what goes is written down in it, and part `after` knows what went in
+   * part `before` and in earlier tries. Undefined: each call knows what went in itself.
+   */
+  readonly sideSchema?: string | undefined;
 }
 
 export interface SettledDefinitions extends AppliedDefinitions {
   /** What is left: nothing of this part but what is kept. */
   readonly plan: DefinitionPlan;
+  /** Identities of what had to go and was made again: of part `after`. */
+  readonly again: readonly string[];
 }
 
 /**
@@ -39,17 +47,26 @@ export async function settleDefinitions(
   const phases = part === "before" ? ["before" as const] : ["after" as const, "last" as const];
   let steps = 0;
   const emptied: string[] = [];
+  const gone: GoneDefinition[] = [];
+  const { connection, sideSchema } = context;
+  const mark = sideSchema === undefined ? null : goneMark(sideSchema);
+  if (sideSchema !== undefined) await prepareGone(connection, sideSchema);
   for (let round = 1;; round++) {
     const plan = await planNow(context);
     const [open] = plan.steps.filter((step) => part === "after" || step.phase === "before");
-    if (open === undefined && plan.refused.length === 0) return { plan, steps, emptied };
+    if (open === undefined && plan.refused.length === 0) {
+      if (part === "before") return { plan, steps, emptied, gone, again: [] };
+      const made = await makeAgain(context, sideSchema === undefined ? gone : await readGone(connection, sideSchema));
+      return { steps, emptied, ...made, plan: made.again.length === 0 ? plan : await planNow(context) };
+    }
     if (round > maxRounds || (part === "after" && open?.phase === "before")) {
       throw new HoldfastError("definitions_stuck", `${open?.identity ?? ""} still differs: ${open?.reason ?? ""}`);
     }
     for (const phase of phases) {
-      const applied = await applyDefinitionChanges({ ...context, done: new Set(), mark: null }, plan, phase);
+      const applied = await applyDefinitionChanges({ ...context, done: new Set(), mark }, plan, phase);
       steps += applied.steps;
       emptied.push(...applied.emptied);
+      gone.push(...applied.gone);
     }
   }
 }

@@ -23,20 +23,21 @@ export interface Pair {
   /** Quoted names of the tables of work. */
   readonly delta: string;
   readonly before: string;
-  /** Keys that `replace` may delete, settled before the first step of a restore with a scope; see `settleGoes`. */
-  readonly goes: string;
   /** Live columns that a row which is there keeps, such as a password. */
   readonly keep: ReadonlySet<string>;
   /** Condition on live rows `l` that `replace` may delete; null: all of them. */
   readonly scope: string | null;
+  /**
+   * Keys of live rows, under their names, that were the user's alone and are another user's now, or also. `taken`: they were
+   * asked for.
+   */
+  readonly theirs?: { readonly sql: string; readonly taken: boolean };
 }
 
 /** Names of a pair's tables of work, in the side schema; those of an earlier try have ` of try <n>` behind them. */
 export const workNames = {
   delta: (place: number) => `holdfast delta ${place}`,
   before: (place: number) => `holdfast before ${place}`,
-  /** Of all tries. */
-  goes: (place: number) => `holdfast goes ${place} of try 1`,
 } as const;
 
 export function liveName({ fit }: Pair): string {
@@ -122,9 +123,9 @@ function rowText(pair: Pair, of: "l" | "s"): string {
   return `row(${values.join(", ")})::text collate "C"`;
 }
 
-/** The statements that make the tables of work; what may go is settled once for all tries. */
+/** The statements that make both tables of work. */
 export function workStatements(pair: Pair): string[] {
-  const { fit, delta, before, goes } = pair;
+  const { fit, delta, before } = pair;
   const own = deltaKey(pair);
   const key = (fit.key ?? []).map(({ name }, at) => `${own[at] ?? ""} ${fitted(pair, name).liveType}`);
   const names = own.join(", ");
@@ -134,7 +135,6 @@ export function workStatements(pair: Pair): string[] {
   return [
     `create table ${delta} (${columns}, "action" text not null, "moves" boolean not null default false,
        "done" boolean not null default false, "step" smallint not null default 0)`,
-    ...(fit.key === null ? [] : [`create table if not exists ${goes} (${[...key, `"settled" boolean`].join(", ")})`]),
     // Published by somebody FOR ALL TABLES, it would refuse deletes without a key.
     ...(fit.key === null ? [`alter table ${delta} replica identity full`] : []),
     `create table ${before} (like ${liveName(pair)})`,
@@ -167,33 +167,11 @@ function keyedDifference(pair: Pair, mode: RestoreMode): string[] {
       `insert into ${delta} (${list}, "action")
        select ${names.map((name) => `l.${name}`).join(", ")}, 'delete'
          from ${liveRelation(pair)} as l
-        where not exists (select from ${side.sql} as s where ${sameKey(pair)})${
-        scope === null ? "" : ` and (${scope}) ${mayGo(pair)}`
-      }
+        where not exists (select from ${side.sql} as s where ${sameKey(pair)})${scope === null ? "" : ` and (${scope})`}
            on conflict do nothing`,
     );
   }
   return statements;
-}
-
-/** Within a scope: what was in it when the first step was taken, once that is settled. */
-function mayGo(pair: Pair): string {
-  return `and (not exists (select from ${pair.goes} as g where g."settled")
-            or exists (select from ${pair.goes} as g where ${keyOfDelta(pair, "l", "g")}))`;
-}
-
-/**
- * Settles what `replace` may delete, once for all tries: the rows that the difference has found in the scope. Rows that come
- * into it later are others' doing, or that of our own steps. Null: nothing has to be settled, or it is.
- */
-export function settleStatement(pair: Pair): string | null {
-  const { fit, scope, goes, delta } = pair;
-  if (fit.key === null || scope === null) return null;
-  const list = deltaKey(pair).join(", ");
-  const isSettled = `exists (select from ${goes} as g where g."settled")`;
-  return `with found as (
-      insert into ${goes} (${list}) select ${list} from ${delta} as d where d."action" = 'delete' and not ${isSettled}
-    ) insert into ${goes} ("settled") select true where not ${isSettled}`;
 }
 
 /** Bags: a row that was there three times and is there once is inserted twice. */

@@ -1,9 +1,11 @@
 /** What putting rows back would do, counted before anything is touched. */
+import { HoldfastError } from "../../errors.ts";
 import type { Connection } from "../../postgres/connection.ts";
 import {
   countStatement,
   cutStatement,
   differenceStatements,
+  keyOfDelta,
   liveName,
   openRows,
   type Pair,
@@ -15,7 +17,7 @@ import { foretellKeys, type KeyTrouble } from "./keys_hold.ts";
 import { refused } from "./put_back.ts";
 
 export interface RowConflict {
-  readonly what: KeyTrouble["what"] | "a unique key is taken" | "a value would be cut";
+  readonly what: KeyTrouble["what"] | "a unique key is taken" | "a value would be cut" | "another user's now";
   /** Of the constraint, the index or the column. */
   readonly name: string;
   /** The other table of a foreign key; null: there is none. */
@@ -53,6 +55,7 @@ export async function planRows(
   keys: readonly ForeignKey[],
   mode: RestoreMode,
 ): Promise<RowsPlan> {
+  if (mode === "replace") refuseUntold(pairs);
   await connection.execute("begin");
   try {
     for (const pair of pairs) {
@@ -72,6 +75,7 @@ export async function planRows(
       Number(row?.[name] ?? 0)
     ) as [number, number, number, number];
     const { fit } = pair;
+    const theirs = await countTheirs(connection, pair, mode);
     bytes += (inserts + 2 * updates + deletes) * bytesOf(pair);
     tables.push({
       table: liveName(pair),
@@ -81,6 +85,7 @@ export async function planRows(
       unchanged: side - inserts - updates,
       conflicts: [
         ...await takenKeys(connection, pair),
+        ...theirs.conflicts,
         ...await cutValues(connection, pair),
         ...(troubles.get(pair) ?? []).map(({ what, constraint, other, rows }) => ({
           what,
@@ -90,10 +95,46 @@ export async function planRows(
         })),
       ],
       alwaysTriggers: inserts + updates + deletes > 0 ? fit.live.alwaysTriggers : [],
-      notes: fit.notes,
+      notes: [...fit.notes, ...theirs.notes],
     });
   }
   return { mode, tables, bytes: Math.round(bytes) };
+}
+
+/** Without a key a row that fits only since then and one that is new look alike. Errors: `rows_conflict`. */
+function refuseUntold(pairs: readonly Pair[]): void {
+  const untold = pairs.find(({ fit, scope }) => fit.key === null && scope !== null && scope !== "false");
+  if (untold === undefined) return;
+  throw new HoldfastError(
+    "rows_conflict",
+    `${liveName(untold)} has no primary key that tells rows which were there then from new ones: none is replaced`,
+    { hint: "Use missing, or replace the whole table." },
+  );
+}
+
+/** Rows that were the user's and that somebody else has now. */
+async function countTheirs(
+  connection: Connection,
+  pair: Pair,
+  mode: RestoreMode,
+): Promise<{ readonly conflicts: RowConflict[]; readonly notes: string[] }> {
+  if (pair.theirs === undefined) return { conflicts: [], notes: [] };
+  const { sql, taken } = pair.theirs;
+  const [row] = await connection.query(
+    mode === "missing"
+      ? `select count(*) as n from ${sql} as t`
+      : `select count(*) as n from ${sql} as t join ${pair.delta} as d on ${keyOfDelta(pair, "t")}
+          where d."action" = 'update' and not d."done"`,
+  );
+  const rows = Number(row?.["n"] ?? 0);
+  if (rows === 0) return { conflicts: [], notes: [] };
+  const text = `${rows === 1 ? "1 row" : `${rows} rows`} of ${liveName(pair)}`;
+  if (mode === "missing") {
+    return { conflicts: [], notes: [`${text} with keys of then are another user's now; they stay as they are`] };
+  }
+  return taken
+    ? { conflicts: [], notes: [`${text} are another user's now, and are taken back`] }
+    : { conflicts: [{ what: "another user's now", name: "--shared takes them back", other: null, rows }], notes: [] };
 }
 
 /** Of a row, about: its text as it was, and what the server adds. */

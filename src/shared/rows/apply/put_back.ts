@@ -23,6 +23,7 @@ import {
 import type { ForeignKey } from "./keys.ts";
 import { verifyKeys } from "./keys_hold.ts";
 import { whileDeletable } from "./published_deletes.ts";
+import { ownPath, withUsersPath } from "./user_path.ts";
 import { moveSequencesAhead } from "./sequences_ahead.ts";
 import { changed as notAsPlanned, requireUnchanged } from "./unchanged.ts";
 import { beginTry, triedPairs } from "./work_tables.ts";
@@ -178,7 +179,8 @@ export async function applyPart(
   await whileDeletable(connection, losing.map(([pair]) => pair.fit.live.oid), async () => {
     // All that goes first, since a value that one row gives up can be one that another gets back.
     for (const [pair, wanted] of losing.reverse()) {
-      const [gone] = await connection.query(takeOutStatement(pair, part));
+      const [gone] = await connection.query(`${takeOutStatement(pair, part)} where ${withUsersPath}`);
+      await connection.execute(ownPath);
       if (Number(gone?.["n"]) !== wanted.moved + wanted.deleted) throw differ(pair);
     }
     for (const [pair, wanted] of counts) {
@@ -256,7 +258,10 @@ async function refuseStrayed(connection: Connection, pair: Pair, part: Part): Pr
 
 /** Rows that a statement has changed. */
 async function changed(connection: Connection, statement: string): Promise<number> {
-  const [row] = await connection.query(`with done as (${statement} returning 1) select count(*) as n from done`);
+  const [row] = await connection.query(
+    `with done as (${statement} returning 1) select count(*) as n from done where ${withUsersPath}`,
+  );
+  await connection.execute(ownPath);
   return Number(row?.["n"]);
 }
 

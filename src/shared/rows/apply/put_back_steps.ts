@@ -2,7 +2,7 @@
 import { HoldfastError } from "../../errors.ts";
 import type { Connection } from "../../postgres/connection.ts";
 import { sqlstateOf } from "../../postgres/server_error.ts";
-import { differenceStatements, keyOfDelta, liveRelation, type Pair, type Part, settleStatement } from "./difference.ts";
+import { differenceStatements, keyOfDelta, liveRelation, type Pair, type Part } from "./difference.ts";
 import type { ForeignKey } from "./keys.ts";
 import { verifyKeys } from "./keys_hold.ts";
 import { bytesOf } from "./plan_rows.ts";
@@ -51,20 +51,12 @@ export async function shrinkDifference(
     let bytes = 0;
     for (const pair of pairs) bytes += await openBytes(connection, pair);
     if (bytes * logPerByte <= options.capBytes) return done;
-    if (options.mode === "replace") await settle(connection, pairs);
     const keyed = pairs.filter((pair) => pair.fit.key !== null);
     const steps = (pair: Pair, kind: string) => takeSteps(connection, { pair, pairs, keys, kind }, options, done);
     for (const pair of keyed) await steps(pair, "d.\"action\" <> 'delete'");
     for (const pair of keyed.toReversed()) await steps(pair, "d.\"action\" = 'delete'");
   }
   return done;
-}
-
-async function settle(connection: Connection, pairs: readonly Pair[]): Promise<void> {
-  for (const pair of pairs) {
-    const statement = settleStatement(pair);
-    if (statement !== null) await connection.execute(statement);
-  }
 }
 
 async function openBytes(connection: Connection, pair: Pair): Promise<number> {

@@ -4,9 +4,17 @@ import { sqlstateOf } from "../../postgres/server_error.ts";
 import { quoteIdent, quoteLiteral } from "../../schema/quote.ts";
 import { keyOfDelta, liveName, liveRelation, type Pair } from "./difference.ts";
 import { nameOf } from "../past/fold_partitions.ts";
+import { type Equalities, readEqualities } from "../ownership/equalities.ts";
 import { liveGraph } from "../ownership/live_graph.ts";
 import { emptyMap } from "../ownership/map_file.ts";
-import { type Link, ownedTables, type OwnershipPlan, planOwnership, usersTable } from "../ownership/ownership.ts";
+import {
+  type Link,
+  type OwnedTable,
+  ownedTables,
+  type OwnershipPlan,
+  planOwnership,
+  usersTable,
+} from "../ownership/ownership.ts";
 
 export interface ReadBack {
   /** Null: the rows lead to no user, or to several. */
@@ -26,8 +34,9 @@ const mostRows = 100;
 export async function readAsOwner(connection: Connection, pair: Pair): Promise<ReadBack[]> {
   const { fit } = pair;
   if (fit.key === null || !(await hasAuth(connection))) return [];
-  const plan = planOwnership(await liveGraph(connection), emptyMap);
-  const owner = ownerOf(plan, { schema: fit.live.schema, name: fit.live.name }, "l");
+  const graph = await liveGraph(connection);
+  const ways = { plan: planOwnership(graph, emptyMap), equals: await readEqualities(connection, graph.tables) };
+  const owner = ownerOf(ways, { schema: fit.live.schema, name: fit.live.name }, "l");
   const keys = fit.key.map(({ name }, at) => `l.${quoteIdent(name)}::text as k${at}`).join(", ");
   const rows = await connection.query(
     `select ${keys}, ${owner ?? "null::text"} as owner from ${liveRelation(pair)} as l
@@ -63,32 +72,47 @@ async function hasAuth(connection: Connection): Promise<boolean> {
   return row?.["yes"] === "t";
 }
 
+interface Ways {
+  readonly plan: OwnershipPlan;
+  readonly equals: Equalities;
+}
+
 /** SQL for the id of the user to whom a row with this alias leads; null: no way does. */
 function ownerOf(
-  plan: OwnershipPlan,
+  ways: Ways,
   table: { readonly schema: string; readonly name: string },
   alias: string,
 ): string | null {
-  const owned = ownedTables(plan).find((one) => nameOf(one) === nameOf(table));
+  const owned = ownedTables(ways.plan).find((one) => nameOf(one) === nameOf(table));
   if (owned === undefined) return null;
   if (nameOf(owned) === nameOf(usersTable)) return `${alias}.id::text`;
   const direct = owned.upward.find(({ userColumn }) => userColumn !== null);
   if (direct !== undefined) return `${alias}.${quoteIdent(direct.userColumn ?? "")}::text`;
   const [link] = owned.upward.filter(({ to }) => nameOf(to) !== nameOf(table));
-  return link === undefined ? null : throughParent(plan, link, alias);
+  return link === undefined ? null : throughParent(ways, owned, link, alias);
 }
 
-function throughParent(plan: OwnershipPlan, link: Link, alias: string): string | null {
+function throughParent(ways: Ways, child: OwnedTable, link: Link, alias: string): string | null {
   const parent = `${alias}_`;
-  const owner = parent.length > 8 ? null : ownerOf(plan, link.to, parent);
+  const owner = parent.length > 8 ? null : ownerOf(ways, link.to, parent);
   if (owner === null) return null;
-  const same = link.columns.map((column, at) =>
-    `${parent}.${quoteIdent(link.toColumns[at] ?? "")} = ${alias}.${quoteIdent(column)}`
-  );
+  const types = ownedTables(ways.plan).find((one) => nameOf(one) === nameOf(link.to))?.types;
+  const same = link.columns.map((column, at) => {
+    const toColumn = link.toColumns[at] ?? "";
+    const equals = ways.equals(child.types.get(column) ?? "", types?.get(toColumn) ?? "");
+    return `${parent}.${quoteIdent(toColumn)} ${equals} ${alias}.${quoteIdent(column)}`;
+  });
   return `(select ${owner} from ${nameOf(link.to)} as ${parent} where ${same.join(" and ")} limit 1)`;
 }
 
-/** As PostgREST does it for a signed-in user. A role that may not read the table, or whose policy fails, sees nothing. */
+/** What PostgREST looks in behind the schema that a request names, unless it is set up otherwise. */
+const alwaysSearched = ["public", "extensions"];
+
+/**
+ * As PostgREST does it for a signed-in user who asks for the table's schema, with its search_path: policies call functions
+ * that were written under it. The statement itself names operators and types with their schemas. A role that may not read the
+ * table, or whose policy fails, sees nothing.
+ */
 async function countAs(
   connection: Connection,
   user: string,
@@ -99,7 +123,8 @@ async function countAs(
   await connection.execute("begin; set local row_security = on");
   try {
     await connection.query("select pg_catalog.set_config('request.jwt.claims', $1, true)", [claims]);
-    await connection.execute("set local role authenticated");
+    const path = [...new Set([pair.fit.live.schema, ...alwaysSearched])].map(quoteIdent).join(", ");
+    await connection.execute(`set local search_path = ${path}; set local role authenticated`);
     const [row] = await connection.query(
       `select count(*) as n from ${liveName(pair)} as l where ${conditions.map((one) => `(${one})`).join(" or ")}`,
     );

@@ -9,9 +9,7 @@ import { keepTries, triesOf } from "./done_counts.ts";
 export async function makeWork(connection: Connection, pair: Pair): Promise<void> {
   await connection.execute(`drop table if exists ${pair.delta}, ${pair.before}`);
   await connection.execute(workStatements(pair).join("; "));
-  for (const table of [pair.delta, pair.before, ...(pair.fit.key === null ? [] : [pair.goes])]) {
-    await closeTable(connection, table);
-  }
+  for (const table of [pair.delta, pair.before]) await closeTable(connection, table);
 }
 
 /** What was done gets other names, so that the difference is looked at anew for all rows. False: nothing was done. */

@@ -58,7 +58,6 @@ export async function pairUp(
       place: index + 1,
       delta: quoteQualified(schema, workNames.delta(index + 1)),
       before: quoteQualified(schema, workNames.before(index + 1)),
-      goes: quoteQualified(schema, workNames.goes(index + 1)),
       keep: new Set(keep),
       scope: await scopeOf(table),
     };

@@ -1,7 +1,9 @@
 /** The rows of all tables into a side schema, for a full restore in place. */
+import { sqlstateOf } from "../../postgres/server_error.ts";
 import { quoteIdent, quoteQualified } from "../../schema/quote.ts";
 import { projectTables, treatmentOf } from "../ownership/auth_map.ts";
 import { type Beside, pairUp, type Scope } from "./beside.ts";
+import { fitTable, isUnfit } from "./fit.ts";
 import type { LaidTable } from "./laid.ts";
 import { countOf, type LayDeps, load, makeSide } from "./lay.ts";
 import { LaySteps } from "./lay_steps.ts";
@@ -10,7 +12,7 @@ import { readForeignKeys } from "../apply/keys.ts";
 import { type LiveTable, readLiveTables } from "./live_tables.ts";
 import { usersTable } from "../ownership/ownership.ts";
 import type { PastTable } from "../past/past.ts";
-import { makeSideSchema, sideNames } from "./side_tables.ts";
+import { makeSideSchema, makeSideTable, readSideTable, sideNames, type SideTable } from "./side_tables.ts";
 
 interface ScopedTable extends LaidTable {
   readonly scope: Scope;
@@ -20,6 +22,25 @@ export interface DatabaseBeside extends Beside {
   readonly laid: readonly ScopedTable[];
   /** Tables whose rows stay as they are, with the reason. */
   readonly leftOut: readonly { readonly table: string; readonly reason: string; readonly rows: number }[];
+  /** Tables that get their rows once the definitions are what they were: these do not fit the types of today. */
+  readonly waiting: readonly WaitingTable[];
+}
+
+export interface WaitingTable {
+  /** Quoted name of the live table. */
+  readonly table: string;
+  readonly oid: string;
+  /** Of then. */
+  readonly rows: number;
+}
+
+export interface DatabaseChoice {
+  readonly credentials: boolean;
+  /**
+   * `schema.name`, quoted, of types that the restore of definitions is going to change (`changingTypes`); null: definitions
+   * stay as they are, so rows have to fit them.
+   */
+  readonly changingTypes: ReadonlySet<string> | null;
 }
 
 /** Whose rows belong to the target, whatever a backup says. */
@@ -34,7 +55,7 @@ const derived = new Set(["storage.prefixes"]);
  */
 export async function layDatabaseBeside(
   deps: LayDeps,
-  choice: { readonly credentials: boolean },
+  choice: DatabaseChoice,
   comment: string,
 ): Promise<DatabaseBeside> {
   const { connection, schema, source } = deps;
@@ -59,7 +80,7 @@ export async function layDatabaseBeside(
   const usersSide = users === undefined ? null : quoteQualified(schema, names.get(users) ?? users.name);
   const ofGone = await rowsOfGone(deps, live, usersSide);
   for (const table of wanted) {
-    const side = await makeSide(deps, table, names.get(table) ?? table.name, live);
+    const side = await makeTyped(deps, table, names.get(table) ?? table.name, live, choice.changingTypes ?? new Set());
     const step = steps.next();
     if (!step.done) {
       await load(deps, side, null, step);
@@ -87,13 +108,58 @@ export async function layDatabaseBeside(
     const side = await makeSide(deps, table, names.get(table) ?? table.name, live);
     laid.push({ side, rows: 0, keep: [], scope });
   }
-  return { ...await pairScoped(deps, laid, live), laid, leftOut };
+  const waiting = choice.changingTypes === null ? [] : await findWaiting(deps, laid, live);
+  // Without a live table it is not paired; all others keep their places among the tables of work.
+  const oids = new Set(waiting.map(({ told }) => told.oid));
+  const waits = new Set(waiting.map(({ past }) => past));
+  const paired = await pairScoped(deps, laid, live.filter(({ oid }) => !oids.has(oid)));
+  const unfit = paired.unfit.filter(({ past }) => !waits.has(past));
+  return { ...paired, unfit, laid, leftOut, waiting: waiting.map(({ told }) => told) };
+}
+
+async function makeTyped(
+  deps: LayDeps,
+  table: PastTable,
+  name: string,
+  live: readonly LiveTable[],
+  asText: ReadonlySet<string>,
+): Promise<SideTable> {
+  const fit = fitTable(table, live, deps.sameDatabase);
+  const types = new Map(isUnfit(fit) ? [] : fit.columns.map((column) => [column.past, column.liveType]));
+  return await makeSideTable(deps.connection, deps.schema, table, name, types, asText);
+}
+
+/** Tables with a value of then that the type of today does not take. Errors: those of the connection. */
+async function findWaiting(
+  { connection, sameDatabase }: LayDeps,
+  laid: readonly ScopedTable[],
+  live: readonly LiveTable[],
+): Promise<{ readonly past: PastTable; readonly told: WaitingTable }[]> {
+  const found: { past: PastTable; told: WaitingTable }[] = [];
+  for (const { side, rows } of laid) {
+    const fit = fitTable(side.past, live, sameDatabase);
+    if (isUnfit(fit)) continue;
+    const types = new Map(side.columns.map(({ name, type }) => [name, type]));
+    const casts = fit.columns.filter((column) => types.get(column.past) !== column.liveType)
+      .map((column) => `pg_catalog.count(${quoteIdent(column.past)}::text::${column.liveType})`);
+    if (casts.length === 0) continue;
+    try {
+      await connection.query(`select ${casts.join(", ")} from ${side.sql}`);
+    } catch (error) {
+      if (!/^(?:22|23)/.test(sqlstateOf(error) ?? "")) throw error;
+      const { schema, name, oid } = fit.live;
+      found.push({ past: side.past, told: { table: quoteQualified(schema, name), oid, rows } });
+    }
+  }
+  return found;
 }
 
 /** The same rows, with the tables that there are now. */
 export async function pairAgain(deps: LayDeps, beside: DatabaseBeside): Promise<DatabaseBeside> {
   const live = await readLiveTables(deps.connection, beside.laid.map(({ side }) => side.past));
-  return { ...beside, ...await pairScoped(deps, beside.laid, live) };
+  const laid: ScopedTable[] = [];
+  for (const one of beside.laid) laid.push({ ...one, side: await readSideTable(deps.connection, one.side) });
+  return { ...beside, ...await pairScoped(deps, laid, live), laid, waiting: [] };
 }
 
 async function pairScoped(deps: LayDeps, laid: readonly ScopedTable[], live: readonly LiveTable[]): Promise<Beside> {

@@ -52,11 +52,16 @@ export function fitTable(past: PastTable, live: readonly LiveTable[], sameDataba
       : `; the one of then is called ${quoteQualified(byOid.schema, byOid.name)} now`;
     notes.push(`table ${was} was made anew since then${moved}`);
   }
-  const isSame = sameDatabase && table.oid === past.oid;
+  const named = sameDatabase ? sameColumns(past, table, live) : [];
   const columns: FitColumn[] = [];
   const lost: string[] = [];
   // A column that is still there first: another may be called today what one that is gone was called.
-  const byAttnum = new Map((isSame ? table.columns : []).map((one) => [one.attnum, one]));
+  const byAttnum = new Map(named);
+  if (sameDatabase && table.partitioned && past.leaf !== undefined && named.length === 0) {
+    notes.push(
+      `columns of ${is} go by their names, renamed or not: the partition that could tell is not there any more`,
+    );
+  }
   const taken = new Set(past.columns.flatMap(({ attnum }) => byAttnum.get(attnum)?.name ?? []));
   for (const column of past.columns) {
     const same = byAttnum.get(column.attnum);
@@ -94,6 +99,22 @@ export function fitTable(past: PastTable, live: readonly LiveTable[], sameDataba
     );
   }
   return { past, live: table, columns, key, added: added.map((one) => one.name), lost, notes };
+}
+
+/** Columns of the table that the past had, by the attnums that the past knows them by: none where it was made anew. */
+function sameColumns(
+  past: PastTable,
+  table: LiveTable,
+  live: readonly LiveTable[],
+): (readonly [number, LiveTable["columns"][number]])[] {
+  if (table.oid === past.oid) return table.columns.map((one) => [one.attnum, one] as const);
+  const leaf = past.leaf === undefined
+    ? undefined
+    : live.find(({ oid, root }) => oid === past.leaf && root === table.oid);
+  return (leaf?.columns ?? []).flatMap(({ attnum, name }) => {
+    const own = table.columns.find((one) => one.name === name);
+    return own === undefined ? [] : [[attnum, own] as const];
+  });
 }
 
 export function isUnfit(fit: Fit | Unfit): fit is Unfit {

@@ -9,6 +9,7 @@ const tableName = z.object({ schema: z.string(), name: z.string() });
 
 const pastTable = tableName.extend({
   oid: z.string(),
+  leaf: z.string().optional(),
   columns: z.array(z.object({ name: z.string(), type: z.string(), attnum: z.int() })).readonly(),
   key: z.array(z.string()).readonly().nullable(),
   dataOwner: z.string(),
@@ -26,8 +27,10 @@ const laidTable = z.object({
   rows: z.number(),
   /** Live columns that a row which is there keeps. */
   keep: z.array(z.string()).readonly(),
-  /** Keys of live rows that `replace` leaves; see `Strangers`. */
-  others: z.object({ sql: z.string(), columns: z.int() }).nullable().optional(),
+  /** Live rows that `replace` may delete; see `Newcomers`. Null or absent: it deletes none, or any where a whole table was asked for. */
+  newcomers: z.object({ sql: z.string(), types: z.array(z.string()).readonly() }).nullable().optional(),
+  /** Live rows that are meant now, and that `replace` leaves since they were there then. */
+  stay: z.int().optional(),
 });
 
 const counted = z.array(z.object({ table: z.string(), rows: z.number() })).readonly();
@@ -46,10 +49,12 @@ const userFacts = z.object({
   suspects: z.array(z.object({ table: tableName, column: z.string() })).readonly(),
   /** Entries of the map that fit nothing. */
   unmatched: z.array(z.string()).readonly(),
-  /** Tables of which rows of the user stay out, with the reason. */
-  leftOut: z.array(z.object({ table: z.string(), reason: z.string() })).readonly(),
+  /** Tables of which rows of the user stay out, with the reason; `rows`: so many of them, without it all. */
+  leftOut: z.array(z.object({ table: z.string(), rows: z.int().optional(), reason: z.string() })).readonly(),
   /** Rows that are the user's now and were not theirs alone then. */
   stay: counted,
+  /** Rows that are the user's now, of tables without a key that tells whether they were there then. */
+  untold: counted.default([]),
 });
 
 const laidFormat = z.object({

@@ -33,6 +33,8 @@ const liveTable = z.object({
   schema: z.string(),
   name: z.string(),
   partitioned: z.boolean(),
+  /** Of a partition: the oid of the table on top of all that it is a partition of. */
+  root: z.string().nullable(),
   columns: z.array(column),
   /** Columns of the primary key in its order; null: there is none. */
   key: z.array(keyColumn).nullable(),
@@ -69,12 +71,12 @@ const columnsOfKey = `
   join pg_catalog.pg_namespace as e on e.oid = o.oprnamespace`;
 
 /**
- * Those that are there of the names, and those of the oids. Partitions are answered for as tables of their own.
+ * Those that are there of the names, and those of the oids, `leaf` too. Partitions are answered for as tables of their own.
  * Errors: those of the connection.
  */
 export async function readLiveTables(
   connection: Connection,
-  wanted: readonly (TableName & { readonly oid: string })[],
+  wanted: readonly (TableName & { readonly oid: string; readonly leaf?: string | undefined })[],
 ): Promise<LiveTable[]> {
   if (wanted.length === 0) return [];
   return await readRows(
@@ -82,6 +84,7 @@ export async function readLiveTables(
     "tables",
     liveTable,
     `select c.oid, n.nspname as schema, c.relname as name, c.relkind = 'p' as partitioned,
+            case when c.relispartition then pg_catalog.pg_partition_root(c.oid)::oid::text end as root,
             pg_catalog.to_jsonb(array(
               select pg_catalog.jsonb_build_object(
                 'name', a.attname, 'type', pg_catalog.format_type(a.atttypid, a.atttypmod), 'attnum', a.attnum,
@@ -155,7 +158,7 @@ export async function readLiveTables(
       )
       order by n.nspname, c.relname`,
     [
-      `{${wanted.map(({ oid }) => oid).join(",")}}`,
+      `{${wanted.flatMap(({ oid, leaf }) => leaf === undefined ? [oid] : [oid, leaf]).join(",")}}`,
       JSON.stringify(wanted.map(({ schema, name }) => ({ schema, name }))),
     ],
   );

@@ -77,7 +77,8 @@ export function sideNames(tables: readonly PastTable[]): Map<PastTable, string> 
 
 /**
  * Makes the table, closed to everybody else; one that is there is taken as it is. `liveTypes`: by the past's column names, for
- * a type that is gone; text where there is none. Errors: those of the connection.
+ * a type that is gone; text where there is none. `asText`: types (and arrays of them) that are going to be others, so that
+ * values are kept as they are written. Errors: those of the connection.
  */
 export async function makeSideTable(
   connection: Connection,
@@ -85,18 +86,27 @@ export async function makeSideTable(
   past: PastTable,
   name: string,
   liveTypes: ReadonlyMap<string, string>,
+  asText: ReadonlySet<string> = new Set(),
 ): Promise<SideTable> {
   const sql = quoteQualified(schema, name);
   const made = await typesOf(connection, sql);
   const columns: SideColumn[] = [];
   for (const { name: column, type } of past.columns) {
-    const known = made?.get(column) ?? ((await hasType(connection, type)) ? type : liveTypes.get(column) ?? "text");
+    const isText = asText.has(type.replace(/(?:\[\])+$/, "").replace(/\([0-9,]+\)$/, ""));
+    const known = made?.get(column) ??
+      (isText ? "text" : (await hasType(connection, type)) ? type : liveTypes.get(column) ?? "text");
     columns.push({ name: column, type: known });
   }
   const list = columns.map((column) => `${quoteIdent(column.name)} ${column.type}`).join(", ");
   await connection.execute(`create table if not exists ${sql} (${list}); ${deletable(sql)}`);
   await closeTable(connection, sql);
   return { past, name, sql, columns };
+}
+
+/** With the types that its columns have by now: a type that went has left them as text. Errors: those of the connection. */
+export async function readSideTable(connection: Connection, side: SideTable): Promise<SideTable> {
+  const types = await typesOf(connection, side.sql);
+  return { ...side, columns: side.columns.map(({ name, type }) => ({ name, type: types?.get(name) ?? type })) };
 }
 
 /** Of the columns of a table; null: there is none. */

@@ -1,6 +1,6 @@
 /** What may be a user's, out of the rows of then: found by the keys of then, table by table. */
 import { quoteIdent, quoteLiteral } from "../../schema/quote.ts";
-import { equalityOf } from "../ownership/ownership_sets.ts";
+import type { Equalities } from "../ownership/equalities.ts";
 import type { OwnedTable } from "../ownership/ownership.ts";
 import type { StepCondition, StepGroup } from "../ownership/ownership_steps.ts";
 import { nameOf } from "../past/fold_partitions.ts";
@@ -28,15 +28,24 @@ export class Extraction {
   readonly #user: string;
   readonly #wanted: Wanted;
   readonly #live: readonly LiveTable[];
+  readonly #equals: Equalities;
   readonly #names: Map<PastTable, string>;
   readonly #taken = new Map<string, Taken>();
 
-  constructor(deps: LayDeps, steps: LaySteps, user: string, wanted: Wanted, live: readonly LiveTable[]) {
+  constructor(
+    deps: LayDeps,
+    steps: LaySteps,
+    user: string,
+    wanted: Wanted,
+    live: readonly LiveTable[],
+    equals: Equalities,
+  ) {
     this.#deps = deps;
     this.#steps = steps;
     this.#user = user;
     this.#wanted = wanted;
     this.#live = live;
+    this.#equals = equals;
     this.#names = sideNames([...wanted.values()].map(({ past }) => past));
   }
 
@@ -131,7 +140,7 @@ export class Extraction {
     if (side === null) return "false";
     const typeOf = (table: SideTable, name: string) => table.columns.find((column) => column.name === name)?.type ?? "";
     const pairs = fromColumns.map((column, at) => {
-      const equals = equalityOf(typeOf(own, columns[at] ?? ""), typeOf(side, column));
+      const equals = this.#equals(typeOf(own, columns[at] ?? ""), typeOf(side, column));
       return `t.${quoteIdent(columns[at] ?? "")} ${equals} f.${quoteIdent(column)}`;
     });
     return `exists (select from ${rowsIn(side)} as f where ${pairs.join(" and ")})`;

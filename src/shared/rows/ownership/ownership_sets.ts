@@ -1,5 +1,6 @@
 /** Sets of rows over all tables of an ownership plan, as common table expressions. Pure. */
 import { nameOf } from "../past/fold_partitions.ts";
+import type { Equalities } from "./equalities.ts";
 import { type OwnedTable, ownedTables, type OwnershipPlan, usersTable } from "./ownership.ts";
 
 /** A table with the columns that its rows carry through all sets, there named `c0`, `c1` … */
@@ -27,7 +28,7 @@ export interface Via {
   readonly place: number;
   readonly theirs: readonly string[];
   readonly own: readonly string[];
-  /** Equality of each pair; `=` is what an empty search_path finds. */
+  /** Equality of each pair. */
   readonly equals: readonly string[];
 }
 
@@ -60,6 +61,7 @@ export function viaOf(
   place: number,
   theirs: Carried,
   theirColumns: readonly string[],
+  equals: Equalities,
 ): Via {
   const typeIn = (carried: Carried, column: string | undefined) =>
     carried.types[carried.columns.indexOf(column ?? "")] ?? "";
@@ -67,14 +69,8 @@ export function viaOf(
     place,
     theirs: theirColumns.map((column) => fieldOf(theirs, column)),
     own: columns.map((column) => fieldOf(own, column)),
-    equals: columns.map((column, index) => equalityOf(typeIn(own, column), typeIn(theirs, theirColumns[index]))),
+    equals: columns.map((column, index) => equals(typeIn(own, column), typeIn(theirs, theirColumns[index]))),
   };
-}
-
-/** Without its schema the equality of citext is not found, and that of text answers in its place. */
-export function equalityOf(own: string, theirs: string): string {
-  const schema = /^(.+)\.citext$/.exec(own)?.[1];
-  return schema === undefined || own !== theirs ? "=" : `operator(${schema}.=)`;
 }
 
 export const fieldOf = (carried: Carried, column: string): string => `c${carried.columns.indexOf(column)}`;

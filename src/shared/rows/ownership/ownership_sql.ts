@@ -4,7 +4,8 @@ import type { TableName } from "../../restore/project_rows.ts";
 import { quoteIdent, quoteQualified } from "../../schema/quote.ts";
 import { nameOf } from "../past/fold_partitions.ts";
 import type { GraphTable } from "../past/graph.ts";
-import type { Link, OwnershipPlan } from "./ownership.ts";
+import type { Equalities } from "./equalities.ts";
+import type { Link, OwnedTable, OwnershipPlan } from "./ownership.ts";
 import { type Arm, type Carried, carriedTables, fieldOf, setsOf, viaOf } from "./ownership_sets.ts";
 
 /** What stands behind FROM for a table, without an alias; null: it has no rows there. */
@@ -23,13 +24,18 @@ export function liveRelation(table: Pick<GraphTable, "schema" | "name" | "partit
  * (children first), then which of them reach another user (parents first). So a side table has to hold the rows that
  * `ownershipSteps` names, and no more. Errors: `internal` for a table that is not in the plan.
  *
- * The session's search_path may be empty; an extension's type other than citext is then compared by what the server finds.
+ * The session's search_path may be empty: `equals` of that session then names the operators of types that are not the server's.
  */
-export function ownershipSql(plan: OwnershipPlan, relationOf: RelationOf, user: string): (table: TableName) => string {
+export function ownershipSql(
+  plan: OwnershipPlan,
+  relationOf: RelationOf,
+  user: string,
+  equals: Equalities,
+): (table: TableName) => string {
   const tables = carriedTables(plan);
   const places = new Map(tables.map(({ table }, place) => [nameOf(table), place]));
   const groups = plan.groups.map((group) => group.tables.map((table) => places.get(nameOf(table)) ?? -1));
-  const context: Context = { tables, places, relationOf, user };
+  const context: Context = { tables, places, relationOf, user, equals };
   const sets = [
     ...setsOf("mine", groups, tables, (place) => mineArms(context, place)),
     ...setsOf("reached", groups.toReversed(), tables, (place) => reachedArms(context, place)),
@@ -42,11 +48,20 @@ export function ownershipSql(plan: OwnershipPlan, relationOf: RelationOf, user: 
   };
 }
 
+/** The row with the alias `row` is the one that a row of the statement, with the alias `verdict`, is about. */
+export function isVerdictOn(table: OwnedTable, row: string, verdict: string, equals: Equalities): string {
+  return (table.key ?? ["tableoid", "ctid"]).map((column, at) => {
+    const type = table.types.get(column) ?? "";
+    return `${row}.${quoteIdent(column)} ${equals(type, type)} ${verdict}.i${at}`;
+  }).join(" and ");
+}
+
 interface Context {
   readonly tables: readonly Carried[];
   readonly places: ReadonlyMap<string, number>;
   readonly relationOf: RelationOf;
   readonly user: string;
+  readonly equals: Equalities;
 }
 
 /** Rows that reach the user. */
@@ -68,7 +83,7 @@ function reachedArms(context: Context, place: number): Arm[] {
         .map((link): Arm => ({
           source,
           condition: null,
-          via: viaOf(carried, link.toColumns, at, child, link.columns),
+          via: viaOf(carried, link.toColumns, at, child, link.columns, context.equals),
         }))
     ),
   ];
@@ -101,7 +116,7 @@ function upwardArm(context: Context, carried: Carried, link: Link, source: strin
   return {
     source,
     condition: null,
-    via: viaOf(carried, link.columns, place, target, link.toColumns),
+    via: viaOf(carried, link.columns, place, target, link.toColumns, context.equals),
   };
 }
 

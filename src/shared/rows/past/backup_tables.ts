@@ -107,15 +107,19 @@ function partitionedTable(partitioned: GraphTable, leaves: readonly BackupTable[
       throw new HoldfastError("manifest_damaged", `a partition of ${nameOf(partitioned)} lacks one of its columns`);
     }),
   }));
+  // The last in the order of names: where partitions are of days, the one that goes last.
+  const leaf = leaves.at(-1)?.table;
+  const attnums = new Map(leaf?.columns.map(({ name, attnum }) => [name, attnum]));
   const sum = (of: (table: PastTable) => number) => leaves.reduce((total, { table }) => total + of(table), 0);
   return {
     table: {
       schema,
       name,
       oid: "0",
-      columns: columns.map(({ name, type }) => ({ name, type, attnum: 0 })),
+      leaf: leaf?.oid,
+      columns: columns.map(({ name, type }) => ({ name, type, attnum: attnums.get(name) ?? 0 })),
       key,
-      dataOwner: leaves[0]?.table.dataOwner ?? "user",
+      dataOwner: leaf?.dataOwner ?? "user",
       rows: sum(({ rows }) => rows),
       rawBytes: sum(({ rawBytes }) => rawBytes),
     },

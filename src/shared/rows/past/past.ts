@@ -12,8 +12,10 @@ export interface PastColumn {
 
 /** A table as it was. A partitioned one is one table here, with the rows of all its partitions. */
 export interface PastTable extends TableName {
-  /** In the source, in decimal; tells a table that was renamed. */
+  /** In the source, in decimal; tells a table that was renamed. `0`: not known, as of every partitioned one. */
   readonly oid: string;
+  /** Of a partitioned table the oid of one of its partitions, whose attnums `columns` have; left out: not known. */
+  readonly leaf?: string | undefined;
   /** Fields of the rows in their order; generated columns are not among them. */
   readonly columns: readonly PastColumn[];
   /** Columns of the primary key; null: there is none. */

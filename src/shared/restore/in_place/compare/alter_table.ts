@@ -28,7 +28,29 @@ export function alterTable(findings: Findings, identity: string): void {
   const changes = tableChanges(wanted, withAsideTypes(loosened, names), hasHeirs);
   if (changes.stuck !== null) return makeAnew(findings, is, changes.stuck);
   findings.tables.set(identity, { loosen: statements, changes });
+  refuseForHeirs(findings, identity, changes);
   dropUsersOfColumns(findings, is, takenOff(present, loosened), changes);
+}
+
+/** The columns of tables that inherit change along, and of one that came after the backup no row comes back. */
+function refuseForHeirs(findings: Findings, identity: string, { retyped, remade, dropped }: TableChanges): void {
+  const columns = [...new Set([...retyped, ...remade, ...dropped])];
+  if (columns.length === 0 || findings.options.dropExtra) return;
+  for (const heir of heirsOf(findings, identity)) {
+    if (findings.wasBy.has(heir.identity)) continue;
+    const reason = `it came after the backup and inherits from ${identity}, whose columns ${
+      columns.join(", ")
+    } change: `;
+    findings.note(heir, "refuse", `${reason}its values would go or be converted. Take it out with NO INHERIT first`);
+  }
+}
+
+function heirsOf(findings: Findings, identity: string, found = new Set<string>()): Definition[] {
+  return findings.usersOf(identity).flatMap((user) => {
+    if (user.kind !== "table" || found.has(user.identity) || findings.isPartitionOf(user, identity)) return [];
+    found.add(user.identity);
+    return [user, ...heirsOf(findings, user.identity, found)];
+  });
 }
 
 /** Columns that were loosened by dropping them. */

@@ -47,6 +47,21 @@ export interface Changes {
   readonly notes: readonly DefinitionNote[];
 }
 
+/** The table, and all that is in the backup and stays among its partitions and the tables that inherit from it. */
+export function familyOf(changes: Changes, identity: string): string[] {
+  const family = [identity];
+  for (const parent of family) {
+    for (const user of changes.is) {
+      const child = user.kind === "table" ? user.identity : user.kind === "partition" ? user.table : null;
+      if (child === null || family.includes(child) || !user.dependsOn.includes(parent)) continue;
+      if (changes.wasBy.has(child) && !changes.drops.has(child) && !changes.drops.has(user.identity)) {
+        family.push(child);
+      }
+    }
+  }
+  return family;
+}
+
 /** The parent of a partition that stays attached; null for other tables. */
 export function parentOf(changes: Changes, identity: string): string | null {
   for (const user of changes.is) {

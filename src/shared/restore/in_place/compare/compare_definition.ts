@@ -2,9 +2,9 @@
 import type { Definition } from "../../../schema/capture_format.ts";
 import { typeName } from "../texts/identity_names.ts";
 import { isRemark, remarkChanges } from "../texts/remark_changes.ts";
-import { type TextChange, textChange } from "../texts/text_changes.ts";
+import { type TextChange, textChange, valuesLost } from "../texts/text_changes.ts";
 import { alterTable } from "./alter_table.ts";
-import { effectiveStatements, isGrantsOnly } from "./compared.ts";
+import { comparedStatements, isGrantsOnly, isType } from "./compared.ts";
 import type { Findings } from "./findings.ts";
 import { replaceView } from "./replace_views.ts";
 
@@ -12,7 +12,7 @@ const differs = "its definition differs";
 
 export function compareDefinition(findings: Findings, was: Definition, is: Definition): void {
   if (was.kind !== is.kind) return judgeOtherKind(findings, was, is);
-  const [wanted, present] = [effectiveStatements(was), effectiveStatements(is)];
+  const [wanted, present] = [comparedStatements(was), comparedStatements(is)];
   if (wanted.join(";\n") === present.join(";\n") || isGrantsOnly(is)) return;
   if (is.identity.startsWith("body of ")) {
     const view = findings.isBy.get(is.table ?? "");
@@ -33,11 +33,34 @@ export function compareDefinition(findings: Findings, was: Definition, is: Defin
 const mainText = (texts: readonly string[]) => texts.filter((text) => !isRemark(text)).join(";\n");
 
 function changeOf(findings: Findings, was: Definition, is: Definition): TextChange {
-  const change = textChange(was, is, findings.options.dropExtra);
+  const { dropExtra } = findings.options;
+  const change = textChange(was, is, { dropExtra, isSameType: findings.isSameType(is.identity) });
+  const lost = valuesLost(was, is);
+  if (!dropExtra && lost.length > 0 && (is.kind === "composite type" || change.kind === "remake")) {
+    const kept = keptTableOf(findings, is.identity);
+    if (kept !== null) {
+      const reason = `${kept} came after the backup and has columns of it, where values of ${
+        lost.join(", ")
+      } would be lost`;
+      return { kind: "refuse", reason };
+    }
+  }
   // The server does not look for values in there, and so takes no new constraint.
   const isRefused = is.kind === "domain" && change.kind === "alter" && change.after.length > 0 &&
     isInside(findings, is.identity);
   return isRefused ? { kind: "remake" } : change;
+}
+
+/** A table that came after the backup, with columns of this type or of one that is made from it. */
+function keptTableOf(findings: Findings, type: string, seen = new Set<string>()): string | null {
+  for (const user of findings.usersOf(type)) {
+    if (seen.has(user.identity)) continue;
+    seen.add(user.identity);
+    if (user.kind === "table" && !findings.wasBy.has(user.identity)) return user.identity;
+    const inner = isType(user) ? keptTableOf(findings, user.identity, seen) : null;
+    if (inner !== null) return inner;
+  }
+  return null;
 }
 
 /** Are there columns of arrays, rows or ranges of this domain, or of a domain over it? */

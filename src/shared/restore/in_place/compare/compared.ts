@@ -1,5 +1,6 @@
 /** Which captured definitions a restore in place looks at, and what kind of thing each is to it. Pure. */
 import type { Definition, SchemaCapture } from "../../../schema/capture_format.ts";
+import { isUnnamedJob, stableJobs } from "../../../schema/unnamed_jobs.ts";
 import { ownSchema, stateSchema } from "../../target.ts";
 
 /** Our own schemas, those of other restores, and the platform's objects, are never touched. */
@@ -13,7 +14,13 @@ function isForeign(one: Definition): boolean {
 const neverCompared = new Set(["login", "parameter", "extension", "access method", "language", "shell type"]);
 
 export function comparedDefinitions(capture: SchemaCapture): Definition[] {
-  return capture.definitions.filter((one) => !isForeign(one) && !neverCompared.has(one.kind));
+  return stableJobs(capture.definitions).filter((one) => !isForeign(one) && !neverCompared.has(one.kind));
+}
+
+/** What is compared; a job without a name says there whether it is active, however its release is written. */
+export function comparedStatements(one: Definition): readonly string[] {
+  if (!isUnnamedJob(one)) return effectiveStatements(one);
+  return [...one.statements, one.release.length > 0 ? "active" : "inactive"];
 }
 
 /** With what switches on that comes back switched off elsewhere: in place, jobs and webhooks go on as they were. */

@@ -1,7 +1,45 @@
 /** What is compared and never touched: extensions, and what the platform owns. Pure. */
-import type { SchemaCapture } from "../../../schema/capture_format.ts";
+import type { Definition, SchemaCapture } from "../../../schema/capture_format.ts";
 import { quoteIdent } from "../../../schema/quote.ts";
 import type { DefinitionNote } from "../change_format.ts";
+
+/** What differs of the platform's objects and roles, beyond their definitions: who may do what. */
+export function platformAccessNotes(was: SchemaCapture, is: SchemaCapture): DefinitionNote[] {
+  const present = new Map(is.definitions.map((one) => [one.identity, one]));
+  const former = new Set(was.definitions.map((one) => one.identity));
+  const notes: DefinitionNote[] = [];
+  const say = ({ identity, kind }: Definition, what: string) =>
+    notes.push({ identity, kind, action: "keep", reason: `${what}; what the platform owns is compared only` });
+  for (const one of was.definitions) {
+    const other = present.get(one.identity);
+    if (one.platform === null || other === undefined) continue;
+    if (one.kind === "role") {
+      const changes = differenceOf(attributesOf(one), attributesOf(other));
+      if (changes !== null) say(one, `its attributes differ: ${changes}`);
+      continue;
+    }
+    if (one.owner !== other.owner) say(one, `it belongs to ${other.owner} instead of ${one.owner}`);
+    const grants = differenceOf(one.privileges, other.privileges);
+    if (grants !== null) say(one, `its grants differ: ${grants}`);
+  }
+  for (const one of is.definitions) {
+    if (one.platform === null || former.has(one.identity)) continue;
+    if (one.kind === "default privileges" || one.kind === "row security") say(one, "it came after the backup");
+  }
+  return notes;
+}
+
+const attributesOf = (role: Definition) => role.statements.filter((text) => text.startsWith("alter role "));
+
+/** What came and what is gone, for people; null: nothing. */
+function differenceOf(was: readonly string[], is: readonly string[]): string | null {
+  const said = [
+    ...is.filter((text) => !was.includes(text)).map((text) => `now ${text}`),
+    ...was.filter((text) => !is.includes(text)).map((text) => `no longer ${text}`),
+  ];
+  if (said.length === 0) return null;
+  return said.slice(0, 3).join(", ") + (said.length > 3 ? ` and ${said.length - 3} more` : "");
+}
 
 /** A line a service, since a newer version of one differs in many places. */
 export function platformNotes(was: SchemaCapture, is: SchemaCapture): DefinitionNote[] {

@@ -3,6 +3,7 @@ import type { Definition, SchemaCapture } from "../../../schema/capture_format.t
 import { mayActAs } from "../actor.ts";
 import type { DefinitionNote, InPlaceOptions } from "../change_format.ts";
 import type { Alteration, AlteredTable, Aside, Changes } from "./changes.ts";
+import { typeName } from "../texts/identity_names.ts";
 import { comparedDefinitions, isGrantsOnly } from "./compared.ts";
 import { type AttachedIndex, attachedIndexes } from "./index_partitions.ts";
 
@@ -28,6 +29,7 @@ export class Findings {
   readonly #attached = new Map<string, AttachedIndex>();
   readonly #letGo = new Map<string, Set<string>>();
   readonly #platform: ReadonlySet<string>;
+  readonly #sameTypes: ReadonlySet<string>;
   readonly #tablesWithRows: ReadonlySet<string>;
 
   constructor(
@@ -43,6 +45,7 @@ export class Findings {
     this.options = options;
     this.replaceableViews = replaceableViews;
     this.#platform = new Set(is.definitions.filter((one) => one.platform !== null).map((one) => one.identity));
+    this.#sameTypes = options.sameDatabase ? sameTypes(was, is) : new Set();
     this.#tablesWithRows = new Set(was.tables.map((table) => table.identity));
     for (const one of this.is) {
       for (const need of new Set([...one.dependsOn, ...(one.table === null ? [] : [one.table])])) {
@@ -82,6 +85,11 @@ export class Findings {
     return this.#platform.has(identity);
   }
 
+  /** Is the type the very one that it was? Known where a table has a column of it, then and now. */
+  isSameType(identity: string): boolean {
+    return this.#sameTypes.has(typeName(identity));
+  }
+
   hangsOnPlatform(one: Definition): boolean {
     return one.table !== null && this.#platform.has(one.table);
   }
@@ -116,11 +124,21 @@ export class Findings {
     return this.#drops.has(identity);
   }
 
-  /** Refused where it is another's. What follows from the drop is found later (`nextDrop`). */
+  /** Refused where it is another's, or hangs on a table of another's. What follows from the drop is found later (`nextDrop`). */
   drop(one: Definition, reason: string): void {
     if (this.#drops.has(one.identity)) return;
     if (!this.mayActAs(one.owner) && !this.hangsOnPlatform(one) && !isGrantsOnly(one)) {
       this.refuseForOwner(one, `${reason}, but it`);
+      return;
+    }
+    const holder = this.isBy.get(one.table ?? "");
+    if (holder !== undefined && !this.mayActAs(holder.owner)) {
+      const { user } = this.options;
+      this.note(
+        one,
+        "refuse",
+        `${reason}, but ${holder.identity} belongs to ${holder.owner}, whom ${user} may not act for`,
+      );
       return;
     }
     this.#drops.set(one.identity, reason);
@@ -176,6 +194,16 @@ export class Findings {
       notes: [...this.#notes.values()],
     };
   }
+}
+
+/** Names of types that columns have, with the same object id in both captures; those of arrays count for their elements. */
+function sameTypes(was: SchemaCapture, is: SchemaCapture): ReadonlySet<string> {
+  const oids = (capture: SchemaCapture) =>
+    new Map(capture.tables.flatMap(({ columns }) => columns.map(({ type, typeOid }) => [type, typeOid])));
+  const former = oids(was);
+  return new Set(
+    [...oids(is)].filter(([type, oid]) => former.get(type) === oid).map(([type]) => type.replace(/\[\]$/, "")),
+  );
 }
 
 function byIdentity(definitions: readonly Definition[]): Map<string, Definition> {

@@ -1,6 +1,7 @@
 /** How a captured definition is taken back. Pure. */
 import type { Definition } from "../../../schema/capture_format.ts";
 import { quoteLiteral, unquoteIdent } from "../../../schema/quote.ts";
+import { readUnnamedJob } from "../../../schema/unnamed_jobs.ts";
 import { typeName } from "../texts/identity_names.ts";
 
 const nameBehind = (identity: string, word: string): string => identity.slice(word.length + 1);
@@ -144,16 +145,16 @@ function replaced(text: string, pattern: RegExp, by: string): readonly string[] 
   return pattern.test(text) ? [text.replace(pattern, by)] : null;
 }
 
-/** By name and user, or by the command where it has no name. */
-function dropJob({ identity, statements }: Definition): string {
+/** By name and user; one without a name by all that it is, and only one of several that are equal. */
+function dropJob(one: Definition): string {
+  const { identity } = one;
+  const job = readUnnamedJob(one);
+  if (job !== null) {
+    return `select cron.unschedule(o.jobid) from (select j.jobid from cron.job j where j.jobname is null and j.schedule = ${job.schedule} and j.command = ${job.command} and j.database = ${job.database} and j.username = ${job.user} order by j.jobid desc limit 1) o`;
+  }
   const named = /^cron job ([\s\S]+) of ("(?:[^"]|"")+"|\S+)$/.exec(identity);
   const user = unquoteIdent(named?.[2] ?? "");
   const name = named?.[1] ?? "";
-  const [made = ""] = statements;
-  const command = /cron\.schedule\(('(?:[^']|'')*'|E'(?:[^'\\]|''|\\[\s\S])*'), ([\s\S]+)\), database => /.exec(made)
-    ?.[2];
-  const which = name.startsWith("without a name") && command !== undefined
-    ? `j.jobname is null and j.command = ${command}`
-    : `j.jobname = ${quoteLiteral(unquoteIdent(name))}`;
+  const which = `j.jobname = ${quoteLiteral(unquoteIdent(name))}`;
   return `select cron.unschedule(j.jobid) from cron.job j where ${which} and j.username = ${quoteLiteral(user)}`;
 }

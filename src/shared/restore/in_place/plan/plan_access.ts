@@ -1,5 +1,6 @@
 /** Owners and grants. Pure. */
 import type { Definition } from "../../../schema/capture_format.ts";
+import { unquoteIdent } from "../../../schema/quote.ts";
 import { mayActAs } from "../actor.ts";
 import { isGrantsOnly } from "../compare/compared.ts";
 import { locksOf } from "./locks.ts";
@@ -42,13 +43,15 @@ export function planGrants(planning: Planning): void {
 }
 
 /** `other`: as it is; null: it is made. */
-function planGrantsOf({ options, steps }: Planning, one: Definition, other: Definition | null): void {
+function planGrantsOf(planning: Planning, one: Definition, other: Definition | null): void {
+  const { options, steps } = planning;
   const texts = isGrantsOnly(one) ? privilegeChanges(one.statements, other?.statements ?? []) : [];
   // A new object has been given to its owner; grants of schemas that were there are compared.
   const grants = other === null ? one.privileges : privilegeChanges(one.privileges, other.privileges);
   if (texts === null || grants === null) {
     const missing = one.privileges.filter((text) => !other?.privileges.includes(text));
-    steps.add(one, { action: "alter", phase: "after", statements: missing, reason: "grants that are missing" });
+    const statements = grantable(planning, one, missing);
+    steps.add(one, { action: "alter", phase: "after", statements, reason: "grants that are missing" });
     return steps.keep(one, "grants that came after the backup stay: they are in no form that can be compared");
   }
   if (texts.length + grants.length === 0) return;
@@ -56,17 +59,44 @@ function planGrantsOf({ options, steps }: Planning, one: Definition, other: Defi
   steps.add(one, {
     action: "alter",
     phase: "after",
-    statements: [...texts, ...grants],
+    statements: grantable(planning, one, [...texts, ...grants]),
     reason: other === null ? "its grants" : "its grants differ",
   });
 }
 
 /** Default privileges and the like that came after the backup. */
-function takeBack({ steps }: Planning, one: Definition): void {
+function takeBack(planning: Planning, one: Definition): void {
+  const { options, steps } = planning;
+  if (!mayActAs(options, one.owner)) {
+    return steps.keep(one, `grants that came after the backup, of ${one.owner}, whom ${options.user} may not act for`);
+  }
   const [texts, grants] = [privilegeChanges([], one.statements), privilegeChanges([], one.privileges)];
   if (texts === null || grants === null) {
     return steps.keep(one, "grants that came after the backup and cannot be read");
   }
   const reason = "grants that came after the backup";
-  steps.add(one, { action: "alter", phase: "after", statements: [...texts, ...grants], reason });
+  const statements = grantable(planning, one, [...texts, ...grants]);
+  steps.add(one, { action: "alter", phase: "after", statements, reason });
+}
+
+/** Without the grants of roles that may not be acted for, which stay and are told. */
+function grantable({ options, steps }: Planning, one: Definition, statements: readonly string[]): string[] {
+  const taken: string[] = [];
+  const others = new Set<string>();
+  let isTheirs = false;
+  for (const text of statements) {
+    const role = /^set role ([\s\S]+)$/.exec(text)?.[1];
+    if (role !== undefined) {
+      const grantor = unquoteIdent(role);
+      isTheirs = !mayActAs(options, grantor);
+      if (isTheirs) others.add(grantor);
+    }
+    if (!isTheirs) taken.push(text);
+    if (text === "reset role") isTheirs = false;
+  }
+  if (others.size > 0) {
+    const who = [...others].join(", ");
+    steps.keep(one, `grants that ${who} made differ and stay: ${options.user} may not act for ${who}`);
+  }
+  return taken;
 }

@@ -1,11 +1,12 @@
 /** What is missing, or went and comes back, is made. Pure. */
 import type { Definition } from "../../../schema/capture_format.ts";
 import { quoteLiteral } from "../../../schema/quote.ts";
+import { isUnnamedJob } from "../../../schema/unnamed_jobs.ts";
 import { superuserAttribute } from "../../judge_definition.ts";
 import { mayActAs } from "../actor.ts";
 import { effectiveStatements, isGrantsOnly } from "../compare/compared.ts";
 import { locksOf } from "./locks.ts";
-import { type Planning, stays, whyMade } from "./planning.ts";
+import { type Planning, refusesForOwner, stays, whyMade } from "./planning.ts";
 import { resetAccess } from "./reset_access.ts";
 
 const afterPartitions = new Set([
@@ -31,13 +32,16 @@ export function planCreation(planning: Planning, one: Definition): void {
   const { changes, steps, missingExtensions } = planning;
   const needs = one.dependsOn.find((need) => missingExtensions.has(need));
   if (needs !== undefined) return steps.refuse(one, `it is missing, and needs ${needs}, which is not there`);
+  const { action, reason } = whyMade(planning, one);
+  if (refusesForOwner(planning, one, reason)) return;
   const table = changes.isBy.get(one.table ?? "");
   const isOnOldTable = table !== undefined && stays(planning, table);
   // On rows that are there already it would be checked before they are the backup's.
   const waits = one.section === "post-data" ||
     (isOnOldTable && (one.kind === "identity" || one.kind === "partition"));
   steps.add(one, {
-    ...whyMade(planning, one),
+    action,
+    reason,
     phase: waits ? "after" : "before",
     statements: creation(planning, one),
     locks: locksOf(one, false),
@@ -73,12 +77,17 @@ function creation(planning: Planning, one: Definition): readonly string[] {
 
 /** pg_cron takes a user's name from superusers only; everybody else schedules for himself. Null: it is another's. */
 function jobCreation({ options }: Planning, one: Definition): readonly string[] | null {
-  const all = effectiveStatements(one);
+  // By its release a job without a name would switch on others that run the same command.
+  const all = isUnnamedJob(one) && one.release.length > 0
+    ? one.statements.map((text) => text.replace(/active => false\)$/, "active => true)"))
+    : effectiveStatements(one);
   if (options.superuser) return all;
   const user = quoteLiteral(options.user);
   const statements = all.map((text) => {
-    for (const end of [`, ${user}, false)`, `, username => ${user}, active => false)`]) {
-      if (text.endsWith(end)) return `${text.slice(0, -end.length)}, active => false)`;
+    if (text.endsWith(`, ${user}, false)`)) return `${text.slice(0, -`, ${user}, false)`.length)}, active => false)`;
+    for (const end of [", active => false)", ", active => true)"]) {
+      const long = `, username => ${user}${end}`;
+      if (text.endsWith(long)) return text.slice(0, -long.length) + end;
     }
     return text.endsWith(` and j.username = ${user}`) ? text : null;
   });

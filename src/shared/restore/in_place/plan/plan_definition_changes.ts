@@ -1,7 +1,7 @@
 /** The definitions of a live database made those of a backup: what is done, in which order, and why. Pure. */
 import type { Definition, SchemaCapture } from "../../../schema/capture_format.ts";
 import type { DefinitionPlan, InPlaceOptions } from "../change_format.ts";
-import { extensionNotes, missingExtensions, platformNotes } from "../compare/compared_only.ts";
+import { extensionNotes, missingExtensions, platformAccessNotes, platformNotes } from "../compare/compared_only.ts";
 import { findChanges } from "../compare/find_changes.ts";
 import { planRenames, type Rename } from "../compare/renames.ts";
 import { locksOf } from "./locks.ts";
@@ -27,7 +27,12 @@ export function planDefinitionChanges(
 ): DefinitionPlan {
   const renamed = options.sameDatabase ? planRenames(was, is) : { renames: [], is };
   const changes = findChanges(was, renamed.is, options, replaceableViews);
-  const steps = new StepList([...extensionNotes(was, is), ...platformNotes(was, is), ...changes.notes]);
+  const steps = new StepList([
+    ...extensionNotes(was, is),
+    ...platformNotes(was, is),
+    ...platformAccessNotes(was, is),
+    ...changes.notes,
+  ]);
   const planning: Planning = {
     changes,
     options,

@@ -1,8 +1,11 @@
 /** What goes: users first, never CASCADE. Pure. */
 import type { Definition } from "../../../schema/capture_format.ts";
+import { isType } from "../compare/compared.ts";
 import { asideName, asideType } from "../texts/aside_types.ts";
 import { typeName } from "../texts/identity_names.ts";
 import { dropStatements } from "./drop_statement.ts";
+import { freeSideColumns } from "./free_side_columns.ts";
+import { goneOf } from "./gone.ts";
 import { locksOf } from "./locks.ts";
 import type { Planning } from "./planning.ts";
 import { loosenPolicy } from "./policy_changes.ts";
@@ -34,25 +37,31 @@ export function planLateDrops(planning: Planning): void {
   for (const one of [...is].reverse()) {
     if (isLate(planning, one) && drops.has(one.identity)) drop(planning, one);
     if (!asideTypes.has(one.identity)) continue;
+    const aside = asideType(typeName(one.identity));
     planning.steps.add(one, {
       action: "drop",
       phase: "before",
-      statements: [`drop ${typeWord(one)} ${asideType(typeName(one.identity))}`],
+      statements: [freeSideColumns(aside), `drop ${typeWord(one)} ${aside}`],
       reason: "no column is of it any more",
     });
   }
 }
 
-function drop({ changes, steps }: Planning, one: Definition): void {
+function drop(planning: Planning, one: Definition): void {
+  const { changes, steps } = planning;
   const comes = changes.wasBy.has(one.identity);
   const reason = changes.drops.get(one.identity) ?? "";
-  const statements = one.kind === "policy" && comes ? loosenPolicy(one) : dropStatements(one);
+  const gone = goneOf(planning, one, reason);
+  const isAgain = gone.some(({ again }) => again);
+  const statements = one.kind === "policy" && (comes || isAgain) ? loosenPolicy(one) : dropStatements(one);
+  const frees = isType(one) ? [freeSideColumns(typeName(one.identity))] : [];
   if (statements === null) return steps.refuse(one, `${reason}, and it is not known how to take a ${one.kind} back`);
   steps.add(one, {
     action: "drop",
     phase: "before",
-    statements,
-    reason: comes ? `${reason}; it comes back` : reason,
+    statements: statements.length === 0 ? [] : [...frees, ...statements],
+    reason: comes ? `${reason}; it comes back` : isAgain ? `${reason}; it is made again if it still can` : reason,
+    gone,
     locks: locksOf(one, true),
   });
 }

@@ -3,7 +3,8 @@ import type { Definition } from "../../../schema/capture_format.ts";
 import { effectiveStatements } from "../compare/compared.ts";
 import { dropStatements } from "./drop_statement.ts";
 import { locksOf } from "./locks.ts";
-import type { Planning } from "./planning.ts";
+import { goneOf } from "./gone.ts";
+import { type Planning, refusesForOwner } from "./planning.ts";
 import { replacePolicy } from "./policy_changes.ts";
 
 export function planSwaps(planning: Planning): void {
@@ -11,14 +12,17 @@ export function planSwaps(planning: Planning): void {
   for (const one of is) {
     const reason = swaps.get(one.identity);
     if (reason === undefined || wasBy.has(one.identity) || drops.has(one.identity)) continue;
+    if (refusesForOwner(planning, one, reason)) continue;
     const statements = dropStatements(one) ?? [];
-    planning.steps.add(one, { action: "drop", phase: "last", statements, reason, locks: locksOf(one, true) });
+    const gone = goneOf(planning, one, reason);
+    planning.steps.add(one, { action: "drop", phase: "last", statements, reason, gone, locks: locksOf(one, true) });
   }
   for (const one of was) planSwap(planning, one);
 }
 
 /** Every policy that is missing or went comes back here; of triggers those that are swapped. */
-function planSwap({ changes, steps }: Planning, one: Definition): void {
+function planSwap(planning: Planning, one: Definition): void {
+  const { changes, steps } = planning;
   const { isBy, drops, swaps } = changes;
   const differs = swaps.get(one.identity);
   const gone = drops.get(one.identity);
@@ -26,7 +30,7 @@ function planSwap({ changes, steps }: Planning, one: Definition): void {
   const isOpen = one.kind === "policy"
     ? !isThere || gone !== undefined || differs !== undefined
     : differs !== undefined;
-  if (!isOpen) return;
+  if (!isOpen || refusesForOwner(planning, one, isThere ? gone ?? differs ?? "" : "it is missing")) return;
   const statements = one.kind === "policy"
     ? replacePolicy(one)
     : [...(gone === undefined ? [`drop ${one.identity}`] : []), ...effectiveStatements(one)];
@@ -40,7 +44,8 @@ function planSwap({ changes, steps }: Planning, one: Definition): void {
 }
 
 /** Switched on with what comes after the rows, switched off at the very end. */
-export function planRowSecurity({ changes, steps }: Planning): void {
+export function planRowSecurity(planning: Planning): void {
+  const { changes, steps } = planning;
   const { was, is, wasBy, isBy, drops } = changes;
   const all = [...was, ...is.filter((one) => !wasBy.has(one.identity))];
   for (const one of all.filter(({ kind }) => kind === "row security")) {
@@ -51,6 +56,7 @@ export function planRowSecurity({ changes, steps }: Planning): void {
     const on = wanted.filter((text) => !present.statements.includes(text));
     const off = present.statements.filter((text) => !wanted.includes(text));
     const reason = "row security differs";
+    if (on.length + off.length > 0 && refusesForOwner(planning, one, reason)) continue;
     const locks = locksOf(one, false);
     steps.add(one, { action: "alter", phase: "after", statements: on, reason, locks });
     const statements = dropStatements({ ...present, statements: off }) ?? [];

@@ -1,9 +1,9 @@
 /** Tables that are altered: columns before the rows, NOT NULL and checks after them. Pure. */
 import type { Definition } from "../../../schema/capture_format.ts";
-import { parentOf } from "../compare/changes.ts";
+import { familyOf, parentOf } from "../compare/changes.ts";
 import { relationName } from "../texts/identity_names.ts";
 import type { TableStatement } from "../texts/table_changes.ts";
-import { emptyTable } from "./empty_table.ts";
+import { emptyTables } from "./empty_table.ts";
 import { locksOf } from "./locks.ts";
 import type { Planning } from "./planning.ts";
 
@@ -40,22 +40,29 @@ export function planTable(planning: Planning, one: Definition): void {
   const gone = changes.dropped.size === 0
     ? ""
     : `; columns that came after the backup go with their values: ${[...changes.dropped].join(", ")}`;
+  const comesBack = options.replacesRows && planning.changes.wasBy.has(one.identity);
+  const empties = comesBack ? familyOf(planning.changes, one.identity).map(relationName) : [];
   const convert = own(changes.convert);
   steps.add(one, {
     action: "alter",
     phase: "before",
     statements: own(changes.before),
     reason: `its definition differs${gone}`,
+    gone: [...changes.dropped].map((column) => ({
+      identity: `column ${column} of ${name}`,
+      kind: "column",
+      reason: "it came after the backup, and went with its values",
+      statements: [],
+      again: false,
+    })),
     locks: `${name}: against everybody, for a moment`,
   });
   steps.add(one, {
     action: "alter",
     phase: "before",
     statements: convert,
-    otherwise: options.replacesRows && planning.changes.wasBy.has(one.identity)
-      ? [...emptyTable(name), ...convert]
-      : [],
-    empties: name,
+    otherwise: comesBack ? [...emptyTables(empties), ...convert] : [],
+    empties,
     reason: `types of columns differ: ${[...changes.retyped].join(", ")}`,
     locks: `${name}: against everybody, while it is written anew`,
   });

@@ -6,8 +6,8 @@ import { changePhases } from "../change_format.ts";
 type Named = Pick<Definition, "identity" | "kind">;
 
 export type StepDraft =
-  & Omit<DefinitionStep, "key" | "identity" | "kind" | "otherwise" | "empties" | "locks">
-  & Partial<Pick<DefinitionStep, "otherwise" | "empties" | "locks">>;
+  & Omit<DefinitionStep, "key" | "identity" | "kind" | "otherwise" | "empties" | "gone" | "locks">
+  & Partial<Pick<DefinitionStep, "otherwise" | "empties" | "gone" | "locks">>;
 
 export class StepList {
   readonly #steps: DefinitionStep[] = [];
@@ -23,7 +23,7 @@ export class StepList {
     if (draft.statements.length === 0) return;
     const key = this.#freeKey(`${draft.phase} ${draft.action} ${identity}`);
     this.#keys.add(key);
-    this.#steps.push({ otherwise: [], empties: null, locks: null, ...draft, key, identity, kind });
+    this.#steps.push({ otherwise: [], empties: [], gone: [], locks: null, ...draft, key, identity, kind });
   }
 
   #freeKey(wanted: string): string {

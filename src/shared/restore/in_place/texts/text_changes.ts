@@ -17,8 +17,14 @@ export type TextChange =
 
 const remake: TextChange = { kind: "remake" };
 
+export interface TextChangeOptions {
+  readonly dropExtra: boolean;
+  /** Is an enum known to be the very one that it was, not another one of its name? */
+  readonly isSameType: boolean;
+}
+
 /** `is` has the same identity and kind; only remarks may be equal. Remarks are left to the caller where it alters. */
-export function textChange(was: Definition, is: Definition, dropExtra: boolean): TextChange {
+export function textChange(was: Definition, is: Definition, options: TextChangeOptions): TextChange {
   switch (was.kind) {
     case "schema":
     case "extension":
@@ -31,7 +37,7 @@ export function textChange(was: Definition, is: Definition, dropExtra: boolean):
     case "identity":
       return identityChange(was, is);
     case "enum":
-      return enumChange(was, is, dropExtra);
+      return enumChange(was, is, options);
     case "domain":
       return domainChange(was, is);
     case "default":
@@ -135,12 +141,13 @@ function enumLabels(one: Definition): string[] {
 }
 
 /** Labels are renamed or added; one that came after the backup stays, since PostgreSQL drops none. */
-function enumChange(was: Definition, is: Definition, dropExtra: boolean): TextChange {
+function enumChange(was: Definition, is: Definition, { dropExtra, isSameType }: TextChangeOptions): TextChange {
   const name = typeName(is.identity);
   const wanted = enumLabels(was);
   const present = enumLabels(is);
   if (wanted.join() === present.join()) return alter([]);
-  if (wanted.length === present.length) {
+  // Of another type of this name, which may have another meaning for each of its labels, none is renamed.
+  if (isSameType && wanted.length === present.length) {
     const pairs = wanted.flatMap((label, index) =>
       label === present[index] ? [] : [[present[index] ?? "", label] as const]
     );
@@ -151,7 +158,7 @@ function enumChange(was: Definition, is: Definition, dropExtra: boolean): TextCh
   const common = present.filter((label) => wanted.includes(label));
   // Columns are converted to a new type; a label that came since has no place there.
   if (wanted.filter((label) => present.includes(label)).join() !== common.join()) return remake;
-  if (dropExtra && extra.length > 0) return remake;
+  if (extra.length > 0 && (dropExtra || (!isSameType && common.length < wanted.length))) return remake;
   if (common.length < wanted.length) {
     let before: string | undefined;
     return alter(wanted.flatMap((label) => {
@@ -166,14 +173,23 @@ function enumChange(was: Definition, is: Definition, dropExtra: boolean): TextCh
   return { kind: "keep", reason: `${what}: PostgreSQL takes none back` };
 }
 
+/** Labels of an enum and attributes of a composite type that came since: values of a table may have them. */
+export function valuesLost(was: Definition, is: Definition): string[] {
+  if (is.kind === "enum") return enumLabels(is).filter((label) => !enumLabels(was).includes(label));
+  if (is.kind !== "composite type") return [];
+  const wanted = attributesOf(was);
+  return [...attributesOf(is)].filter(([name, text]) => wanted.get(name) !== text).map(([name]) => name);
+}
+
+function attributesOf(one: Definition): Map<string, string> {
+  const text = main(one)[0] ?? "";
+  const list = splitAtCommas(text.slice(text.indexOf(" as (") + " as (".length, -1));
+  return new Map(list.map((attribute) => [tokensOf(attribute)[0]?.text ?? "", attribute]));
+}
+
 /** Attributes go and come at the end; a value that is there loses or gets them. */
 function compositeChange(was: Definition, is: Definition): TextChange {
-  const attributes = (one: Definition) => {
-    const text = main(one)[0] ?? "";
-    const list = splitAtCommas(text.slice(text.indexOf(" as (") + " as (".length, -1));
-    return new Map(list.map((attribute) => [tokensOf(attribute)[0]?.text ?? "", attribute]));
-  };
-  const [wanted, present] = [attributes(was), attributes(is)];
+  const [wanted, present] = [attributesOf(was), attributesOf(is)];
   const stays = [...present.keys()].filter((name) => wanted.has(name));
   const isMoved =
     [...stays, ...[...wanted.keys()].filter((name) => !present.has(name))].join() !== [...wanted.keys()].join();
