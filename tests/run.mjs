@@ -24,7 +24,7 @@ try {
   // Both wait for servers of their own most of the time; each folder stays in a process of its own.
   const halves = filters.length > 0
     ? [[]]
-    : [["integration"], ["unit", "contract", "sql", "failure", "compat", "restores"]];
+    : [["integration", "unit", "contract", "sql", "compat"], ["failure", "restores"]];
   const reports = await Promise.all(halves.map((projects, half) => runHalf(projects, half)));
   const status = Math.max(...reports.map((one) => one.status));
 

@@ -2,6 +2,7 @@
 import { sha256Hex } from "../shared/crypto/digest.ts";
 import { asHoldfastError, HoldfastError } from "../shared/errors.ts";
 import { loadZstd } from "../shared/format/zstd.ts";
+import { keptBefore } from "../shared/rows/apply/done_counts.ts";
 import { isNothing, recordOf, refuseForeseen } from "../shared/rows/apply/foreseen.ts";
 import { layAsked, pairAsked, type RowsAsked, subjectOf, warningsOf } from "../shared/rows/asked.ts";
 import type { Beside } from "../shared/rows/beside/beside.ts";
@@ -180,6 +181,7 @@ async function restoreInto(context: Context, restoring: Restoring): Promise<Outc
     fireTriggers: settings.has("fire-triggers"),
     lockMs: lockMs,
   }, safetyRun);
+  const kept = await keptBefore(work.connection, work.schema, now.pairs);
   await work.finish(recordOf(now, result), (clock.monotonicMs() - startMs) / 1000);
   const after = await readAfter(restoring, now);
   for (const warning of warnings) context.note(`warning: ${warning}`);
@@ -200,7 +202,7 @@ async function restoreInto(context: Context, restoring: Restoring): Promise<Outc
       `${subject} as of ${source.at} in ${
         duration(seconds)
       }: ${result.inserted} inserted, ${result.updated} put back, ${result.deleted} deleted.`,
-      ...keptLines(now, result),
+      ...keptLines(kept, result),
       ...(safetyRun === null ? [] : [`The safety backup from before is ${safetyRun}.`]),
       ...after.lines,
     ],

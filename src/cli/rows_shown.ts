@@ -1,7 +1,7 @@
 /** What people and documents see of a restore of rows. */
 import type { PastRows } from "../shared/rows/past/past.ts";
 import type { Beside } from "../shared/rows/beside/beside.ts";
-import { liveName } from "../shared/rows/apply/difference.ts";
+import { liveName, type Pair } from "../shared/rows/apply/difference.ts";
 import type { RowsPlan } from "../shared/rows/apply/plan_rows.ts";
 import type { PutBackResult } from "../shared/rows/apply/put_back.ts";
 import type { RowsWork } from "../shared/rows/work.ts";
@@ -88,11 +88,11 @@ export function rowsDocument(
 }
 
 /** Where the rows are that went, or were put back as they had been. */
-export function keptLines(beside: Beside, result: PutBackResult): string[] {
-  return beside.pairs.flatMap((pair) => {
+export function keptLines(kept: ReadonlyMap<Pair, readonly string[]>, result: PutBackResult): string[] {
+  return [...kept].map(([pair, names]) => {
     const counts = result.tables.find(({ table }) => table === liveName(pair));
-    const kept = (counts?.updated ?? 0) + (counts?.deleted ?? 0);
-    return kept === 0 ? [] : [`${rowsText(kept)} of ${liveName(pair)} as before: ${pair.before}, until it expires.`];
+    const rows = (counts?.updated ?? 0) + (counts?.deleted ?? 0);
+    return `${rowsText(rows)} of ${liveName(pair)} as before: ${names.join(", ")}, until that expires.`;
   });
 }
 

@@ -136,18 +136,24 @@ describe("the tables of a full backup", () => {
     const rows = await live.query(
       `select n.nspname as schema, c.relname as name, case when c.relkind = 'p' then '0' else c.oid::text end as oid,
               (select coalesce(json_agg(json_build_array(a.attname, format_type(a.atttypid, a.atttypmod),
-                  case when c.relkind = 'p' then 0 else a.attnum end) order by a.attnum), '[]')
+                  case when c.relkind = 'p' then coalesce((
+                    select f.attnum from pg_partition_tree(c.oid) as t join pg_attribute as f on f.attrelid = t.relid and f.attname = a.attname
+                     where t.isleaf and t.relid::oid::text = l.leaf and not f.attisdropped
+                  ), 0) else a.attnum end) order by a.attnum), '[]')
                  from pg_attribute as a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = '') as columns,
               (select json_agg(a.attname order by u.place) from pg_constraint as k
                  cross join unnest(k.conkey) with ordinality as u (attnum, place)
                  join pg_attribute as a on a.attrelid = c.oid and a.attnum = u.attnum
                 where k.conrelid = c.oid and k.contype = 'p') as key
          from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
+         left join jsonb_to_recordset($1::jsonb) as l (schema name, name name, leaf text) on l.schema = n.nspname and l.name = c.relname
         where c.relkind in ('r', 'p') and c.oid >= 16384 and n.nspname !~ '^(pg_|backup$|information_schema$)'
           and (c.relkind = 'r' or not c.relispartition)
           and n.nspname not in ('cron', 'net', 'vault', 'realtime', '_realtime', 'supabase_functions', 'graphql', 'pgsodium')
           and (n.nspname, c.relname) not in (('auth', 'schema_migrations'), ('storage', 'migrations'))
           and not exists (select from pg_depend as d where d.objid = c.oid and d.classid = 'pg_class'::regclass and d.deptype = 'e')`,
+      // Their columns are numbered as in one partition, which says which column of now each of them is.
+      [JSON.stringify(past.tables.map(({ schema, name, leaf }) => ({ schema, name, leaf: leaf ?? null })))],
     );
     const wanted = rows.map((row) => ({
       schema: row["schema"],

@@ -75,6 +75,8 @@ function keyed(table: RandomTable, then: State, now: State, scope: Scope, mode: 
   const isMeant = meant(table, scope);
   const key = table.key ?? [];
   const names = common(table);
+  // A row that fits the condition only since then was there: `replace` leaves it.
+  const there = new Set(scope.where === null ? [] : (then.get(table) ?? []).map((row) => textOf(row, key)));
   const wanted = new Map((then.get(table) ?? []).filter(isMeant).map((row) => [textOf(row, key), row]));
   const rows: ModelRow[] = [];
   const counts = { inserted: 0, updated: 0, deleted: 0 };
@@ -82,7 +84,7 @@ function keyed(table: RandomTable, then: State, now: State, scope: Scope, mode: 
     const was = wanted.get(textOf(row, key));
     wanted.delete(textOf(row, key));
     if (was === undefined) {
-      if (mode === "replace" && isMeant(row)) counts.deleted++;
+      if (mode === "replace" && isMeant(row) && !there.has(textOf(row, key))) counts.deleted++;
       else rows.push(row);
     } else if (mode === "missing" || textOf(was, names) === textOf(row, names)) {
       rows.push(row);

@@ -128,7 +128,12 @@ export function restoreFailure(error: unknown, place: string, signal: AbortSigna
 /** A session that cannot write what it has read of the catalogs ends with an internal error, up to 15 without a reason. */
 export function isDiskFull(error: unknown): boolean {
   const sqlstate = sqlstateOf(error);
-  return sqlstate === "53100" || (sqlstate === "XX000" && /could not write init file/.test(String(error)));
+  return sqlstate === "53100" || (sqlstate === "XX000" && /could not write init file/.test(serverTextOf(error)));
+}
+
+/** As the server said it: what we tell of such an error is no more than its code. */
+function serverTextOf(error: unknown): string {
+  return error instanceof Error ? `${error.message} ${serverTextOf(error.cause)}` : "";
 }
 
 function targetFull(error: unknown, place: string): HoldfastError {

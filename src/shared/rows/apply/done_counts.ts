@@ -46,6 +46,25 @@ export async function triesOf(connection: Connection, schema: string, name: stri
   return rows.map((row) => row["relname"] ?? "");
 }
 
+/** Tables that hold rows as they were before, of all tries; none for a pair of which nothing was changed. */
+export async function keptBefore(
+  connection: Connection,
+  schema: string,
+  pairs: readonly Pair[],
+): Promise<ReadonlyMap<Pair, readonly string[]>> {
+  const found = new Map<Pair, readonly string[]>();
+  for (const pair of pairs) {
+    const names: string[] = [];
+    for (const name of await triesOf(connection, schema, workNames.before(pair.place))) {
+      const table = quoteQualified(schema, name);
+      const [row] = await connection.query(`select exists (select from ${table}) as yes`);
+      if (row?.["yes"] === "t") names.push(table);
+    }
+    if (names.length > 0) found.set(pair, names.sort());
+  }
+  return found;
+}
+
 /**
  * Prepares a further try: what was done, and rows as they were before it, get other names. `pairUp` makes new tables. True where
  * earlier tries have done anything.

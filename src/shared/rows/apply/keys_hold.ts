@@ -109,9 +109,10 @@ function referred(key: ForeignKey, { pair: parent, rows }: End, children: readon
   const stays = children.map(({ pair }) =>
     ` and not exists (select from ${pair.delta} as x where ${keyOfDelta(pair, "c", "x")} and x."action" <> 'insert')`
   ).join("");
+  const back = parentAmongPast(key, parent, (name) => `c.${quoteIdent(name)}`);
   return `select count(*) as n from ${rows} as l join ${parent.delta} as d on ${keyOfDelta(parent, "l")}
       join ${key.childRows} as c on ${same.join(" and ")}
-    where d."action" = 'delete' and not d."done"${stays}`;
+    where d."action" = 'delete' and not d."done"${stays}${back}`;
 }
 
 /** A composite value with a null in it is a value: `is not null` would say that it is none. */
