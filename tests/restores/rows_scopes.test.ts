@@ -410,7 +410,7 @@ describe.concurrent("the rows of one person", () => {
     await client.query("drop schema o, o_then, o_now cascade");
     expect(await definitionsOf(lane.database)).toBe(definitions);
     expect(counted.users).toBe(21);
-  }, 120_000);
+  }, 300_000);
 });
 
 /** What no key of the app tells. */
