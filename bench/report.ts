@@ -9,6 +9,8 @@ export interface Finding {
   readonly atMost?: number;
   /** The figure is reached when it is at least this. */
   readonly atLeast?: number;
+  /** The least and the most of what the figure is the median of. */
+  readonly spread?: readonly [number, number];
 }
 
 export class Report {
@@ -42,6 +44,12 @@ export class Report {
     this.findings.push({ question, value, unit, atLeast });
   }
 
+  /** The median of pairs, with the least and the most of them. */
+  findPaired(question: string, ratios: readonly number[], goal: { readonly atLeast?: number } = {}): void {
+    const spread = [Math.min(...ratios), Math.max(...ratios)] as const;
+    this.findings.push({ question, value: median(ratios), unit: "ratio", spread, ...goal });
+  }
+
   /** One line for who looks on. */
   note(line: string): void {
     this.#write(`  ${line}`);
@@ -72,7 +80,8 @@ function isReached({ value, atMost, atLeast }: Finding): boolean {
   return (atMost === undefined || value <= atMost) && (atLeast === undefined || value >= atLeast);
 }
 
-function shown({ value, unit }: Finding): string {
+function shown({ value, unit, spread }: Finding): string {
   const digits = unit === "ratio" || unit === "s" || unit === "%" || (unit === "MB" && value < 10) ? 2 : 0;
-  return `${value.toFixed(digits)}${unit === "ratio" ? "" : ` ${unit}`}`;
+  const range = spread === undefined ? "" : ` (${spread.map((one) => one.toFixed(digits)).join(" to ")})`;
+  return `${value.toFixed(digits)}${unit === "ratio" ? "" : ` ${unit}`}${range}`;
 }

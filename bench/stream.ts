@@ -25,7 +25,13 @@ const scale = 10;
  * What does the change stream cost, how fast is it stored and replayed, how large is it, and how old may the newest stored
  * commit be? `big` holds the bench's database; pgbench has a stack of its own, which syncs its commits as a project does.
  */
-export async function stream(big: Stack, target: Cluster, report: Report, say: (line: string) => void): Promise<void> {
+export async function stream(
+  big: Stack,
+  target: Cluster,
+  rounds: number,
+  report: Report,
+  say: (line: string) => void,
+): Promise<void> {
   const asked = await streamed(big);
   try {
     await shares(asked, report);
@@ -47,7 +53,7 @@ export async function stream(big: Stack, target: Cluster, report: Report, say: (
   try {
     const project = await streamed(small);
     await fill(small.cluster, project.client, "postgres", "postgres", scale);
-    await rate(project, report);
+    await rate(project, rounds, report);
     await drainAndReplay(project, target, scale, report);
     // A full is taken by the functions once their stream begins: what is large is not asked about here.
     await fill(small.cluster, project.client, "postgres", "postgres", 1);

@@ -12,6 +12,8 @@ export interface RunSummary {
   readonly status: string;
   /** Of an incremental: the moment at which the changes that it owns begin; null for every other run. */
   readonly from: string | null;
+  /** Of an incremental: the full backup that its end is restored from; null for every other run, and while there is none. */
+  readonly full: string | null;
   readonly consistentAt: string | null;
   readonly rows: number;
   readonly rawBytes: number;
@@ -37,20 +39,32 @@ const fromColumn = `case when kind = 'incremental' then (
     where c.id = r.chain_id
   ) end`;
 
-const columns = `id, kind, array_to_string(tiers, ',') as tier, status, ${moment(fromColumn)} as from_at, ${
-  moment("consistent_at")
-} as consistent_at, rows,
+/** The newest of its chain that is not behind its end, as a restore to that end chooses. */
+const fullColumn = `case when kind = 'incremental' then (
+    select f.id from backup.runs as f
+    where f.kind = 'full' and f.status = 'succeeded' and f.chain_id = r.chain_id and f.wal_lsn <= r.wal_lsn
+    order by f.wal_lsn desc limit 1
+  ) end`;
+
+const columns = `id, kind, array_to_string(tiers, ',') as tier, status, ${
+  moment(fromColumn)
+} as from_at, ${fullColumn} as full_id,
+  ${moment("consistent_at")} as consistent_at, rows,
   raw_bytes, stored_bytes, new_stored_bytes, (extract(epoch from finished_at - created_at) * 1000)::bigint as duration_ms,
   complete_at is not null as complete, ${moment("verified_at")} as verified_at, warnings::text as warnings`;
 
 const backupsOnly = "kind = 'full' and status in ('succeeded', 'quarantined')";
 
-/** Newest first. */
+/** Those of the hours that the hourly tier keeps: older ones would hide the full backups. */
+const recentIncrementals = `kind = 'incremental' and consistent_at > backup.clock_now() - (
+    select p.keep from backup.policies as p where p.tier = 'hourly'
+  )`;
+
+/** Newest first, by the moment that they show. */
 export async function listRuns(session: Connection, limit: number, all: boolean): Promise<RunSummary[]> {
   const rows = await session.query(
-    `select ${columns} from backup.runs as r where ${
-      all ? "true" : backupsOnly
-    } order by created_at desc limit $1::int`,
+    `select ${columns} from backup.runs as r where ${all ? "true" : `${backupsOnly} or ${recentIncrementals}`}
+     order by coalesce(r.consistent_at, r.created_at) desc, created_at desc limit $1::int`,
     [String(limit)],
   );
   return rows.map(fromRow);
@@ -64,17 +78,10 @@ export async function summariseRun(session: Connection, id: string): Promise<Run
 }
 
 /**
- * The id of the backup that `wanted` names: an id, its first letters (4 at least), or `latest` (the newest that is not
- * quarantined). Errors: `backup_not_found`, `backup_ambiguous`.
+ * The id of the backup that `wanted` names: an id, or its first letters (4 at least). Errors: `backup_not_found`,
+ * `backup_ambiguous`.
  */
 export async function findRun(session: Connection, wanted: string): Promise<string> {
-  if (wanted === "latest") {
-    const [row] = await session.query(
-      "select id from backup.runs where kind = 'full' and status = 'succeeded' order by consistent_at desc limit 1",
-    );
-    if (row?.["id"]) return row["id"];
-    throw new HoldfastError("backup_not_found", "there is no backup yet");
-  }
   const letters = wanted.toLowerCase();
   const found = /^[0-9a-f-]{4,36}$/.test(letters)
     ? await session.query(`select id from backup.runs where ${backupsOnly} and id::text like $1 limit 2`, [
@@ -109,6 +116,7 @@ export function fromManifest(manifest: Manifest): RunSummary {
     tier: manifest.tiers.join(","),
     status: quarantineOf(manifest) === null ? "succeeded" : "quarantined",
     from: null,
+    full: null,
     consistentAt: manifest.consistentAt,
     rows: manifest.totals.rows,
     rawBytes: manifest.totals.rawBytes,
@@ -131,6 +139,7 @@ function fromRow(row: Row): RunSummary {
     tier: row["tier"] ?? "",
     status: row["status"] ?? "",
     from: row["from_at"] ?? null,
+    full: row["full_id"] ?? null,
     consistentAt: row["consistent_at"] ?? null,
     rows: Number(row["rows"]),
     rawBytes: Number(row["raw_bytes"]),

@@ -24,7 +24,8 @@ const target = [
 const id = {
   name: "id",
   required: true,
-  help: "a backup's id, its first letters (4 or more), or `latest`: the newest that was not quarantined",
+  help:
+    "a backup's id, its first letters (4 or more), or `latest`: the newest but for safety backups and those in quarantine",
 };
 const quarantinedId = { name: "id", required: true, help: "the backup's id, or its first letters (4 or more)" };
 
@@ -80,7 +81,8 @@ export const commands = {
   },
   "list": {
     summary: "list the backups",
-    about: "From the database when --db-url is set, else from the store and the keys alone.",
+    about:
+      "From the database when --db-url is set, with the hourly incrementals that their tier keeps: the span of each, and the full backup that its end is restored from. Else from the store and the keys alone: full backups; `timeline` shows what lies between them.",
     words: [],
     options: ["all", "limit", ...database, ...store],
     examples: [
@@ -116,9 +118,10 @@ export const commands = {
   "restore-full": {
     summary: "restore a backup into an empty database, or in place",
     about:
-      "Prints the plan and does nothing until it is confirmed. Cron jobs, webhooks and subscriptions come back switched off; `release` turns them on. Started again after a failure it goes on where it stopped. With --apply it goes into the very database: maintenance mode, a safety backup, then definitions (with `replace`) and rows by their difference, checks.",
-    words: [id],
+      "Prints the plan and does nothing until it is confirmed. Cron jobs, webhooks and subscriptions come back switched off; `release` turns them on. Started again after a failure it goes on where it stopped. With --at it does what restore-point does. With --apply it goes into the very database: maintenance mode, a safety backup, then definitions (with `replace`) and rows by their difference, checks.",
+    words: [orId],
     options: [
+      "at",
       "yes",
       "jobs",
       "apply",
@@ -143,6 +146,10 @@ export const commands = {
     examples: [
       { line: "restore-full latest", does: "plans a restore into a new database beside the source" },
       { line: "restore-full latest -- --target-db-url postgresql://postgres@host/postgres --yes", does: "restores" },
+      {
+        line: "restore-full -- --at 2024-01-09T12:00:00Z --dry-run",
+        does: "shows what a restore to a moment would make",
+      },
       { line: "restore-full latest -- --apply replace --dry-run", does: "shows what an in-place restore would change" },
     ],
   },
@@ -156,7 +163,19 @@ export const commands = {
       help:
         "2024-01-09T12:00:00Z (with a zone), a position in the log such as 16/B374D848, or `latest`: all that is stored",
     }],
-    options: ["yes", "jobs", "before-xid", "without-table", "at-full", "accepted", ...target, ...database, ...store],
+    options: [
+      "yes",
+      "dry-run",
+      "jobs",
+      "before-xid",
+      "without-table",
+      "at-full",
+      "accepted",
+      "source",
+      ...target,
+      ...database,
+      ...store,
+    ],
     examples: [
       { line: "restore-point 2024-01-09T12:00:00Z", does: "plans a restore into a new database beside the source" },
       { line: "restore-point latest -- --target-db-url postgresql://postgres@host/postgres --yes", does: "restores" },
@@ -168,13 +187,21 @@ export const commands = {
     about:
       "Asks at a terminal; in scripts --scope says it. Each scope is a command of its own, whose --help says more.",
     words: [
-      { ...orId, required: true },
-      { name: "what", required: false, help: "with the scopes table and record a table, with user a user's id" },
+      orId,
+      {
+        name: "what",
+        required: false,
+        help: "with the scopes table and record a table, with user a user's id; the first word with --at",
+      },
     ],
     options: ["scope", "where", "all", "sql", "as", "credentials", "shared", "map", ...rows],
     examples: [
       { line: "restore latest", does: "asks what" },
       { line: "restore latest public.notes -- --scope table --apply missing --dry-run", does: "as restore-table" },
+      {
+        line: "restore public.notes -- --at 2024-01-09T12:00:00Z --scope table",
+        does: "as of a moment, without an id",
+      },
     ],
   },
   "restore-table": {
@@ -232,7 +259,7 @@ export const commands = {
     about:
       "From the store and the keys alone: spans that are covered, gaps between them, full backups, and a picture. With --db-url set it also says why there is a gap.",
     words: [],
-    options: [...database, ...store],
+    options: ["source", ...database, ...store],
     examples: [{ line: "timeline -- --store s3://bucket/prefix", does: "when the project is gone" }],
   },
   "release": {

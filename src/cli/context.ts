@@ -24,7 +24,7 @@ export interface Context {
   note(text: string): void;
   /** What the person typed, without blanks around it; null without a terminal. */
   ask(question: string): Promise<string | null>;
-  /** True once the person typed `word`; false without a terminal. */
+  /** True once the person typed `word`; false for nothing, and without a terminal. Errors: `confirmation_wrong`. */
   confirm(question: string, word: string): Promise<boolean>;
 }
 

@@ -63,7 +63,10 @@ export async function createDirectly(context: Context, tier: Tier): Promise<Outc
         mayWork = writesTo(session, id, place);
       },
     });
-    const { kind: _, from: __, complete: ___, verifiedAt: ____, ...summary } = await summariseRun(session, run.id);
+    const { kind: _, from: __, full: ___, complete: ____, verifiedAt: _____, ...summary } = await summariseRun(
+      session,
+      run.id,
+    );
     return createdOutcome({ ...summary, joined, quarantineReason: run.quarantineReason }, context);
   } finally {
     workers.close();

@@ -3,11 +3,14 @@ import { unlimited } from "../shared/backup/budget.ts";
 import type { BackupDeps } from "../shared/backup/deps.ts";
 import { drain, type DrainedSegment, type DrainResult, processDrainLimits } from "../shared/changes/drain/drain.ts";
 import { toHex } from "../shared/crypto/digest.ts";
-import { HoldfastError } from "../shared/errors.ts";
+import { asHoldfastError, HoldfastError } from "../shared/errors.ts";
 import { loadZstd } from "../shared/format/zstd.ts";
+import type { Database } from "../shared/postgres/connection.ts";
 import type { Context } from "./context.ts";
 import { keyRing, sourceDatabase } from "./open.ts";
 import { openStore } from "./open_store.ts";
+import { readUncovered } from "./stream_facts.ts";
+import { uncoveredReasons } from "./verdict.ts";
 
 export interface Drained {
   segments: number;
@@ -63,14 +66,53 @@ export class DirectDrain {
     } catch (error) {
       const isTaken = error instanceof HoldfastError && (error.code === "stream_busy" || error.code === "lease_lost");
       if (!isTaken) throw error;
-      return { outcome: "busy", chain: null, begun: false, gap: null, segments: [], coveredUntil: null };
+      return {
+        outcome: "busy",
+        chain: null,
+        begun: false,
+        gap: null,
+        lacksFull: false,
+        segments: [],
+        coveredUntil: null,
+      };
+    } finally {
+      await this.#guard();
+    }
+  }
+
+  /** Where there is no pg_cron nobody else gives up a slot that holds back too much, as it does while drains fail. */
+  async #guard(): Promise<void> {
+    try {
+      const session = await this.deps.database.connect("holdfast:guard");
+      try {
+        await session.query("select backup.guard_slot()");
+      } finally {
+        await session.close();
+      }
+    } catch (error) {
+      this.deps.log.warn("slot.unguarded", { code: asHoldfastError(error).code });
     }
   }
 }
 
-/** What people are told of a drain that did not simply go on. */
-export function noteOfChain(context: Pick<Context, "note">, { begun, gap }: DrainResult): void {
+const lackingFull = "what is stored now cannot be restored until a full backup is taken: `holdfast create`";
+
+/** What people are told of a drain that did not simply go on; once a chain begins, also which tables it cannot carry. */
+export async function noteOfChain(
+  context: Pick<Context, "note">,
+  database: Database,
+  { begun, gap, lacksFull }: Pick<DrainResult, "begun" | "gap" | "lacksFull">,
+): Promise<void> {
   if (gap !== null) context.note(`warning: the change stream was interrupted: ${gap}`);
-  if (!begun) return;
+  if (!begun) {
+    if (lacksFull) context.note(`warning: ${lackingFull}`);
+    return;
+  }
   context.note("notice: the change stream begins here; it is of use once a full backup is taken: `holdfast create`");
+  const session = await database.connect("holdfast:drain");
+  try {
+    for (const reason of uncoveredReasons(await readUncovered(session))) context.note(`warning: ${reason}`);
+  } finally {
+    await session.close();
+  }
 }

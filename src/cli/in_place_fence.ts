@@ -3,16 +3,13 @@ import { asHoldfastError, HoldfastError } from "../shared/errors.ts";
 import { finishRestore, type RestoreLease } from "../shared/jobs/restore_queries.ts";
 import type { RestoreTable } from "../shared/jobs/restore_row.ts";
 import { pauseJobs, readMaintenance } from "../shared/maintenance/state.ts";
-import { openProject, proveOpen } from "../shared/maintenance/switch_off.ts";
+import { ofRestore, openAfterRestore, proveOpen } from "../shared/maintenance/switch_off.ts";
 import { enterMaintenance, type MaintenanceDeps } from "../shared/maintenance/switch_on.ts";
 import type { Connection } from "../shared/postgres/connection.ts";
 import type { Context } from "./context.ts";
 import { untilOf } from "./maintenance_deps.ts";
 
 const usualMessage = "The data of this app is being restored. Please try again later.";
-
-/** How maintenance mode says that a restore turned it on; what else it says is a person, or a role. */
-const ofRestore = "restore:";
 
 /** In the result's document. */
 export interface FenceResult {
@@ -33,6 +30,7 @@ export class InPlaceFence {
   /** It was on before, by this restore's earlier try or somebody else. */
   readonly #wasClosed: boolean;
   readonly #result: FenceResult;
+  #isOpen = false;
 
   private constructor(
     context: Context,
@@ -86,11 +84,24 @@ export class InPlaceFence {
     return fence;
   }
 
-  /** After an error before anything was changed: open again, unless it was closed before. Never throws. */
+  /** An error that ended the restore while the project is closed by it: what becomes of that is told. */
+  told(error: unknown): unknown {
+    if (this.#isOpen || this.#result.keptFor !== null) return error;
+    const { code, message, retry } = asHoldfastError(error);
+    return new HoldfastError(code, `${message}; the project is still closed to writes`, {
+      hint: "The same command goes on, to its end; `maintenance off` opens the project as it is now.",
+      retry,
+      cause: error,
+    });
+  }
+
+  /** After an error before anything was changed: open again, unless it was closed before, or a person took over. Never throws. */
   async takeBack(): Promise<void> {
     if (this.#wasClosed) return;
     try {
-      await openProject(this.#deps);
+      const state = await openAfterRestore(this.#deps, () => Promise.resolve());
+      if ("keptFor" in state) return this.#context.note(staysFor(state.keptFor));
+      this.#isOpen = true;
       this.#context.note("maintenance mode is off again: nothing was restored");
     } catch (error) {
       this.#context.note(`warning: maintenance mode is still on: ${sentenceOf(error)}; run \`maintenance off\``);
@@ -108,17 +119,13 @@ export class InPlaceFence {
    * it stays closed then.
    */
   async openAndFinish(tables: readonly RestoreTable[], measuredSeconds: number): Promise<FenceResult> {
-    const { keptFor } = this.#result;
     const finish = (session: Connection) => finishRestore(session, this.#lease, { tables, measuredSeconds });
-    if (keptFor !== null) {
-      const session = await this.#deps.database.connect("holdfast:maintenance");
-      await finish(session).finally(() => session.close());
-      this.#context.note(
-        `notice: maintenance mode stays on, as ${keptFor} had turned it on: \`maintenance off\` ends it`,
-      );
-      return this.#result;
+    const state = await openAfterRestore(this.#deps, finish);
+    if ("keptFor" in state) {
+      const { keptFor } = state;
+      this.#context.note(staysFor(keptFor));
+      return { ...this.#result, keptFor };
     }
-    const state = await openProject(this.#deps, finish);
     for (const one of state.left) this.#context.note(`left as it is: ${one}`);
     try {
       const { probed } = await proveOpen(this.#deps, state);
@@ -129,6 +136,9 @@ export class InPlaceFence {
     }
   }
 }
+
+const staysFor = (who: string): string =>
+  `notice: maintenance mode stays on, as ${who} had turned it on: \`maintenance off\` ends it`;
 
 function sentenceOf(error: unknown): string {
   const { code, message } = asHoldfastError(error);

@@ -1,13 +1,14 @@
 /** A full restore in place as it is told: its plan, and what came of it. */
-import type { DefinitionNote, DefinitionPlan, GoneDefinition } from "../shared/restore/in_place/change_format.ts";
+import type { DefinitionNote, GoneDefinition } from "../shared/restore/in_place/change_format.ts";
 import type { CheckResult } from "../shared/restore/in_place/checks/checks.ts";
 import type { RestoreMode } from "../shared/rows/apply/difference.ts";
-import type { RowsPlan } from "../shared/rows/apply/plan_rows.ts";
 import type { PutBackResult } from "../shared/rows/apply/put_back.ts";
 import type { DatabaseBeside } from "../shared/rows/beside/database_beside.ts";
 import type { PastRows } from "../shared/rows/past/past.ts";
 import type { OpenedBackup } from "../shared/verify/find_backup.ts";
 import type { Outcome } from "./output.ts";
+import type { FenceResult } from "./in_place_fence.ts";
+import type { InPlacePlan } from "./in_place_foreseen.ts";
 import { amount, duration } from "./progress.ts";
 import { planLines } from "./rows_shown.ts";
 
@@ -21,12 +22,8 @@ export interface InPlaceSubject {
   /** For people, without a password. */
   readonly target: string;
   readonly database: string;
-}
-
-export interface InPlacePlan {
-  readonly definitions: DefinitionPlan;
-  readonly rows: RowsPlan;
-  readonly beside: DatabaseBeside;
+  /** By its name. */
+  readonly safetySkipped: boolean;
 }
 
 type LeftOut = DatabaseBeside["leftOut"];
@@ -36,7 +33,7 @@ const leftOutLines = (leftOut: LeftOut): string[] =>
 
 /** `loadMs`: how long the rows took to come beside. */
 export function planShown(
-  { manifest: { totals }, source, mode, database }: InPlaceSubject,
+  { manifest: { totals }, source, mode, database, safetySkipped }: InPlaceSubject,
   { definitions, rows, beside, loadMs }: InPlacePlan & { readonly loadMs: number },
 ): string[] {
   return [
@@ -46,6 +43,7 @@ export function planShown(
       database,
       rows: totals.rows,
       loadMs,
+      safetySkipped,
     }),
     ...(mode === "replace"
       ? [
@@ -99,7 +97,9 @@ export interface InPlaceResult {
   readonly checks: readonly CheckResult[];
   /** Materialised views that were filled again. */
   readonly views: readonly string[];
+  /** From before anything was changed, by this try or by one that was broken off. */
   readonly safetyRun: string | null;
+  readonly safetyRunOfThisTry: string | null;
   /** Id of the record; null: Holdfast is not installed there. */
   readonly restore: string | null;
   readonly sideSchema: string;
@@ -108,7 +108,9 @@ export interface InPlaceResult {
 
 /** Exit 3 where something differs or a check failed. */
 export function restoredInPlace({ source, mode, target }: InPlaceSubject, done: InPlaceResult): Outcome {
-  const { result: { inserted, updated, deleted }, definitions, differences, checks, safetyRun } = done;
+  const { result: { inserted, updated, deleted }, definitions, differences, checks, safetyRun, safetyRunOfThisTry } =
+    done;
+  const isOfThisTry = safetyRunOfThisTry === null || safetyRunOfThisTry === safetyRun;
   const ok = differences.length === 0 && checks.every((check) => check.ok !== false);
   return {
     exit: ok ? 0 : 3,
@@ -126,6 +128,7 @@ export function restoredInPlace({ source, mode, target }: InPlaceSubject, done: 
       checks,
       views: done.views,
       safetyRun,
+      ...(isOfThisTry ? {} : { safetyRunOfThisTry }),
       sideSchema: done.sideSchema,
       database: target,
       durationMs: Math.round(done.durationMs),
@@ -144,8 +147,26 @@ export function restoredInPlace({ source, mode, target }: InPlaceSubject, done: 
       ),
       ...differences.slice(0, mostListed).map((one) => `  differs: ${one}`),
       ...checks.map(({ check, ok, detail }) => `  ${ok === false ? "FAILED " : ""}${check}: ${detail}`),
-      ...(safetyRun === null ? [] : [`The safety backup from before is ${safetyRun}.`]),
+      ...(safetyRun === null
+        ? []
+        : [`The safety backup from before${isOfThisTry ? "" : ", of the first try,"} is ${safetyRun}.`]),
+      ...(isOfThisTry ? [] : [`The one of what that try had left is ${safetyRunOfThisTry}.`]),
       "Take a full backup now: the change stream begins anew.",
     ],
+  };
+}
+
+/** The restore is done, whatever came of opening the project; exit 3 where that was not seen. */
+export function withFence(outcome: Outcome, maintenance: FenceResult): Outcome {
+  const { unproven, keptFor } = maintenance;
+  const document = { ...(outcome.document as object), maintenance };
+  if (unproven === null) {
+    const stays = keptFor === null ? [] : [`Maintenance mode stays on, as ${keptFor} had turned it on.`];
+    return { ...outcome, document, lines: [...outcome.lines, ...stays] };
+  }
+  return {
+    exit: 3,
+    document: { ...document, ok: false },
+    lines: [...outcome.lines, `Maintenance mode is off, and no write was seen to go through: ${unproven}`],
   };
 }

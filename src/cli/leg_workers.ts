@@ -26,7 +26,15 @@ export function legWorkers(settings: WorkerSettings, log: Log): LegWorkers {
     return thread;
   };
   return {
-    runLeg: (run, name, signal) => legIn(threadOf(name), run, name, signal, log),
+    runLeg: (run, name, signal) => {
+      const thread = threadOf(name);
+      // One that broke off answers no more: the next leg gets another.
+      const onBroken = () => {
+        thread.terminate();
+        threads.delete(name);
+      };
+      return legIn({ thread, onBroken }, run, name, signal, log);
+    },
     close() {
       for (const thread of threads.values()) thread.terminate();
       threads.clear();
@@ -34,7 +42,13 @@ export function legWorkers(settings: WorkerSettings, log: Log): LegWorkers {
   };
 }
 
-function legIn(thread: Worker, run: string, worker: string, signal: AbortSignal, log: Log): Promise<LegResult> {
+function legIn(
+  { thread, onBroken }: { readonly thread: Worker; readonly onBroken: () => void },
+  run: string,
+  worker: string,
+  signal: AbortSignal,
+  log: Log,
+): Promise<LegResult> {
   return new Promise((resolve, reject) => {
     let timer: ReturnType<typeof setTimeout> | undefined;
     const onAbort = () => {
@@ -55,6 +69,7 @@ function legIn(thread: Worker, run: string, worker: string, signal: AbortSignal,
     };
     thread.onerror = (event) => {
       event.preventDefault();
+      onBroken();
       settle(() => reject(asHoldfastError(event.error)));
     };
     signal.addEventListener("abort", onAbort, { once: true });

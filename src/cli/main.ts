@@ -111,7 +111,7 @@ async function runCommand(parsed: Arguments, json: boolean): Promise<number> {
     signal: cancel.signal,
     note: (text) => progress.note(text),
     ask,
-    confirm: async (question, word) => await ask(`${question} Type ${word} to go on:`) === word,
+    confirm,
   };
   try {
     const { run } = await load[parsed.command]();
@@ -132,6 +132,15 @@ async function ask(question: string): Promise<string | null> {
   } finally {
     terminal.close();
   }
+}
+
+async function confirm(question: string, word: string): Promise<boolean> {
+  const typed = await ask(`${question} Type ${word} to go on:`);
+  if (typed === null || typed === "") return false;
+  if (typed === word) return true;
+  throw new HoldfastError("confirmation_wrong", "another word was typed, and nothing was done", {
+    hint: `The word is ${word}.`,
+  });
 }
 
 /** Synchronous, so that nothing is lost at exit. A reader that went away is no failure of ours. */

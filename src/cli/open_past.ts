@@ -8,11 +8,13 @@ import type { TableName } from "../shared/restore/project_rows.ts";
 import { openBackupRows } from "../shared/rows/past/backup_rows.ts";
 import { openMomentRows } from "../shared/rows/past/moment_rows.ts";
 import type { PastRows } from "../shared/rows/past/past.ts";
-import { listBackups, openBackup, type OpenedBackup, type ReadDeps } from "../shared/verify/find_backup.ts";
+import { openBackup, type OpenedBackup, type ReadDeps } from "../shared/verify/find_backup.ts";
 import type { Context } from "./context.ts";
 import { endOfIncremental } from "./end_of_incremental.ts";
 import { inDatabase } from "../shared/restore/new_database.ts";
 import { sourceOptions, targetOptions } from "./open.ts";
+import { noteWhatLatestPassedOver } from "./passed_over.ts";
+import type { Settings } from "./settings.ts";
 import { zoneMinutes } from "./zone.ts";
 
 export interface Past {
@@ -22,55 +24,46 @@ export interface Past {
   readonly isMoment: boolean;
 }
 
-/** Errors: `usage` unless exactly one of an id and --at says which rows; those of opening them. */
+export type NamedState = { readonly point: Point } | { readonly backup: string };
+
+/** What the command line names: a backup, or --at. Errors: `usage` unless it is exactly one of the two. */
+export function namedState(settings: Pick<Settings, "get">, wanted: string | undefined): NamedState {
+  const at = settings.get("at");
+  if (wanted !== undefined && at === undefined) return { backup: wanted };
+  if (wanted === undefined && at !== undefined) return { point: parsePoint(at, zoneMinutes) };
+  throw new HoldfastError(
+    "usage",
+    wanted === undefined ? "no backup and no --at is given" : "a backup and --at are given",
+    { hint: "Give a backup's id, or --at with a moment such as 2024-01-09T12:00:00Z." },
+  );
+}
+
+/** Errors: those of opening the rows. */
 export async function openPast(
   context: Context,
   read: ReadDeps,
-  wanted: string | undefined,
+  state: NamedState,
   tables: readonly TableName[] | null,
 ): Promise<Past> {
-  const at = context.settings.get("at");
-  if ((wanted === undefined) === (at === undefined)) {
-    throw new HoldfastError(
-      "usage",
-      wanted === undefined ? "no backup and no --at is given" : "a backup and --at are given",
-      {
-        hint: "Give a backup's id, or --at with a moment such as 2024-01-09T12:00:00Z.",
-      },
-    );
-  }
-  if (wanted === undefined) return await openMoment(context, read, parsePoint(at ?? "", zoneMinutes), tables);
+  if ("point" in state) return await openMoment(context, read, state.point, tables);
   let backup: OpenedBackup;
   try {
-    backup = wanted === "latest" ? await newestOfNoRestore(context, read) : await openBackup(read, wanted);
+    backup = await openNamed(context, read, state.backup);
   } catch (error) {
-    const point = await endOfIncremental(context, wanted, error);
+    const point = await endOfIncremental(context, state.backup, error);
     return await openMoment(context, read, point, tables);
   }
-  const quarantine = quarantineOf(backup.manifest);
-  if (quarantine !== null) context.note(`warning: this backup was quarantined when it was taken: ${quarantine}`);
   return { source: await openBackupRows(read, backup.manifest.id), backup, isMoment: false };
 }
 
-/**
- * `latest`, but none that a restore took of the state that it was to replace. Errors: those of `openBackup`;
- * `backup_not_found` where there are only such ones.
- */
-export async function newestOfNoRestore(context: Context, read: ReadDeps): Promise<OpenedBackup> {
-  const listed = await listBackups(read.store);
-  const others = listed.filter(({ tier }) => tier !== "safety");
-  const passed = listed.findIndex(({ tier }) => tier !== "safety");
-  if (passed > 0) {
-    context.note(`notice: latest passes over ${passed} newer backups that restores took before they changed something`);
-  }
-  for (const { id } of others) {
-    const backup = await openBackup(read, id);
-    if (quarantineOf(backup.manifest) === null) return backup;
-    context.note(`notice: latest passes over backup ${id}, which was quarantined`);
-  }
-  throw new HoldfastError("backup_not_found", "the store has no backup that counts as latest", {
-    hint: "`holdfast list` shows what there is; name one by its id.",
-  });
+/** The backup that `wanted` names; people are told what `latest` passed over, and what is in quarantine. Errors: those of `openBackup`. */
+export async function openNamed(context: Context, read: ReadDeps, wanted: string): Promise<OpenedBackup> {
+  const backup = await openBackup(read, wanted);
+  const { id } = backup.manifest;
+  await noteWhatLatestPassedOver(context, read.store, { wanted, id });
+  const quarantine = quarantineOf(backup.manifest);
+  if (quarantine !== null) context.note(`warning: backup ${id} was quarantined when it was taken: ${quarantine}`);
+  return backup;
 }
 
 async function openMoment(

@@ -123,6 +123,11 @@ export const options = {
     value: "id",
     help: "start from this full backup although it was quarantined; several with commas or repeated",
   },
+  "source": {
+    type: "string",
+    value: "name",
+    help: "which database's backups, where the store holds those of several: a name as the refusal lists it",
+  },
   "at-full": {
     type: "string",
     value: "schema.table",

@@ -1,9 +1,10 @@
 /** A backup back into the very database: maintenance mode, a safety backup, definitions and rows by difference, checks. */
 import { sha256Hex } from "../shared/crypto/digest.ts";
-import { HoldfastError } from "../shared/errors.ts";
+import { asHoldfastError, HoldfastError } from "../shared/errors.ts";
 import { loadZstd } from "../shared/format/zstd.ts";
-import { quarantineOf } from "../shared/format/manifest.ts";
 import { changingTypes } from "../shared/restore/in_place/changing_types.ts";
+import { readEarlierTries } from "../shared/restore/in_place/earlier_tries.ts";
+import { inheritGone } from "../shared/restore/in_place/gone_definitions.ts";
 import { requireWritable } from "../shared/restore/in_place/require_writable.ts";
 import { readActor } from "../shared/restore/in_place/actor.ts";
 import { planNow, type SettleContext, settleDefinitions } from "../shared/restore/in_place/settle_definitions.ts";
@@ -14,30 +15,31 @@ import { ownSchema, stateSchema } from "../shared/restore/target.ts";
 import { openBackupRows } from "../shared/rows/past/backup_rows.ts";
 import type { LayDeps } from "../shared/rows/beside/lay.ts";
 import { type DatabaseBeside, layDatabaseBeside, pairAgain } from "../shared/rows/beside/database_beside.ts";
-import { liveName, type RestoreMode } from "../shared/rows/apply/difference.ts";
+import type { RestoreMode } from "../shared/rows/apply/difference.ts";
 import { requireDeletable } from "../shared/rows/apply/published_deletes.ts";
 import type { PastRows } from "../shared/rows/past/past.ts";
-import type { RowsPlan } from "../shared/rows/apply/plan_rows.ts";
 import { RowsWork } from "../shared/rows/work.ts";
 import { sessionName } from "../shared/rows/work_begin.ts";
-import { quoteQualified } from "../shared/schema/quote.ts";
 import { applySettings } from "../shared/schema/apply_settings.ts";
 import type { Database } from "../shared/postgres/connection.ts";
-import { openBackup, type OpenedBackup, type ReadDeps } from "../shared/verify/find_backup.ts";
+import type { OpenedBackup, ReadDeps } from "../shared/verify/find_backup.ts";
 import type { Context } from "./context.ts";
 import { chooseChecks, type ChosenChecks, runChosenChecks } from "./in_place_checks.ts";
-import { type InPlaceSubject, planDocument, planShown, restoredInPlace } from "./in_place_shown.ts";
+import { type InPlaceSubject, planDocument, planShown, restoredInPlace, withFence } from "./in_place_shown.ts";
+import { changingRows, losingRows, refuseForeseenInPlace } from "./in_place_foreseen.ts";
 import { keepFilledBuckets } from "./in_place_buckets.ts";
-import { type FenceResult, InPlaceFence } from "./in_place_fence.ts";
+import { InPlaceFence } from "./in_place_fence.ts";
+import { leaveSide } from "./in_place_side.ts";
 import { keepSmokesFor } from "./in_place_smokes.ts";
 import { maintenanceDeps, untilOf } from "./maintenance_deps.ts";
 import { keyRing, sourceDatabase, targetDatabase } from "./open.ts";
-import { newestOfNoRestore } from "./open_past.ts";
+import { openNamed } from "./open_past.ts";
 import { openStore } from "./open_store.ts";
 import type { Outcome } from "./output.ts";
 import { modeOf, safetyOf } from "./restore_rows.ts";
 import { isSkipped } from "./safety_backup.ts";
-import { recordOf, refuseForeseen } from "../shared/rows/apply/foreseen.ts";
+import { recordDone } from "./source_record.ts";
+import { recordOf } from "../shared/rows/apply/foreseen.ts";
 
 /** A table that somebody writes to is waited for so long. */
 const lockMs = 30_000;
@@ -61,9 +63,7 @@ export async function restoreInPlace(context: Context, wanted: string): Promise<
   const target = other ?? await sourceDatabase(context);
   // What is wrong with the settings shows before anything is loaded.
   await maintenanceDeps(context, other);
-  const backup = wanted === "latest" ? await newestOfNoRestore(context, read) : await openBackup(read, wanted);
-  const quarantine = quarantineOf(backup.manifest);
-  if (quarantine !== null) context.note(`warning: this backup was quarantined when it was taken: ${quarantine}`);
+  const backup = await openNamed(context, read, wanted);
   const source = await openBackupRows(read, backup.manifest.id);
   const choices = [mode, settings.has("drop-extra"), settings.has("credentials")];
   const work = await RowsWork.begin({ target, clock, random, log, signal }, {
@@ -74,15 +74,17 @@ export async function restoreInPlace(context: Context, wanted: string): Promise<
     userId: null,
     digest: await sha256Hex(new TextEncoder().encode(JSON.stringify(["full", source.backupId, choices]))),
   });
+  let inPlace: InPlace | null = null;
   try {
     requireSafety(context, work.identity.database);
     // By this name the next try ends it, if a statement of this one is under way still.
     await work.connection.execute(`set application_name = '${sessionName(work.schema)}'`);
     const { capture } = await readContents(read, backup);
-    const inPlace = new InPlace(context, { work, target, isOther: other !== null, backup, source, mode, checks });
+    inPlace = new InPlace(context, { work, target, isOther: other !== null, backup, source, mode, checks });
     return await inPlace.run(capture);
   } catch (error) {
-    throw await work.fail(error);
+    const told = await work.fail(error);
+    throw inPlace?.told(told) ?? told;
   } finally {
     await work.close();
     await source.close();
@@ -118,6 +120,8 @@ class InPlace {
   readonly #source: PastRows;
   readonly #mode: RestoreMode;
   readonly #checks: ChosenChecks;
+  /** Once the project was closed. */
+  #fence: InPlaceFence | null = null;
 
   constructor(context: Context, { work, target, isOther, backup, source, mode, checks }: InPlaceParts) {
     this.#context = context;
@@ -128,6 +132,11 @@ class InPlace {
     this.#source = source;
     this.#mode = mode;
     this.#checks = checks;
+  }
+
+  /** The error, and what it leaves the project in. */
+  told(error: unknown): unknown {
+    return this.#fence === null ? error : this.#fence.told(error);
   }
 
   async run(was: SettleContext["was"]): Promise<Outcome> {
@@ -173,7 +182,7 @@ class InPlace {
     const shown = planShown(about, { definitions, rows: plan, beside, loadMs });
     const dryRun = planDocument(about, { definitions, rows: plan, beside });
     if (settings.has("dry-run")) {
-      await work.fail(new HoldfastError("cancelled", "only the plan was wanted"));
+      await work.leave("only the plan was wanted");
       return { exit: 0, document: dryRun, lines: shown };
     }
     if (!settings.has("yes")) {
@@ -184,7 +193,7 @@ class InPlace {
       startMs += clock.monotonicMs() - askedMs;
       if (!isConfirmed) {
         const missing = new HoldfastError("confirmation_missing", "nothing was restored");
-        await work.fail(new HoldfastError("cancelled", "it was not confirmed"));
+        await work.leave("it was not confirmed");
         return {
           exit: missing.exit,
           document: { ...dryRun, ...missing.toDocument() },
@@ -192,22 +201,8 @@ class InPlace {
         };
       }
     }
-    this.#refuseForeseen(plan, beside);
+    refuseForeseenInPlace({ definitions, rows: plan, beside }, this.#mode, settings.has("fire-triggers"));
     return await this.#carryOut(settling, deps, beside, startMs);
-  }
-
-  /** Before the project is closed. Of a `replace`, what its definitions and its own rows will settle is no obstacle. */
-  #refuseForeseen(plan: RowsPlan, { laid, pairs }: DatabaseBeside): void {
-    const known = new Set([
-      ...laid.map(({ side: { past } }) => quoteQualified(past.schema, past.name)),
-      ...pairs.map(liveName),
-    ]);
-    const isOpen = (other: string | null) => this.#mode !== "replace" || (other !== null && !known.has(other));
-    const conflicts = plan.tables.map((table) => ({
-      ...table,
-      conflicts: table.conflicts.filter(({ what, other }) => isOpen(what === "still referred to" ? other : null)),
-    }));
-    refuseForeseen({ ...plan, tables: conflicts }, this.#context.settings.has("fire-triggers"));
   }
 
   async #carryOut(
@@ -218,24 +213,36 @@ class InPlace {
   ): Promise<Outcome> {
     const { settings, clock } = this.#context;
     const work = this.#work;
-    const fence = await this.#close();
-    const safetyRun = await safetyOf(this.#context, work).catch(async (error: unknown) => {
-      await fence?.takeBack();
-      throw error;
+    const fence = this.#fence = await this.#close();
+    const isReplace = this.#mode === "replace";
+    const ownSafety = await this.#unlessChanged(async () => {
+      const run = await safetyOf(this.#context, work);
+      work.check();
+      return run;
     });
-    work.changed();
+    // Before anything of it is changed; of a merge the first step of rows is that.
+    if (isReplace) work.changed();
+    const earlier = await readEarlierTries(work.connection, { id: work.lease?.id ?? null, schema: work.schema });
+    if (earlier.olderSafety !== null) {
+      const { run, begun } = earlier.olderSafety;
+      this.#context.note(`notice: the restore of ${begun} was broken off; the safety backup from before it is ${run}`);
+    }
+    const safetyRun = earlier.safetyRun ?? ownSafety;
     await work.applying(safetyRun);
-    const { before, beside } = await work.keptAlive(async () => ({
-      // Only what stands in the way of the rows; of a merge the definitions stay as they are.
-      before: this.#mode === "replace" ? await settleDefinitions(settling, "before") : null,
-      beside: await pairAgain(deps, laid),
-    }));
-    const result = await work.apply(beside, {
-      mode: this.#mode,
-      wholeTables: true,
-      fireTriggers: settings.has("fire-triggers"),
-      lockMs,
-    }, safetyRun);
+    let isChanged = isReplace;
+    const { before, beside, result } = await this.#unlessChanged(async () => {
+      const { before, beside } = await work.keptAlive(async () => {
+        if (isReplace) await inheritGone(work.connection, work.schema, earlier);
+        return {
+          // Only what stands in the way of the rows; of a merge the definitions stay as they are.
+          before: isReplace ? await settleDefinitions(settling, "before") : null,
+          beside: await pairAgain(deps, laid),
+        };
+      });
+      const options = { mode: this.#mode, wholeTables: true, fireTriggers: settings.has("fire-triggers"), lockMs };
+      const result = await work.apply(beside, options, safetyRun, () => Promise.resolve(void (isChanged = true)));
+      return { before, beside, result };
+    }, (code) => isChanged || code === "database_unreachable");
     const { after, refreshed, differences, checks } = await work.keptAlive(async () => {
       const after = before === null ? null : await settleDefinitions(settling, "after");
       await fence?.pauseJobs(work.connection);
@@ -262,6 +269,12 @@ class InPlace {
     // The end of both in one transaction: killed before it, the same call goes on; after it there is nothing left to do.
     const fenced = await fence?.openAndFinish(tables, seconds);
     if (fenced === undefined) await work.finish(tables, seconds);
+    if (this.#isOther) {
+      const [sourceBackup, targetLabel] = [this.#source.backupId, this.#target.label];
+      const request = { scope: "full", mode: this.#mode, sourceBackup, targetLabel } as const;
+      await recordDone(this.#context, request, { tables, measuredSeconds: seconds });
+    }
+    if (isReplace) await leaveSide(this.#context, work, earlier);
     const outcome = restoredInPlace(this.#about(), {
       result,
       definitions: {
@@ -276,11 +289,21 @@ class InPlace {
       checks,
       views: refreshed.views,
       safetyRun,
+      safetyRunOfThisTry: ownSafety,
       restore: work.lease?.id ?? null,
       sideSchema: work.schema,
       durationMs: clock.monotonicMs() - startMs,
     });
     return fenced === undefined ? outcome : withFence(outcome, fenced);
+  }
+
+  /** Opens the project again where `work` fails before anything was changed, and nobody else has taken over. */
+  async #unlessChanged<T>(work: () => Promise<T>, isChanged: (code: string) => boolean = () => false): Promise<T> {
+    return await work().catch(async (error: unknown) => {
+      const { code } = asHoldfastError(error);
+      if (code !== "lease_lost" && !isChanged(code)) await this.#fence?.takeBack();
+      throw error;
+    });
   }
 
   /** Null: without maintenance mode. */
@@ -302,6 +325,7 @@ class InPlace {
       mode: this.#mode,
       target: this.#target.label,
       database: this.#work.identity.database,
+      safetySkipped: this.#context.settings.isFlag("skip-safety-backup"),
     };
   }
 
@@ -337,36 +361,4 @@ class InPlace {
   #subject(): string {
     return `holdfast: backup ${this.#source.backupId} of ${this.#source.at}`;
   }
-}
-
-/** Oids of the tables that rows are taken out of. */
-function losingRows(plan: RowsPlan, beside: DatabaseBeside): string[] {
-  return oidsOf(plan.tables.filter((one) => one.update + one.delete > 0), beside);
-}
-
-/** Oids of the tables that rows are written to. */
-function changingRows(plan: RowsPlan, beside: DatabaseBeside): string[] {
-  return oidsOf(plan.tables.filter((one) => one.insert + one.update + one.delete > 0), beside);
-}
-
-/** With those whose rows are compared later. */
-function oidsOf(tables: RowsPlan["tables"], beside: DatabaseBeside): string[] {
-  const names = new Set(tables.map((one) => one.table));
-  const found = beside.pairs.filter((pair) => names.has(liveName(pair))).map(({ fit }) => fit.live.oid);
-  return [...found, ...beside.waiting.map(({ oid }) => oid)];
-}
-
-/** The restore is done, whatever came of opening the project; exit 3 where that was not seen. */
-function withFence(outcome: Outcome, maintenance: FenceResult): Outcome {
-  const { unproven, keptFor } = maintenance;
-  const document = { ...(outcome.document as object), maintenance };
-  if (unproven === null) {
-    const stays = keptFor === null ? [] : [`Maintenance mode stays on, as ${keptFor} had turned it on.`];
-    return { ...outcome, document, lines: [...outcome.lines, ...stays] };
-  }
-  return {
-    exit: 3,
-    document: { ...document, ok: false },
-    lines: [...outcome.lines, `Maintenance mode is off, and no write was seen to go through: ${unproven}`],
-  };
 }

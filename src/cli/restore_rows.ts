@@ -2,27 +2,28 @@
 import { sha256Hex } from "../shared/crypto/digest.ts";
 import { asHoldfastError, HoldfastError } from "../shared/errors.ts";
 import { loadZstd } from "../shared/format/zstd.ts";
-import { keptBefore } from "../shared/rows/apply/done_counts.ts";
+import { keptBefore, readDone } from "../shared/rows/apply/done_counts.ts";
 import { isNothing, recordOf, refuseForeseen } from "../shared/rows/apply/foreseen.ts";
 import { layAsked, pairAsked, type RowsAsked, subjectOf, warningsOf } from "../shared/rows/asked.ts";
 import type { Beside } from "../shared/rows/beside/beside.ts";
 import type { LayDeps } from "../shared/rows/beside/lay.ts";
-import { listKeys } from "../shared/rows/apply/row_keys.ts";
 import { type RestoreMode, restoreModes } from "../shared/rows/apply/difference.ts";
 import type { PastRows } from "../shared/rows/past/past.ts";
 import { RowsWork } from "../shared/rows/work.ts";
 import type { Database } from "../shared/postgres/connection.ts";
-import { quoteQualified } from "../shared/schema/quote.ts";
 import type { TableName } from "../shared/restore/project_rows.ts";
 import type { OpenedBackup, ReadDeps } from "../shared/verify/find_backup.ts";
 import type { Context } from "./context.ts";
+import { requireApply } from "./needless.ts";
 import { keyRing, sourceDatabase, targetDatabase } from "./open.ts";
-import { openPast } from "./open_past.ts";
+import { namedState, openPast } from "./open_past.ts";
 import { openStore } from "./open_store.ts";
 import type { Outcome } from "./output.ts";
 import { duration } from "./progress.ts";
 import { isSkipped, takeSafetyBackup } from "./safety_backup.ts";
-import { keptLines, planLines, referringLines, rowsDocument, rowsText } from "./rows_shown.ts";
+import { leaveBeside } from "./rows_beside.ts";
+import { finishRows } from "./rows_end.ts";
+import { keptLines, planLines, referringLines, rowsDocument } from "./rows_shown.ts";
 
 /** What one of the commands brings. */
 export interface RowsScope {
@@ -44,15 +45,18 @@ export interface RowsScope {
 export async function restoreRows(context: Context, wanted: string | undefined, scope: RowsScope): Promise<Outcome> {
   const { settings, clock, random, log, signal } = context;
   const mode = modeOf(settings.get("apply"));
+  const state = namedState(settings, wanted);
+  requireApply(settings, ["fire-triggers", "skip-safety-backup"]);
   const read: ReadDeps = {
     store: await openStore(context),
     ring: await keyRing(settings),
     compressor: await loadZstd(),
   };
-  const target = await targetDatabase(context) ?? await sourceDatabase(context);
+  const other = await targetDatabase(context);
+  const target = other ?? await sourceDatabase(context);
   const { asked } = scope;
   // All tables may be a user's.
-  const at = await openPast(context, read, wanted, asked.scope === "user" ? null : [asked.table]);
+  const at = await openPast(context, read, state, asked.scope === "user" ? null : [asked.table]);
   const { source, backup } = at;
   let work: RowsWork;
   try {
@@ -69,7 +73,17 @@ export async function restoreRows(context: Context, wanted: string | undefined, 
     throw error;
   }
   try {
-    return await restoreInto(context, { ...scope, subject: subjectOf(asked), mode, source, backup, work, target });
+    return await restoreInto(context, {
+      ...scope,
+      subject: subjectOf(asked),
+      mode,
+      source,
+      backup,
+      isMoment: at.isMoment,
+      work,
+      target,
+      isOther: other !== null,
+    });
   } catch (error) {
     throw await work.fail(error);
   } finally {
@@ -78,13 +92,16 @@ export async function restoreRows(context: Context, wanted: string | undefined, 
   }
 }
 
-interface Restoring extends RowsScope {
+export interface Restoring extends RowsScope {
   readonly subject: string;
   readonly mode: RestoreMode | null;
   readonly source: PastRows;
   readonly backup: OpenedBackup;
+  readonly isMoment: boolean;
   readonly work: RowsWork;
   readonly target: Database;
+  /** The target is that of --target-db-url. */
+  readonly isOther: boolean;
 }
 
 async function restoreInto(context: Context, restoring: Restoring): Promise<Outcome> {
@@ -127,7 +144,14 @@ async function restoreInto(context: Context, restoring: Restoring): Promise<Outc
   }
   const plan = await work.plan(beside, mode);
   const shown = [
-    ...planLines(plan, { subject, at: source.at, database: work.identity.database, rows, loadMs }),
+    ...planLines(plan, {
+      subject,
+      at: source.at,
+      database: work.identity.database,
+      rows,
+      loadMs,
+      safetySkipped: settings.isFlag("skip-safety-backup"),
+    }),
     ...referringLines(beside, plan),
   ];
   const document = (more: object) => rowsDocument(restoring, plan, warnings, more);
@@ -157,12 +181,21 @@ async function restoreInto(context: Context, restoring: Restoring): Promise<Outc
   }
   isSkipped(settings.get("skip-safety-backup"), work.identity.database);
   if (isNothing(plan)) {
-    await work.finish([], (clock.monotonicMs() - startMs) / 1000);
+    // A call that this one goes on with may have done all of it, and not have come to say so.
+    const { tables, ...counts } = await readDone(work.connection, work.schema, beside.pairs);
+    const earlier = counts.inserted + counts.updated + counts.deleted > 0;
+    const record = earlier ? recordOf(beside, { tables }) : [];
+    const kept = keptLines(await keptBefore(work.connection, work.schema, beside.pairs), { ...counts, tables });
+    await finishRows(context, restoring, record, clock.monotonicMs() - startMs);
     return {
       exit: 0,
-      document: document({ ok: true }),
+      document: document({ ok: true, ...counts }),
       lines: [
         `Nothing to do: ${subject} as of ${source.at} ${mode === "missing" ? "are all there" : "are as they were"}.`,
+        ...(earlier
+          ? [`An earlier try: ${counts.inserted} inserted, ${counts.updated} put back, ${counts.deleted} deleted.`]
+          : []),
+        ...kept,
       ],
     };
   }
@@ -182,7 +215,7 @@ async function restoreInto(context: Context, restoring: Restoring): Promise<Outc
     lockMs: lockMs,
   }, safetyRun);
   const kept = await keptBefore(work.connection, work.schema, now.pairs);
-  await work.finish(recordOf(now, result), (clock.monotonicMs() - startMs) / 1000);
+  await finishRows(context, restoring, recordOf(now, result), clock.monotonicMs() - startMs);
   const after = await readAfter(restoring, now);
   for (const warning of warnings) context.note(`warning: ${warning}`);
   const seconds = clock.monotonicMs() - startMs;
@@ -229,62 +262,6 @@ export async function safetyOf(context: Context, work: RowsWork): Promise<string
 /** A writer in the way is waited for this long; then nothing is changed. */
 const lockMs = 10_000;
 
-async function leaveBeside(
-  context: Context,
-  restoring: Restoring,
-  beside: Beside,
-  warnings: readonly string[],
-  loadMs: number,
-): Promise<Outcome> {
-  const { work, source, subject } = restoring;
-  const dryRun = context.settings.has("dry-run");
-  const shown = await besideLines(work, beside, dryRun);
-  if (dryRun) {
-    await work.fail(new HoldfastError("cancelled", "only the plan was wanted"));
-  } else {
-    await work.finish(
-      beside.sides.map(({ side, rows }) => ({ schema: side.past.schema, name: side.past.name, rows })),
-      loadMs / 1000,
-    );
-  }
-  for (const warning of warnings) context.note(`warning: ${warning}`);
-  return {
-    exit: 0,
-    document: {
-      id: source.backupId,
-      ok: true,
-      ...(dryRun ? { dryRun } : {}),
-      restore: work.lease?.id ?? null,
-      mode: "beside",
-      inserted: 0,
-      updated: 0,
-      deleted: 0,
-      warnings,
-      at: source.at,
-      sideSchema: work.schema,
-      database: restoring.target.label,
-      tables: beside.sides.map(({ side, rows }) => ({
-        table: quoteQualified(side.past.schema, side.past.name),
-        beside: side.sql,
-        rows,
-      })),
-    },
-    lines: [
-      dryRun
-        ? `${subject} as of ${source.at} would be laid into a side schema:`
-        : `${subject} as of ${source.at}, in ${restoring.target.label}:`,
-      ...shown,
-      ...(dryRun ? [] : [
-        "Nothing else was changed.",
-        ...(beside.pairs.length === 0 ? [] : ["With --apply missing, merge or replace the rows go into place."]),
-        ...(work.lease === null
-          ? []
-          : ["The schema goes after 7 days, unless the setting side_schema_seconds says otherwise."]),
-      ]),
-    ],
-  };
-}
-
 /** The rows are in place: what cannot be read of them any more is told, and undoes nothing. */
 async function readAfter({ after, work }: Restoring, beside: Beside) {
   try {
@@ -293,20 +270,6 @@ async function readAfter({ after, work }: Restoring, beside: Beside) {
     const { code, message } = asHoldfastError(error);
     return { more: {}, lines: [`warning: the rows could not be read again as their owner: ${code}: ${message}`] };
   }
-}
-
-/** Tables of so few rows are shown with the keys of their rows. */
-const mostKeysShown = 20;
-
-async function besideLines(work: RowsWork, beside: Beside, dryRun: boolean): Promise<string[]> {
-  const lines: string[] = [];
-  for (const { side, rows } of beside.sides) {
-    lines.push(`  ${side.sql}: ${rowsText(rows)}`);
-    if (dryRun || rows > mostKeysShown) continue;
-    const keys = await listKeys(work.connection, side, mostKeysShown);
-    lines.push(...keys.map((key) => `    ${Object.entries(key).map(([name, value]) => `${name}=${value}`).join(" ")}`));
-  }
-  return lines;
 }
 
 /** Errors: `usage`. */

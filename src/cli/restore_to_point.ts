@@ -17,7 +17,8 @@ import { openStore } from "./open_store.ts";
 import type { Outcome } from "./output.ts";
 import { amount, duration } from "./progress.ts";
 import { inTheWay, type Place, placeOf, requirePlace } from "./restore_place.ts";
-import { afterLines, notConfirmed, restoreState, type ShownPlan, shownPlan } from "./restore_shown.ts";
+import { afterLines, onlyPlanned, restoreState, type ShownPlan, shownPlan } from "./restore_shown.ts";
+import { recorded } from "./source_record.ts";
 
 /** Tables as `parseTableNames` gives them. */
 export interface TableChoices {
@@ -29,16 +30,21 @@ export interface TableChoices {
 
 /**
  * The document: `{id, ok, inserted, updated, deleted, warnings[], reachedLsn, reachedAt, transactions, database, held[], …}`,
- * `id` being the full backup's; until it is confirmed `{dryRun: true, id, database, plan[], warnings[], reachedLsn,
- * reachedAt, transactions, error}` with exit 2. Exit 3 when a table was left out.
+ * `id` being the full backup's; until it is confirmed, and with --dry-run, that of `onlyPlanned` with reachedLsn, reachedAt and
+ * transactions. Exit 3 when a table was left out.
  */
 export async function restoreToPoint(context: Context, point: Point, choices: TableChoices): Promise<Outcome> {
-  const { settings, clock, log, signal, progress } = context;
+  const { settings, clock, log, progress } = context;
+  let startMs = clock.monotonicMs();
   const parallel = settings.integer("jobs", 1, 16);
   const read = { store: await openStore(context), ring: await keyRing(settings), compressor: await loadZstd() };
   requirePlace(settings);
   progress.update({ label: "reading the change stream", done: 0, total: null, unit: "transactions" });
-  const plan = await planPoint({ ...read, target: nowhere, clock, log }, point, choices);
+  const source = settings.get("source");
+  const plan = await planPoint({ ...read, target: nowhere, clock, log }, point, {
+    ...choices,
+    ...(source === undefined ? {} : { source }),
+  });
   progress.clear();
   const { manifest } = plan.full;
   checkChoices(plan, choices);
@@ -49,20 +55,31 @@ export async function restoreToPoint(context: Context, point: Point, choices: Ta
   const place = await placeOf(context, { ...manifest, consistentAt: momentShown(plan) });
   const deps = { ...read, target: place.database, clock, log };
   const shown = await showPlan(deps, plan, choices, place);
-  if (!settings.has("yes")) {
-    context.note(shown.lines.join("\n"));
-    if (!(await context.confirm(`This fills ${place.database.label}.`, "restore"))) {
-      return notConfirmed(manifest.id, place, shown, reached(plan));
-    }
-  }
-  await place.make();
-  const result = await restorePoint(deps, plan, {
-    parallel,
-    signal,
-    onProgress: (at) => progress.update(restoreState(at)),
-    onReplay: ({ transactions, of }) =>
-      progress.update({ label: "replaying", done: transactions, total: of, unit: "transactions" }),
-  });
+  const askedMs = clock.monotonicMs();
+  const planned = await onlyPlanned(context, manifest.id, { place, plan: shown, more: reached(plan) });
+  if (planned !== null) return planned;
+  startMs += clock.monotonicMs() - askedMs;
+  const { result, restore } = await recorded(
+    context,
+    {
+      scope: "point",
+      mode: "beside",
+      sourceBackup: manifest.id,
+      pointAt: momentShown(plan),
+      targetLabel: place.database.label,
+    },
+    async (signal) => {
+      await place.make();
+      return await restorePoint(deps, plan, {
+        parallel,
+        signal,
+        onProgress: (at) => progress.update(restoreState(at)),
+        onReplay: ({ transactions, of }) =>
+          progress.update({ label: "replaying", done: transactions, total: of, unit: "transactions" }),
+      });
+    },
+    ({ inserted }) => ({ rowsDone: inserted, measuredSeconds: (clock.monotonicMs() - startMs) / 1000 }),
+  );
   progress.clear();
   for (const warning of result.warnings) context.note(`warning: ${warning}`);
   const lines = [
@@ -76,7 +93,7 @@ export async function restoreToPoint(context: Context, point: Point, choices: Ta
   ];
   return {
     exit: choices.withoutTables.length > 0 ? 3 : 0,
-    document: { ...result, database: place.database.label },
+    document: { ...result, database: place.database.label, restore },
     lines,
   };
 }
@@ -136,12 +153,16 @@ async function showPlan(deps: RestoreDeps, plan: PointPlan, choices: TableChoice
   ];
   if (place.isNew || goesOn === "replay") {
     const missing = manifest.notCaptured.map((one) => `${one.identity} is not in the backup: ${one.reason}`);
-    return shownPlan(head, steps, [...missing, ...warnings]);
+    return shownPlan(head, { totals: manifest.totals, steps, warnings: [...missing, ...warnings] });
   }
   const prepared = await prepareRestore(deps, manifest.id).catch((error: unknown) => {
     throw inTheWay(error, place);
   });
-  return shownPlan(head, [...outlinePlan(prepared.plan), ...steps.slice(1)], [...prepared.plan.warnings, ...warnings]);
+  return shownPlan(head, {
+    totals: manifest.totals,
+    steps: [...outlinePlan(prepared.plan), ...steps.slice(1)],
+    warnings: [...prepared.plan.warnings, ...warnings],
+  });
 }
 
 /** A replay that was begun in the target is judged by `restorePoint`; a full restore by `prepareRestore`. */

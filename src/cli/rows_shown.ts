@@ -28,6 +28,8 @@ export function planLines(
     readonly database: string;
     readonly rows: number;
     readonly loadMs: number;
+    /** By its name: no safety backup comes first. */
+    readonly safetySkipped: boolean;
   },
 ): string[] {
   const changes = plan.tables.reduce((sum, table) => sum + table.insert + 2 * table.update + table.delete, 0);
@@ -56,9 +58,9 @@ export function planLines(
     ...(plan.tables.some((table) => table.conflicts.length > 0)
       ? ["  so it would be refused, and nothing changed"]
       : []),
-    `  about ${amount(plan.bytes, "bytes")} of room and ${
-      duration(Math.max(1000, changes * perRowMs))
-    }, after the safety backup`,
+    `  about ${amount(plan.bytes, "bytes")} of room and ${duration(Math.max(1000, changes * perRowMs))}${
+      facts.safetySkipped ? ", without a safety backup" : ", after the safety backup"
+    }`,
   ];
 }
 
@@ -88,7 +90,10 @@ export function rowsDocument(
 }
 
 /** Where the rows are that went, or were put back as they had been. */
-export function keptLines(kept: ReadonlyMap<Pair, readonly string[]>, result: PutBackResult): string[] {
+export function keptLines(
+  kept: ReadonlyMap<Pair, readonly string[]>,
+  result: Pick<PutBackResult, "tables">,
+): string[] {
   return [...kept].map(([pair, names]) => {
     const counts = result.tables.find(({ table }) => table === liveName(pair));
     const rows = (counts?.updated ?? 0) + (counts?.deleted ?? 0);

@@ -1,5 +1,6 @@
 /** What the database says of its change stream. */
 import { DdlTransaction, readDdlRow } from "../shared/changes/definitions/ddl_replay.ts";
+import { formatLsn } from "../shared/changes/decode/lsn.ts";
 import { slotState } from "../shared/changes/drain/stream_queries.ts";
 import type { Connection } from "../shared/postgres/connection.ts";
 
@@ -9,6 +10,11 @@ export interface StreamFacts {
   readonly hasFull: boolean;
   /** Seconds since a drain last came to the end of the stream; null: none has since the chain began. */
   readonly lagSeconds: number | null;
+  /** Age of the first moment that cannot be restored, since no replay comes past it; null: there is none behind the newest full. */
+  readonly stuckSeconds: number | null;
+  /** Positions in the log: kept from there on, drained up to there; null: the slot is gone. */
+  readonly restartLsn: string | null;
+  readonly confirmedLsn: string | null;
   /** WAL that the slot holds back; null: the slot is gone. */
   readonly retainedBytes: number | null;
   /** At so many the slot is given up. */
@@ -53,6 +59,14 @@ export async function readStream(
        case when d.drained_at >= c.started_at
          then greatest(0, floor(extract(epoch from backup.clock_now() - d.drained_at)))::bigint
        end as lag,
+       (
+         select greatest(0, floor(extract(epoch from backup.clock_now() - min(o.at))))::bigint
+           from backup.obstacles as o
+          where o.chain_id = c.id and not exists (
+            select from backup.runs as r
+             where r.kind = 'full' and r.status = 'succeeded' and r.chain_id = c.id and r.wal_lsn >= o.lsn
+          )
+       ) as stuck,
        case when d.failed_at >= c.started_at then d.failure end as failure
      from backup.chains as c, backup.drain as d where c.ended_at is null`,
   );
@@ -63,6 +77,9 @@ export async function readStream(
       chain: row["id"] ?? "",
       hasFull: row["has_full"] === "t",
       lagSeconds: row["lag"] == null ? null : Number(row["lag"]),
+      stuckSeconds: row["stuck"] == null ? null : Number(row["stuck"]),
+      restartLsn: slot.restartLsn === null ? null : formatLsn(slot.restartLsn),
+      confirmedLsn: slot.confirmedLsn === null ? null : formatLsn(slot.confirmedLsn),
       retainedBytes: slot.retainedBytes,
       limitBytes: slot.limitBytes,
       failure: row["failure"] ?? null,
@@ -80,27 +97,31 @@ async function readStop(session: Connection): Promise<StreamStop | null> {
   return row === undefined ? null : { at: row["at"] ?? "", reason: row["reason"] ?? "" };
 }
 
-/** As the drain sees it, without changing a publication: no usable identity, unlogged, or not to be published. */
-async function readUncovered(session: Connection): Promise<UncoveredTable[]> {
+/**
+ * As the drain sees it, without changing a publication: no usable identity, unlogged, or not to be published. Before there
+ * is a chain only the first two are known, and empty where the server's log carries no changes.
+ */
+export async function readUncovered(session: Connection): Promise<UncoveredTable[]> {
   const rows = await session.query(
     `select pg_catalog.format('%I.%I', n.nspname, c.relname) as name,
        case when c.relpersistence = 'u' then 'unlogged' when backup.has_usable_identity(c.oid) then 'unpublished'
          else 'identity' end as why
-     from backup.chains as a
-     join pg_catalog.pg_class as c on c.relkind = 'r' and c.oid >= 16384 and c.relpersistence <> 't'
+     from pg_catalog.pg_class as c
      join pg_catalog.pg_namespace as n on n.oid = c.relnamespace and backup.is_streamed_schema(n.nspname)
-     where a.ended_at is null
+     left join backup.chains as a on a.ended_at is null
+     where c.relkind = 'r' and c.oid >= 16384 and c.relpersistence <> 't'
+       and (a.id is not null or pg_catalog.current_setting('wal_level') = 'logical')
        and not exists (
          select from pg_catalog.pg_depend as d
          where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = c.oid and d.deptype = 'e'
        )
        and not (
          backup.has_usable_identity(c.oid)
-         and (select count(*) from pg_catalog.pg_publication as p
+         and (a.id is null or (select count(*) from pg_catalog.pg_publication as p
               where p.pubname = any (a.publications)
                 and (p.puballtables or exists (
                   select from pg_catalog.pg_publication_rel as l where l.prpubid = p.oid and l.prrelid = c.oid
-                ))) = pg_catalog.cardinality(a.publications)
+                ))) = pg_catalog.cardinality(a.publications))
        )
      order by n.nspname, c.relname`,
   );

@@ -52,10 +52,11 @@ export function verdictOf(facts: StatusFacts): { readonly verdict: Verdict; read
   };
 }
 
-/** Age of the newest state that can be restored: that of the newest full, or of the stream's end where it has a full. */
+/** Age of the newest state that can be restored: that of the newest full, or of where its stream can be replayed to. */
 export function recoveryPointOf({ lastBackupAgeSeconds, stream }: StatusFacts): number | null {
   if (lastBackupAgeSeconds === null) return null;
-  const lag = stream?.hasFull === true ? stream.lagSeconds : null;
+  const end = stream?.hasFull === true ? stream.lagSeconds : null;
+  const lag = end === null ? null : Math.max(end, stream?.stuckSeconds ?? 0);
   return lag === null ? lastBackupAgeSeconds : Math.min(lastBackupAgeSeconds, lag);
 }
 
@@ -91,13 +92,20 @@ const remedies = {
 /** Names that are told; all are counted. */
 const mostNames = 3;
 
-function uncoveredReasons(tables: readonly UncoveredTable[]): string[] {
+export function uncoveredReasons(tables: readonly UncoveredTable[]): string[] {
+  return uncoveredFindings(tables).map(({ found, remedy }) => `${found}: ${remedy}`);
+}
+
+/** By what is the matter with them, each with the way out. */
+export function uncoveredFindings(
+  tables: readonly UncoveredTable[],
+): { readonly found: string; readonly remedy: string }[] {
   return Object.entries(remedies).flatMap(([why, remedy]) => {
     const names = tables.filter((table) => table.why === why).map(({ name, formerly }) =>
       formerly === undefined ? name : `${name} (formerly ${formerly})`
     );
     if (names.length === 0) return [];
     const more = names.length > mostNames ? ` and ${names.length - mostNames} more` : "";
-    return [`changes of ${names.slice(0, mostNames).join(", ")}${more} are not all in the stream: ${remedy}`];
+    return [{ found: `changes of ${names.slice(0, mostNames).join(", ")}${more} are not all in the stream`, remedy }];
   });
 }

@@ -10,7 +10,7 @@ import { clientConfig, endClient, openClient } from "./client.ts";
 import { compareProjects } from "./demo/compare.ts";
 import { disaster, liveOn, rowHashes } from "./demo/disaster.ts";
 import { holdfast } from "./demo/holdfast.ts";
-import { loseAndFind, signInBoth } from "./demo/one_entry.ts";
+import { entryCommands, isAsBefore, loseAndFind, signInBoth } from "./demo/one_entry.ts";
 import { megabytes, Screen, seconds } from "./demo/screen.ts";
 import { untilDone } from "./demo/until_done.ts";
 import { isWhole, scheduleNextMinute, type Trace, traceOf } from "./demo/trace.ts";
@@ -103,19 +103,13 @@ async function demo(): Promise<number> {
   screen.step("6  A person deletes an entry by mistake");
   const beganEntry = performance.now();
   const entry = await loseAndFind(people, async (id) => {
-    // Its tags went with it. `missing` overwrites nothing, so that the demo goes without a safety backup.
-    const apply = ["--all", "--apply", "missing", "--yes", "--skip-safety-backup", "postgres"];
-    for (const [table, where] of [["journal_entries", `id=${id}`], ["entry_tags", `entry_id=${id}`]] as const) {
-      screen.fact(`holdfast restore-record public.${table} --where ${where.replace(id, "…")} --apply missing`);
-      await holdfast(
-        ["restore-record", `public.${table}`, trace.run, "--where", where, ...apply],
-        { ...keys, BACKUP_DB_URL: source.url("postgres") },
-        (line) => screen.live(line),
-      );
+    for (const { shown, args } of entryCommands(trace.run, id)) {
+      screen.fact(`holdfast ${shown}`);
+      await holdfast(args, { ...keys, BACKUP_DB_URL: source.url("postgres") }, (line) => screen.live(line));
     }
   });
   const entryMs = performance.now() - beganEntry;
-  if (!entry.gone || !entry.back || entry.othersSee > 0) {
+  if (!isAsBefore(entry)) {
     throw new Error(`the entry is not back as it was: ${JSON.stringify(entry)}`);
   }
   // What was laid beside would go by itself after a week.

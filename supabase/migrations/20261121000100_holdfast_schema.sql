@@ -77,6 +77,8 @@ create table backup.identity (
   singleton boolean primary key default true,
   install_id uuid not null default gen_random_uuid(),
   project_ref text,
+  -- where the functions run now, while that is another project: this database is a copy
+  present_ref text,
   system_identifier text not null,
   database_name text not null,
   installed_at timestamptz not null default backup.clock_now(),
@@ -107,6 +109,8 @@ begin
     return 'same';
   end if;
   select i.* into known from backup.identity as i;
+  update backup.identity as i set present_ref = case when i.project_ref <> recognise.project_ref then recognise.project_ref end
+  where i.present_ref is distinct from case when i.project_ref <> recognise.project_ref then recognise.project_ref end;
   if known.project_ref = recognise.project_ref and known.system_identifier = server then
     return 'same';
   elsif known.project_ref is null then

@@ -24,6 +24,32 @@ insert into backup.policies (tier, keep, note) values
 insert into backup.settings (name, kind, value, minimum, maximum, note) values
   ('pitr_window_seconds', 'integer', '604800', 3600, 31536000, 'how far back point-in-time recovery is to reach');
 
+-- An incremental is of use as long as the moments of its hour are: the window is never shorter than their tier.
+create function backup.check_window() returns trigger
+language plpgsql
+set search_path = ''
+as $$
+declare
+  kept interval;
+  seconds bigint;
+begin
+  select p.keep into kept from backup.policies as p where p.tier = 'hourly';
+  select s.value::bigint into seconds from backup.settings as s where s.name = 'pitr_window_seconds';
+  if seconds * interval '1 second' < kept then
+    raise exception 'the window of point-in-time recovery (% s) would be shorter than the hourly tier is kept (%)',
+      seconds, kept
+      using errcode = '23514', hint = 'Raise backup.settings.pitr_window_seconds, or lower the tier in backup.policies first.';
+  end if;
+  return null;
+end
+$$;
+revoke all on function backup.check_window() from public;
+
+create trigger window_holds_the_hourly_tier after insert or update on backup.policies
+  for each row when (new.tier = 'hourly') execute function backup.check_window();
+create trigger window_holds_the_hourly_tier after insert or update on backup.settings
+  for each row when (new.name = 'pitr_window_seconds') execute function backup.check_window();
+
 -- Cron expressions ---------------------------------------------------------------------------------------------------
 
 -- The values that one field of a cron expression allows, ascending. HF003 (payload_invalid) when it is not understood:

@@ -135,15 +135,30 @@ as $$
 $$;
 revoke all on function backup.describe_table(oid) from public;
 
--- Who may do what with objects of users that were written by transactions no older than `max_age` (as age() counts; null: all
--- objects), one line an object and one a column that has a list. `subject`: as GRANT names it. A replay asks a target the
--- same question with the same text.
-create function backup.access_lists(max_age integer) returns table (subject text, column_name text, owner text, acl jsonb)
+-- Is it this transaction, or a part of it?
+create function backup.is_of_this_transaction(id xid) returns boolean
 language sql
 stable
 set search_path = ''
 as $$
-  select s.subject, l.column_name, pg_catalog.pg_get_userbyid(s.owner)::text, coalesce((
+  select case
+    when o.age > pg_catalog.age(o.xid8::xid) then false
+    else pg_catalog.pg_xact_status((o.xid8::text::numeric + pg_catalog.age(o.xid8::xid) - o.age)::text::xid8) = 'in progress'
+  end
+  from (select pg_catalog.pg_current_xact_id() as xid8, pg_catalog.age(is_of_this_transaction.id) as age) as o
+$$;
+revoke all on function backup.is_of_this_transaction(xid) from public;
+
+-- Who may do what with objects of users, one line an object and one a column: all that have a list of their own, or those of
+-- which the list was written by transactions no older than `max_age` (as age() counts; null: all) in a command behind that of
+-- the number `command`. `subject`: as GRANT names it. A replay asks a target the same question with the same text.
+create function backup.access_lists(max_age integer, command bigint)
+returns table (subject text, column_name text, owner text, acl jsonb)
+language sql
+stable
+set search_path = ''
+as $$
+  select l.subject, l.column_name, pg_catalog.pg_get_userbyid(l.owner)::text, coalesce((
       select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
         'grantor', pg_catalog.pg_get_userbyid(x.grantor),
         'grantee', case when x.grantee <> 0 then pg_catalog.pg_get_userbyid(x.grantee) end,
@@ -152,42 +167,40 @@ as $$
       from pg_catalog.aclexplode(l.acl) as x
     ), '[]')
   from (
-    select case when c.relkind = 'S' then 'sequence ' else 'table ' end || c.oid::regclass::text as subject,
-      c.relowner as owner, c.oid as relation, coalesce(
+    select case when c.relkind = 'S' then 'sequence ' else 'table ' end || c.oid::regclass::text as subject, null::text as column_name,
+      c.relowner as owner, coalesce(
         c.relacl, pg_catalog.acldefault(case when c.relkind = 'S' then 's'::"char" else 'r'::"char" end, c.relowner)
       ) as acl
     from pg_catalog.pg_class as c
     where c.oid >= 16384 and c.relkind in ('r', 'p', 'v', 'm', 'f', 'S') and c.relpersistence <> 't'
-      and (
-        max_age is null or pg_catalog.age(c.xmin) <= max_age
-        or exists (
-          select from pg_catalog.pg_attribute as a where a.attrelid = c.oid and a.attnum > 0 and pg_catalog.age(a.xmin) <= max_age
-        )
-      )
+      and (max_age is null or pg_catalog.age(c.xmin) <= max_age and c.cmin::text::bigint > command)
     union all
-    select 'routine ' || p.oid::regprocedure::text, p.proowner, null, coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))
+    -- one without a list may have had one
+    select 'table ' || c.oid::regclass::text, a.attname::text, c.relowner, a.attacl
+    from pg_catalog.pg_attribute as a join pg_catalog.pg_class as c on c.oid = a.attrelid
+    where a.attrelid >= 16384 and a.attnum > 0 and not a.attisdropped
+      and c.relkind in ('r', 'p', 'v', 'm', 'f') and c.relpersistence <> 't'
+      and case when max_age is null then a.attacl is not null
+        else pg_catalog.age(a.xmin) <= max_age and a.cmin::text::bigint > command end
+    union all
+    select 'routine ' || p.oid::regprocedure::text, null, p.proowner, coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))
     from pg_catalog.pg_proc as p
-    where p.oid >= 16384 and (max_age is null or pg_catalog.age(p.xmin) <= max_age)
+    where p.oid >= 16384 and (max_age is null or pg_catalog.age(p.xmin) <= max_age and p.cmin::text::bigint > command)
     union all
-    select 'schema ' || n.oid::regnamespace::text, n.nspowner, null, coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))
+    select 'schema ' || n.oid::regnamespace::text, null, n.nspowner, coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))
     from pg_catalog.pg_namespace as n
-    where n.oid >= 16384 and n.nspname !~ '^pg_' and (max_age is null or pg_catalog.age(n.xmin) <= max_age)
+    where n.oid >= 16384 and n.nspname !~ '^pg_'
+      and (max_age is null or pg_catalog.age(n.xmin) <= max_age and n.cmin::text::bigint > command)
     union all
-    select 'type ' || t.oid::regtype::text, t.typowner, null, coalesce(t.typacl, pg_catalog.acldefault('T', t.typowner))
+    select 'type ' || t.oid::regtype::text, null, t.typowner, coalesce(t.typacl, pg_catalog.acldefault('T', t.typowner))
     from pg_catalog.pg_type as t
-    where t.oid >= 16384 and (max_age is null or pg_catalog.age(t.xmin) <= max_age) and (
+    where t.oid >= 16384 and (max_age is null or pg_catalog.age(t.xmin) <= max_age and t.cmin::text::bigint > command) and (
       t.typtype in ('b', 'd', 'e', 'r') and t.typcategory <> 'A'
       or exists (select from pg_catalog.pg_class as c where c.oid = t.typrelid and c.relkind = 'c')
     )
-  ) as s
-  cross join lateral (
-    select null::text as column_name, s.acl
-    union all
-    select a.attname::text, a.attacl from pg_catalog.pg_attribute as a
-    where a.attrelid = s.relation and a.attnum > 0 and not a.attisdropped and a.attacl is not null
   ) as l
 $$;
-revoke all on function backup.access_lists(integer) from public;
+revoke all on function backup.access_lists(integer, bigint) from public;
 
 -- Values that rows have which were there before their column: computed once, by the command that added it.
 create function backup.missing_values(altered oid) returns jsonb
@@ -265,21 +278,40 @@ begin
     if type not in ('TABLE', 'COLUMN', 'SEQUENCE', 'FUNCTION', 'PROCEDURE', 'ROUTINE', 'SCHEMA', 'TYPE', 'DOMAIN') then
       return null;
     end if;
-    -- one by itself says all, where it is known which names it could see; lists of a long transaction grow with each
+    -- one by itself says all, where it is known which names it could see: none of a temporary table
     if backup.session_settings() <> '{}'
+      and not exists (select from pg_catalog.pg_class as c where c.relnamespace = pg_catalog.pg_my_temp_schema())
       and pg_catalog.current_query() ~* '^\s*(grant|revoke)\M'
       and pg_catalog.strpos(pg_catalog.rtrim(pg_catalog.current_query(), E' \t\r\n;'), ';') = 0
     then
       return null;
     end if;
-    -- the server does not say of what: all that this transaction wrote, or one that was committed since it began
+    -- the server does not say of what: all that this transaction wrote since it was listed last
     select pg_catalog.jsonb_build_object('access', coalesce(pg_catalog.jsonb_agg(pg_catalog.to_jsonb(l.*)), '[]'))
     into made
-    from backup.access_lists(pg_catalog.age(pg_catalog.pg_current_xact_id()::xid)) as l;
+    from backup.access_lists(pg_catalog.age(pg_catalog.pg_current_xact_id()::xid), coalesce((
+      select g.command
+      from (
+        select d.id, d.xmin, d.cmin::text::bigint as command, d.tag, d.objects
+        from backup.ddl_log as d order by d.id desc limit 100
+      ) as g
+      where g.tag in ('GRANT', 'REVOKE') and g.objects @> '[{"made": {"access": []}}]'
+        and backup.is_of_this_transaction(g.xmin)
+      order by g.id desc limit 1
+    ), -1)) as l;
     return made;
   end if;
   -- what else was altered by a command may have had another name before
   if not creates and type not in ('table', 'table column', 'index', 'sequence', 'type', 'domain') then
+    return null;
+  end if;
+  -- a snapshot of before does not show what others have committed since, unless nobody else could see the object: columns of
+  -- the system are written once, with their table
+  if not creates and type <> 'index' and pg_catalog.current_setting('transaction_isolation') <> 'read committed' and not exists (
+    select from pg_catalog.pg_attribute as a
+    where class_id = 'pg_catalog.pg_class'::regclass and a.attrelid = object_id and a.attnum = -1
+      and backup.is_of_this_transaction(a.xmin)
+  ) then
     return null;
   end if;
   case type

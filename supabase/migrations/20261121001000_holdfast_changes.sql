@@ -12,6 +12,12 @@ create table backup.chains (
   started_at timestamptz not null default backup.clock_now(),
   system_identifier text not null,
   database_name name not null,
+  -- of the log: another one after a restore from an archive, or a failover
+  log_timeline text not null default pg_catalog.substr(
+    pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8
+  ),
+  -- as the last segment tells them
+  definitions jsonb,
   ended_at timestamptz,
   end_reason text,
   constraint id_is_a_short_name check (id ~ '^[a-z0-9][a-z0-9-]{0,62}$'),
@@ -52,6 +58,19 @@ comment on table backup.segments is 'Ranges of the change stream that are stored
 create unique index segments_by_end on backup.segments (chain_id, end_lsn, part);
 create index segments_by_run on backup.segments (run_id);
 
+-- What no replay can do, so that moments from there on need a full backup taken behind it.
+create table backup.obstacles (
+  chain_id text not null references backup.chains (id) on delete cascade,
+  -- a full backup at or behind it holds what was done there
+  lsn pg_lsn not null,
+  -- moments before can be restored
+  at timestamptz not null,
+  what text not null,
+  why text not null,
+  primary key (chain_id, lsn)
+);
+comment on table backup.obstacles is 'Places of the change stream that no restore to a moment comes past.';
+
 create table backup.gaps (
   id bigint generated always as identity primary key,
   chain_id text not null references backup.chains (id) on delete cascade,
@@ -78,6 +97,9 @@ create table backup.drain (
   advanced_lsn pg_lsn,
   -- definitions are logged: since before the slot was made, so that none is missed of what its stream holds
   logs_ddl boolean not null default false,
+  -- when the store was last compared with what is recorded here, and since when the server ran then
+  looked_at timestamptz,
+  looked_while timestamptz,
   drained_at timestamptz,
   failed_at timestamptz,
   failure text,
@@ -126,13 +148,14 @@ comment on table backup.ddl_log is 'DDL as it happened; read by replays, not by 
 
 alter table backup.chains enable row level security;
 alter table backup.segments enable row level security;
+alter table backup.obstacles enable row level security;
 alter table backup.gaps enable row level security;
 alter table backup.drain enable row level security;
 alter table backup.spool enable row level security;
 alter table backup.unlisted_tables enable row level security;
 alter table backup.ddl_log enable row level security;
-revoke all on table backup.chains, backup.segments, backup.gaps, backup.drain, backup.spool, backup.unlisted_tables, backup.ddl_log
-  from public;
+revoke all on table backup.chains, backup.segments, backup.obstacles, backup.gaps, backup.drain, backup.spool,
+  backup.unlisted_tables, backup.ddl_log from public;
 
 -- Schemas whose changes nobody needs: our own, side schemas of restores, the platform's transient ones, temporary ones.
 create function backup.is_streamed_schema(schema_name text) returns boolean

@@ -38,6 +38,17 @@ as $$
 $$;
 revoke all on function backup.publishes_everything() from public;
 
+-- Is a command to be logged? What happens before a chain begins is in the full backup that it waits for. A transaction with a
+-- snapshot of before does not see that one has begun; a row too many is in no stream.
+create function backup.logs_ddl() returns boolean
+language sql
+stable
+set search_path = ''
+as $$
+  select d.logs_ddl or pg_catalog.current_setting('transaction_isolation') <> 'read committed' from backup.drain as d
+$$;
+revoke all on function backup.logs_ddl() from public;
+
 -- The publications of the stream, made where they are missing: inserts and truncates of all tables where the server lets
 -- us, else by list; updates and deletes by list. Returns whether inserts are of all tables.
 create function backup.make_publications(publications name[]) returns boolean
@@ -338,7 +349,7 @@ as $$
 declare
   objects jsonb;
 begin
-  if not (select d.logs_ddl from backup.drain as d) then
+  if not backup.logs_ddl() then
     return;
   end if;
   select pg_catalog.jsonb_agg(

@@ -50,7 +50,8 @@ end
 $$;
 revoke all on function backup.log_unlogged(text) from public;
 
--- Is the object one whose changes a restore to a moment brings back? Publications are the target's own.
+-- Is the object one whose changes a restore to a moment brings back? Publications are the target's own. What hangs on another
+-- object has no schema: on a temporary one it lasts no longer.
 create function backup.is_logged_object(type text, schema_name text, identity text) returns boolean
 language sql
 stable
@@ -59,6 +60,10 @@ as $$
   select backup.is_streamed_schema(is_logged_object.schema_name)
     and not (is_logged_object.type = 'schema' and not backup.is_streamed_schema(is_logged_object.identity))
     and is_logged_object.type not in ('publication', 'publication relation', 'publication namespace')
+    and not (
+      is_logged_object.schema_name is null
+      and coalesce(is_logged_object.identity, '') ~ ' on pg_temp\.("([^"]|"")*"|[^". ]+)$'
+    )
 $$;
 revoke all on function backup.is_logged_object(text, text, text) from public;
 
@@ -81,8 +86,7 @@ as $$
 declare
   objects jsonb;
 begin
-  -- what happens before a chain begins is in the full backup that it waits for
-  if not (select d.logs_ddl from backup.drain as d) then
+  if not backup.logs_ddl() then
     return;
   end if;
   select pg_catalog.jsonb_agg(pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
@@ -166,7 +170,7 @@ as $$
 declare
   objects jsonb;
 begin
-  if not (select d.logs_ddl from backup.drain as d) then
+  if not backup.logs_ddl() then
     return;
   end if;
   select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
@@ -216,7 +220,7 @@ declare
   rewritten oid := pg_catalog.pg_event_trigger_table_rewrite_oid();
   schema_name name;
 begin
-  if not (select d.logs_ddl from backup.drain as d) then
+  if not backup.logs_ddl() then
     return;
   end if;
   select n.nspname into schema_name

@@ -38,19 +38,43 @@ end
 $$;
 revoke all on function backup.hold_drain(bigint, interval) from public;
 
--- Gives the lease back. `covered_until`: every commit before that moment is stored; null when the end of the stream was not
--- reached. `failure`: what kept it from its end.
-create function backup.release_drain(token bigint, covered_until timestamptz, failure text) returns void
-language sql
+-- A full backup that can be replayed from to the end of the open chain: what was told of gaps and obstacles is over.
+create function backup.settle_stream() returns void
+language plpgsql
 volatile
 set search_path = ''
 as $$
+begin
+  perform backup.resolve_alert(a.kind, a.subject)
+  from backup.alerts as a
+  where a.kind in ('stream_gap', 'stream_obstacle') and a.status <> 'resolved'
+    and exists (
+      select from backup.runs as r join backup.chains as c on c.id = r.chain_id and c.ended_at is null
+      where r.kind = 'full' and r.status = 'succeeded'
+        and not exists (select from backup.obstacles as o where o.chain_id = c.id and o.lsn > r.wal_lsn)
+    );
+end
+$$;
+revoke all on function backup.settle_stream() from public;
+
+-- Gives the lease back. `covered_until`: every commit before that moment is stored; null when the end of the stream was not
+-- reached. `failure`: what kept it from its end.
+create function backup.release_drain(token bigint, covered_until timestamptz, failure text) returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
   update backup.drain as d
   set lease_until = null, worker = null,
     drained_at = coalesce(release_drain.covered_until, d.drained_at),
     failed_at = case when release_drain.failure is not null then backup.clock_now() end,
     failure = release_drain.failure
-  where d.token = release_drain.token
+  where d.token = release_drain.token;
+  if found and release_drain.failure is null then
+    perform backup.settle_stream();
+  end if;
+end
 $$;
 revoke all on function backup.release_drain(bigint, timestamptz, text) from public;
 
@@ -171,8 +195,36 @@ end
 $$;
 revoke all on function backup.begin_chain(bigint, text, name, name[], pg_lsn) from public;
 
--- A chain is over: a gap from its last segment on, with an alert. Restores to moments behind the gap need a new full.
-create function backup.end_chain(chain text, reason text) returns void
+-- The store was compared with what is recorded here, in this life of the server.
+create function backup.note_look(token bigint) returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  perform backup.hold_drain(token, interval '90 seconds');
+  update backup.drain as d
+  set looked_at = backup.clock_now(), looked_while = pg_catalog.pg_postmaster_start_time()
+  where d.token = note_look.token;
+end
+$$;
+revoke all on function backup.note_look(bigint) from public;
+
+-- Due with each start of the server, since a database that was put back starts as another process, and once an hour.
+create function backup.look_is_due() returns boolean
+language sql
+stable
+set search_path = ''
+as $$
+  select d.looked_at is null or d.looked_while is distinct from pg_catalog.pg_postmaster_start_time()
+    or d.looked_at not between backup.clock_now() - interval '1 hour' and backup.clock_now() + interval '1 minute'
+  from backup.drain as d
+$$;
+revoke all on function backup.look_is_due() from public;
+
+-- A chain is over: a gap from its last segment on, or from the one before `missing`, with an alert. Restores to moments
+-- behind the gap need a new full; one that is under way and lies in the gap is on no chain.
+create function backup.end_chain(chain text, reason text, missing text default null) returns void
 language plpgsql
 volatile
 set search_path = ''
@@ -189,13 +241,20 @@ begin
   if ours.id is null then
     return;
   end if;
-  select s.* into last from backup.segments as s where s.chain_id = ours.id order by s.end_lsn desc limit 1;
+  select s.* into last from backup.segments as s
+  where s.chain_id = ours.id
+    and (end_chain.missing is null or s.end_lsn <= (select m.start_lsn from backup.segments as m where m.name = end_chain.missing))
+  order by s.end_lsn desc limit 1;
+  update backup.runs as r set chain_id = null
+  where r.kind = 'full' and r.chain_id = ours.id and r.status in ('queued', 'snapshotting', 'copying', 'finishing')
+    and r.wal_lsn >= coalesce(last.end_lsn, ours.start_lsn);
   insert into backup.gaps (chain_id, from_lsn, from_at, reason)
   values (ours.id, coalesce(last.end_lsn, ours.start_lsn), coalesce(last.taken_at, ours.started_at), end_chain.reason);
   truncate backup.spool;
   update backup.drain as d set logs_ddl = false;
   perform backup.seal_incrementals(true);
   perform backup.resolve_alert('slot_behind', 'chain:' || ours.id);
+  perform backup.resolve_alert('stream_obstacle', 'chain:' || ours.id);
   perform backup.audit('chain.ended', 'chain:' || ours.id, pg_catalog.jsonb_build_object('reason', end_chain.reason));
   perform backup.raise_alert(
     'stream_gap', 'chain:' || ours.id,
@@ -206,12 +265,23 @@ begin
   );
 end
 $$;
-revoke all on function backup.end_chain(text, text) from public;
+revoke all on function backup.end_chain(text, text, text) from public;
+
+-- A full backup that cannot know whether the chain is that of its database any more.
+create function backup.leave_chain(run uuid) returns void
+language sql
+volatile
+set search_path = ''
+as $$
+  update backup.runs as r set chain_id = null where r.id = leave_chain.run and r.kind = 'full'
+$$;
+revoke all on function backup.leave_chain(uuid) from public;
 
 -- Segments -----------------------------------------------------------------------------------------------------------
 
 -- A segment was put and read back. Its hour's run is made with the first one. HF413 for an old token; HF415 (run_state) for
--- a segment that does not follow the last one: replay would refuse the chain.
+-- a segment that does not follow the last one: replay would refuse the chain. Beside the columns it tells `definitions`, as the
+-- next drain compares them, and `obstacles`: [{lsn, at, what, why}].
 create function backup.record_segment(token bigint, segment jsonb) returns uuid
 language plpgsql
 volatile
@@ -268,6 +338,10 @@ begin
     given.stored_hash, given.epoch, given.transactions, given.changes, given.ddl, given.first_commit_at,
     given.last_commit_at, given.taken_at, given.ends_in_transaction, given.part, given.spool_position
   );
+  update backup.chains as c set definitions = coalesce(segment -> 'definitions', c.definitions) where c.id = ours.id;
+  perform backup.note_obstacle(ours.id, o.lsn, o.at, o.what, o.why)
+  from pg_catalog.jsonb_to_recordset(coalesce(segment -> 'obstacles', '[]'))
+    as o (lsn pg_lsn, at timestamptz, what text, why text);
   update backup.runs as r
   set heartbeat_at = backup.clock_now(), rows = r.rows + given.changes, raw_bytes = r.raw_bytes + given.raw_bytes,
     stored_bytes = r.stored_bytes + given.stored_bytes, new_stored_bytes = r.new_stored_bytes + given.stored_bytes,
@@ -278,6 +352,39 @@ begin
 end
 $$;
 revoke all on function backup.record_segment(bigint, jsonb) from public;
+
+-- A place that no restore comes past: an alert until a full backup behind it is there, which says until when nothing is lost.
+create function backup.note_obstacle(chain text, lsn pg_lsn, at timestamptz, what text, why text) returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  first backup.obstacles;
+begin
+  insert into backup.obstacles (chain_id, lsn, at, what, why)
+  values (chain, note_obstacle.lsn, note_obstacle.at, note_obstacle.what, note_obstacle.why)
+  on conflict do nothing;
+  select o.* into first from backup.obstacles as o
+  where o.chain_id = chain and not exists (
+    select from backup.runs as r
+    where r.kind = 'full' and r.status = 'succeeded' and r.chain_id = chain and r.wal_lsn >= o.lsn
+  )
+  order by o.lsn limit 1;
+  if first.chain_id is null then
+    return;
+  end if;
+  perform backup.raise_alert(
+    'stream_obstacle', 'chain:' || chain,
+    pg_catalog.format(
+      '%s cannot be replayed (%s): moments after %s UTC can be restored again once a new full backup is there',
+      first.what, first.why, pg_catalog.to_char(first.at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS')
+    ),
+    'warning'
+  );
+end
+$$;
+revoke all on function backup.note_obstacle(text, pg_lsn, timestamptz, text, text) from public;
 
 create function backup.incremental_key(chain text, hour timestamptz) returns text
 language sql

@@ -79,8 +79,9 @@ begin
     perform backup.raise_alert(
       'slot_behind', 'chain:' || slot.chain_id,
       pg_catalog.format(
-        'the slot holds back %s MB of WAL; at %s MB it is given up%s', slot.retained_bytes / 1048576,
-        slot.limit_bytes / 1048576, coalesce('; ' || backup.oldest_transaction(), '')
+        'the slot holds back %s MB of WAL (kept from %s on, drained up to %s); at %s MB it is given up%s',
+        slot.retained_bytes / 1048576, slot.restart_lsn, slot.confirmed_flush_lsn, slot.limit_bytes / 1048576,
+        coalesce('; ' || backup.oldest_transaction(), '')
       ),
       'warning'
     );
@@ -192,8 +193,8 @@ end
 $$;
 revoke all on function backup.call_drain() from public;
 
--- Is there an open chain and no full backup on it, nor one under way that might be? One that began before the chain is
--- waited for: it would be joined.
+-- Is there an open chain and no full backup on it, behind all that cannot be replayed, nor one under way that might be? One
+-- that began before the chain is waited for: it would be joined.
 create function backup.chain_lacks_full() returns boolean
 language sql
 stable
@@ -205,6 +206,7 @@ as $$
       and not exists (
         select from backup.runs as r
         where r.kind = 'full' and r.chain_id = c.id and r.status in ('succeeded', 'quarantined')
+          and not exists (select from backup.obstacles as o where o.chain_id = c.id and o.lsn > r.wal_lsn)
       )
       and not exists (
         select from backup.runs as r
@@ -215,8 +217,8 @@ $$;
 revoke all on function backup.chain_lacks_full() from public;
 
 -- A drain by a function is over. `drain`: {outcome, begun, chain}; `failure`: {code, message}. What is left is drained at
--- once by another isolate. A chain without a full backup gets one, asked for once an hour: nothing of it can be restored
--- without.
+-- once by another isolate. A chain without a full backup, or with none behind what cannot be replayed, gets one, asked for
+-- once an hour: nothing from there on can be restored without.
 create function backup.end_drain(nonce text, drain jsonb, failure jsonb) returns void
 language plpgsql
 volatile
@@ -243,14 +245,6 @@ begin
       )
     ) as r;
     perform backup.launch_run(run_id);
-  else
-    perform backup.resolve_alert(a.kind, a.subject)
-    from backup.alerts as a
-    where a.kind = 'stream_gap' and a.status <> 'resolved'
-      and exists (
-        select from backup.runs as r join backup.chains as c on c.id = r.chain_id and c.ended_at is null
-        where r.kind = 'full' and r.status = 'succeeded'
-      );
   end if;
   if drain ->> 'outcome' = 'work_left' then
     perform backup.invoke('backup', '{"action": "drain"}');

@@ -253,7 +253,8 @@ declare
   paused integer;
 begin
   if not backup.is_short_line(maintenance_on.message) then
-    raise exception 'maintenance mode needs a message of 1 to 300 letters in one line' using errcode = 'HF003';
+    raise exception 'maintenance mode needs a message of 1 to 300 letters in one line'
+      using errcode = 'HF003', hint = 'It is what users are told.';
   elsif pg_catalog.to_regrole('authenticator') is null then
     raise exception 'there is no role authenticator: this server has no API that could be closed'
       using errcode = 'HF404', hint = 'Stop what writes to the database by its own means.';
@@ -264,7 +265,8 @@ begin
     known.closed and pg_catalog.date_trunc('second', maintenance_on.until)
       is not distinct from pg_catalog.date_trunc('second', known.until)
   ) then
-    raise exception 'the end of the maintenance window has passed' using errcode = 'HF003';
+    raise exception 'the end of the maintenance window has passed'
+      using errcode = 'HF003', hint = 'Name an end that is still to come, or none.';
   end if;
   if exists (select from backup.shut_out_roles()) then
     grant execute on function public.backup_before_request(), backup.gate(), backup.call_of(text),

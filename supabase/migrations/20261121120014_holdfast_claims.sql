@@ -96,8 +96,8 @@ $$;
 revoke all on function backup.claim_restore(uuid, text, interval, boolean, text) from public;
 
 -- Backups that something needs until it has ended: nobody may remove one of them. What a restore reads, the full under the
--- moment that it wants, and its safety backup; those of a restore in place that failed or was cancelled for a day more, in
--- which somebody may go on with it.
+-- moment that it wants, and its safety backups, one a try; those of a restore in place that failed or was cancelled for a day
+-- more, in which somebody may go on with it.
 create function backup.backups_in_use() returns table (backup uuid, restore uuid, until_moment timestamptz)
 language sql
 stable
@@ -105,7 +105,13 @@ set search_path = ''
 as $$
   select used.backup, r.id, case when used.backup = r.source_backup then r.point_at end
   from backup.restores as r
-  cross join lateral (values (r.source_backup), (r.safety_run)) as used (backup)
+  cross join lateral (
+    values (r.source_backup), (r.safety_run)
+    union
+    select s.id from backup.runs as s
+    where s.tiers = array['safety'] and r.mode <> 'beside' and r.target_is_here
+      and s.created_at between r.started_at and coalesce(r.finished_at, 'infinity')
+  ) as used (backup)
   where used.backup is not null
     and (
       r.finished_at is null

@@ -1,5 +1,30 @@
 -- Side schemas: rows as they were, that a restore left beside the live ones, until their time is over.
 
+-- What a full restore in place that was broken off had taken away stands in its side schema, for the next one to make it again
+-- and tell: it goes into the record. Statements, no row's value.
+create function backup.keep_gone(restore backup.restores) returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  list constant text := pg_catalog.format('%I.%I', restore.side_schema, 'holdfast gone of try any');
+  gone jsonb;
+begin
+  if restore.scope <> 'full' or restore.stage <> 'applying' or restore.status = 'succeeded'
+    or pg_catalog.to_regclass(list) is null
+  then
+    return;
+  end if;
+  execute pg_catalog.format('select pg_catalog.jsonb_agg(g.document order by g.place) from %s as g', list) into gone;
+  if gone is not null then
+    update backup.restores as r set state = r.state || pg_catalog.jsonb_build_object('gone', gone) where r.id = restore.id;
+    raise warning 'restore % was broken off: only the next one makes again what it took away', restore.id;
+  end if;
+end
+$$;
+revoke all on function backup.keep_gone(backup.restores) from public;
+
 -- Drops a side schema and what stands in it: nothing but one that has our form and stands in backup.restores, and nothing
 -- outside it (no CASCADE). False when it was gone already. HF415 when something outside depends on it, or when somebody put
 -- in it what is neither table nor view nor sequence.
@@ -22,6 +47,7 @@ begin
   end if;
   was_there := pg_catalog.to_regnamespace(side) is not null;
   if was_there then
+    perform backup.keep_gone(restore);
     begin
       for drops in
         select kinds.word, pg_catalog.string_agg(pg_catalog.format('%I.%I', side, c.relname), ', ') as names

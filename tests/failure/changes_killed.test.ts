@@ -80,6 +80,41 @@ describe("a drainer that is killed", () => {
     });
   }
 
+  it("between its put and the reading back: the next one finds what is there, and stores every change once", async () => {
+    await write(5);
+    let puts = 0;
+    const create = async (name: string, bytes: Uint8Array): Promise<never> => {
+      puts++;
+      await from.deps.store.create(name, bytes);
+      throw new Error("killed behind the put");
+    };
+    await expect(drainNow({ ...from.deps, store: { ...from.deps.store, create } })).rejects.toThrow();
+    expect(puts).toBe(1);
+    expect(await drainNow(from.deps)).toMatchObject({ outcome: "caught_up", begun: false, chain: from.chain });
+    expect(insertedInto(await storedChain(from.deps, from.chain), "app.seen")).toEqual(written);
+  });
+
+  it("records nothing and moves no slot where the store gives back other bytes than were put", async () => {
+    await write(5);
+    const standing = () =>
+      query(
+        from.url,
+        `select (select count(*) from backup.segments) as segments, confirmed_flush_lsn::text as at
+           from pg_replication_slots where database = current_database()`,
+      );
+    const before = await standing();
+    const read = async (name: string) => {
+      const bytes = (await from.deps.store.read(name)).slice();
+      if (name.startsWith("v1/changes/")) bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) ^ 1;
+      return bytes;
+    };
+    await expect(drainNow({ ...from.deps, store: { ...from.deps.store, read } }))
+      .rejects.toMatchObject({ code: "store_lied" });
+    expect(await standing()).toEqual(before);
+    expect(await drainNow(from.deps)).toMatchObject({ outcome: "caught_up", begun: false, chain: from.chain });
+    expect(insertedInto(await storedChain(from.deps, from.chain), "app.seen")).toEqual(written);
+  });
+
   const inSpool: [string, number][] = [
     ["drain.spooling", 1],
     ["step:drain.spooled", 1],

@@ -257,6 +257,16 @@ describe("a full restore in place that is killed", () => {
         "select status, mode from backup.restores order by started_at",
       );
       expect(restores).toEqual([{ status: "succeeded", mode: "replace" }, { status: "succeeded", mode: "replace" }]);
+      expect(await project().query("select id from backup.chains where ended_at is null")).toEqual([]);
+      // The change stream begins anew, and the function orders the full backup that its moments need.
+      await project().query("select backup.call_drain()");
+      await eventually("a full backup is ordered for the new chain", async () => {
+        const ordered = await project().query(
+          `select from backup.chains as c join backup.run_requests as q on q.request_key like 'chain:' || c.id || ':%'
+            where c.ended_at is null`,
+        );
+        return ordered.length > 0 ? true : null;
+      }, 60_000);
     } finally {
       await client.stop();
       await setClock(project(), 0);

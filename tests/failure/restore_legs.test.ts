@@ -186,11 +186,30 @@ describe("a restore in legs", () => {
     expect((await legs.work(id, table("t"))).row).toMatchObject({ status: "failed", errorCode: "triggers_would_fire" });
     const open = "select kind from backup.alerts where subject = $1 and resolved_at is null";
     expect(await query(w.url, open, [`restore:${id}`])).toEqual([{ kind: "restore_failed" }]);
+    // Whoever orders it so lets the trigger fire.
+    await legs.apply(id, "merge", { safety: false, fireTriggers: true });
+    const { row } = await legs.work(id, table("t"));
+    expect(row).toMatchObject({ status: "succeeded", tables: [{ inserted: 0, updated: 600, deleted: 0 }] });
     await query(w.url, "drop trigger fires on app.t");
-    expect((await applied(id, table("t"), "merge")).tables).toMatchObject([{ inserted: 0, updated: 600, deleted: 0 }]);
     expect(await query(w.url, open, [`restore:${id}`])).toEqual([]);
     expect(await rowsOf("t")).toEqual(then);
   }, 60_000);
+
+  it("changes nothing where the disk has no room for it", async () => {
+    const asked = records("notes", "id", "3");
+    const id = await planned(asked);
+    await query(w.url, "update app.notes set body = 'now' where id = 3");
+    const then = await rowsOf("notes");
+    await query(w.url, "update backup.settings set value = '1' where name = 'disk_mb'");
+    try {
+      await legs.apply(id, "merge");
+      expect((await legs.work(id, asked)).row).toMatchObject({ status: "failed", errorCode: "space_missing" });
+      expect(await rowsOf("notes")).toEqual(then);
+    } finally {
+      await query(w.url, "update backup.settings set value = '0' where name = 'disk_mb'");
+    }
+    await applied(id, asked, "merge");
+  });
 
   it("reads rows of a record again as their owner, also where a leg was killed behind its commit", async () => {
     const asked = records("notes", "id", "90");

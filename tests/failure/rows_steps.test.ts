@@ -1,13 +1,14 @@
 /** A restore of rows that is larger than one transaction may be: in steps, killed between them, gone on with. */
 import { afterEach, describe, expect, it } from "vitest";
-import { type Clock, systemClock } from "../../src/shared/clock.ts";
+import { systemClock } from "../../src/shared/clock.ts";
 import { createLog } from "../../src/shared/log.ts";
 import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
 import { webCryptoRandom } from "../../src/shared/random.ts";
 import { keptBefore } from "../../src/shared/rows/apply/done_counts.ts";
 import { layAsked, pairAsked } from "../../src/shared/rows/asked.ts";
 import type { Beside } from "../../src/shared/rows/beside/beside.ts";
-import { RowsWork } from "../../src/shared/rows/work.ts";
+import { capBytesOf } from "../../src/shared/rows/cap_bytes.ts";
+import { RowsWork, type WorkDeps } from "../../src/shared/rows/work.ts";
 import { query, useCluster } from "../support/cluster.ts";
 import { type Past, pastOf, patient, rowsOf } from "../restores/rows_fixture.ts";
 
@@ -38,17 +39,17 @@ async function broken(): Promise<{ readonly past: Past; readonly was: string[] }
 
 async function begin(
   past: Past,
-  capBytes: number,
+  capBytes: number | undefined,
   onLine: (event: string) => void,
-  digest = "d",
-  clock: Clock = systemClock,
+  { digest = "d", ...more }: Partial<WorkDeps> & { readonly digest?: string } = {},
 ): Promise<{ work: RowsWork; beside: Beside }> {
   const work = await RowsWork.begin({
     target: openDatabase({ url: past.url }),
-    clock,
+    clock: systemClock,
     random: webCryptoRandom,
     log: createLog((line) => onLine(line.event), "debug"),
     capBytes,
+    ...more,
   }, { scope: "table", mode: "replace", sourceBackup: past.source.backupId, pointAt: null, userId: null, digest });
   const deps = { connection: work.connection, source: past.source, sameDatabase: true, schema: work.schema };
   const asked = { scope: "table", table: { schema: "app", name: "t" } } as const;
@@ -74,6 +75,54 @@ describe("a difference beyond the cap", () => {
     const [kept = []] = [...(await keptBefore(past.connection, work.schema, beside.pairs)).values()];
     const counts = await Promise.all(kept.map((name) => query(past.url, `select count(*)::int as n from ${name}`)));
     expect(counts.flat().reduce((sum, { n }) => sum + Number(n), 0)).toBe(1000);
+  }, 60_000);
+
+  it("shows nobody a row that is to go again before the commit, after no step", async () => {
+    const { past, was } = await broken();
+    const seen: number[] = [];
+    let steps = 0;
+    const { work, beside } = await begin(past, cap, () => {}, {
+      beforeCommit: async (connection) => await connection.execute("delete from app.t where id in (2900, 3000, 3900)"),
+    });
+    await work.apply(beside, whole, null, async () => {
+      steps++;
+      seen.push(
+        ...(await query(past.url, "select id from app.t where id in (2900, 3000, 3900)")).map(({ id }) => Number(id)),
+      );
+    });
+    await work.finish([], 1);
+    await work.close();
+    expect(steps).toBeGreaterThan(5);
+    expect(seen).toEqual([]);
+    expect(await rowsOf(past.url, "app.t")).toEqual(was.filter((row) => !/^\((2900|3000|3900),/.test(row)));
+  }, 60_000);
+
+  it("is one beyond a quarter of what the slot may hold back, in a leg never more than it has time for", async () => {
+    const { past, was } = await broken();
+    const caps = async (mb: number) => {
+      await query(past.url, "update backup.settings set value = $1 where name = 'slot_limit_mb'", [String(mb)]);
+      const own = await capBytesOf(past.connection, true, false);
+      return [own, await capBytesOf(past.connection, true, true)].map((bytes) => bytes / 1024 ** 2);
+    };
+    expect(await caps(1)).toEqual([1024, 64]);
+    await query(
+      past.url,
+      `insert into backup.chains (id, slot_name, publications, start_lsn, system_identifier, database_name)
+         values ('c', 'c', '{}', '0/1', '1', current_database())`,
+    );
+    expect(await caps(2000)).toEqual([500, 64]);
+    expect(await caps(1)).toEqual([0.25, 0.25]);
+    let steps = 0;
+    const { work, beside } = await begin(
+      past,
+      undefined,
+      (event) => void (steps += event === "step:rows.step" ? 1 : 0),
+    );
+    await work.apply(beside, whole, null);
+    await work.finish([], 1);
+    await work.close();
+    expect(steps).toBeGreaterThan(5);
+    expect(await rowsOf(past.url, "app.t")).toEqual(was);
   }, 60_000);
 
   it("that was killed between any two steps is gone on with by the same request, and loses nothing", async () => {
@@ -120,7 +169,7 @@ describe("a difference beyond the cap", () => {
     const present = await rowsOf(past.url, "app.t");
     const first = await begin(past, cap, () => {});
     await query(past.url, `update backup.restores set tables = '[{"schema": "app", "name": "t"}]'`);
-    const second = await begin(past, cap, () => {}, "other");
+    const second = await begin(past, cap, () => {}, { digest: "other" });
     await expect(second.work.apply(second.beside, whole, null)).rejects.toMatchObject({ code: "run_state" });
     await second.work.fail(new Error("refused"));
     await second.work.close();
@@ -142,7 +191,7 @@ describe("a restore whose plan waits for somebody", () => {
   it("is theirs as long as they take", async () => {
     const { past } = await broken();
     const clock = { ...systemClock, sleep: (_ms: number, signal?: AbortSignal) => systemClock.sleep(10, signal) };
-    const { work } = await begin(past, cap, () => {}, "waits", clock);
+    const { work } = await begin(past, cap, () => {}, { digest: "waits", clock });
     await query(past.url, "update backup.restores set lease_until = clock_timestamp() - interval '1 minute'");
     const leased = async () =>
       (await query(
@@ -165,14 +214,10 @@ describe("a restore whose session is ended in the middle", () => {
   it("has changed nothing", async () => {
     const { past } = await broken();
     const present = await rowsOf(past.url, "app.t");
-    const { work, beside } = await begin(past, 10 ** 9, () => {});
-    const ending = work.apply(beside, {
-      ...whole,
-      beforeCommit: async () => {
-        await query(past.url, `select pg_terminate_backend(${work.connection.processId})`);
-      },
-    }, null);
-    await expect(ending).rejects.toMatchObject({ code: "database_unreachable" });
+    const { work, beside } = await begin(past, 10 ** 9, () => {}, {
+      beforeCommit: async ({ processId }) => void await query(past.url, `select pg_terminate_backend(${processId})`),
+    });
+    await expect(work.apply(beside, whole, null)).rejects.toMatchObject({ code: "database_unreachable" });
     await work.fail(new Error("gone"));
     await work.close();
     expect(await rowsOf(past.url, "app.t")).toEqual(present);

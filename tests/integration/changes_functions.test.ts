@@ -75,6 +75,25 @@ describe("the function", () => {
     expect(restored).toEqual(letters);
   }, runMs * 3);
 
+  it("has another full backup taken at once when the slot is gone", async () => {
+    const { query: ask, ended } = project();
+    await ask(
+      "select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = current_database()",
+    );
+    await drained();
+    const [chain] = await ask("select id from backup.chains where ended_at is null");
+    expect(await ask("select chain_id <> $1 as another, reason from backup.gaps", [chain?.["id"]]))
+      .toEqual([{ another: true, reason: "the slot is gone" }]);
+    const full = await until("the new chain's full backup", async () => {
+      const [run] = await ask("select run_id from backup.run_requests where request_key like $1", [
+        `chain:${chain?.["id"]}:%`,
+      ]);
+      return run === undefined ? null : String(run["run_id"]);
+    });
+    expect(await ended(full)).toMatchObject({ status: "succeeded" });
+    expect(await ask("select chain_id from backup.runs where id = $1", [full])).toEqual([{ chain_id: chain?.["id"] }]);
+  }, runMs * 2);
+
   it("needs less than a leg may use", async () => {
     const legs = (await project().isolates()).flatMap((isolate) => isolate.uses);
     expect(Math.max(...legs.map((leg) => leg.cpuMs))).toBeLessThan(1_000);

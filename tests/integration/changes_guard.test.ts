@@ -34,10 +34,18 @@ describe("the call of each minute", () => {
       const call = async () => (await query(url, "select backup.call_drain() as request"))[0]?.["request"];
 
       await limit(url, heldMb + 1);
-      expect(await call()).toBeNull();
-      expect(await alerts(url, "slot_behind")).toEqual([
-        { severity: "warning", status: "open", message: expect.stringMatching(/^the slot holds back/) as string },
-      ]);
+      await withClient(cluster().plainUrl("postgres"), async (other) => {
+        await other.query("begin");
+        await other.query("select pg_current_xact_id()");
+        const { rows: [row] } = await other.query<{ pid: number }>("select pg_backend_pid() as pid");
+        expect(await call()).toBeNull();
+        const told =
+          "^the slot holds back \\d+ MB of WAL \\(kept from [0-9A-F/]+ on, drained up to [0-9A-F/]+\\); at \\d+ MB it is " +
+          `given up; the oldest transaction is that of process ${row?.pid} in database postgres, since .* UTC$`;
+        expect(await alerts(url, "slot_behind")).toEqual([
+          { severity: "warning", status: "open", message: expect.stringMatching(new RegExp(told)) as string },
+        ]);
+      });
       expect([await slots(url), await openChains(url)]).toEqual([[{ active: false }], [{ id: chain }]]);
 
       await limit(url, heldMb - 1);

@@ -1,7 +1,7 @@
 /** Tables whose rows got an identity while the stream went on: what was updated or deleted before it is in no segment. */
 import { describe, expect, it } from "vitest";
 import { openSession } from "../../src/shared/backup/session.ts";
-import { readCountedUntil } from "../../src/shared/changes/drain/stream_queries.ts";
+import { readCountedUntil } from "../../src/shared/changes/drain/header_queries.ts";
 import { planPoint, type PointPlan } from "../../src/shared/changes/replay/restore_point.ts";
 import type { Point } from "../../src/shared/changes/replay/replay.ts";
 import { ChangeHistory } from "../../src/shared/changes/segments/timeline.ts";

@@ -1,6 +1,6 @@
 /** Sequences that come and go while their values are read. */
 import { describe, expect, it } from "vitest";
-import { readSequenceValues } from "../../src/shared/changes/drain/stream_queries.ts";
+import { readSequenceValues } from "../../src/shared/changes/drain/header_queries.ts";
 import type { Database } from "../../src/shared/postgres/connection.ts";
 import { useCluster, withClient } from "../support/cluster.ts";
 import { backup, query, world } from "./backup_fixture.ts";

@@ -25,6 +25,9 @@ const points: Record<"start" | "filled" | "changed", Point> = {
 };
 let deletion = "";
 let incremental = "";
+let installed: Record<string, unknown> = {};
+/** What people are told of the table without a key. */
+const keyless = /public\.visits.*primary key/;
 
 const source = () => cluster().plainUrl("postgres");
 
@@ -77,12 +80,20 @@ beforeAll(async () => {
      insert into public.notes values (1, 'one');
      insert into public.visits values ('home', 1)`,
   );
-  await ok(["init"]);
+  installed = await ok(["init"]);
   // The guard of each minute would notice a lost slot as well, now and then before the test does.
   await query(source(), "select cron.unschedule(jobname) from cron.job where jobname like 'holdfast-%'");
 }, clusterMs);
 
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+describe("a table without a key", () => {
+  it("is named with the way out when Holdfast is set up, before anything can be lost", async () => {
+    expect(installed["notices"]).toEqual(expect.arrayContaining([expect.stringMatching(keyless)]));
+    const { stdout } = await cli(["doctor"], settings);
+    expect(stdout).toMatch(keyless);
+  }, 60_000);
+});
 
 describe("the first incremental", () => {
   it("begins the stream and says that a full backup is needed; so does status until there is one", async () => {
@@ -90,6 +101,7 @@ describe("the first incremental", () => {
     expect(exit, stderr).toBe(0);
     expect(document).toMatchObject({ begun: true, gap: null, id: null, changes: 0, chain: expect.any(String) });
     expect(stderr).toContain("holdfast create");
+    expect(stderr).toMatch(keyless);
     const before = await cli(["status", "--json"], settings);
     const { chain } = document as { chain: string };
     expect(before.document).toMatchObject({ recoveryPointSeconds: null, stream: { chain, uncovered: 1 } });
@@ -101,7 +113,7 @@ describe("the first incremental", () => {
     // The table without a key: nothing else is in the way.
     expect(after).toMatchObject({
       verdict: "warning",
-      reasons: [expect.stringMatching(/public\.visits.*primary key/)],
+      reasons: [expect.stringMatching(keyless)],
     });
   }, 120_000);
 });
@@ -126,11 +138,23 @@ describe("an incremental", () => {
     expect(from < points.start.at && points.changed.at < to, `${from} to ${to}`).toBe(true);
     expect(stored["coveredUntil"]).toBe(to);
     incremental = String(stored["id"]);
-    const all = await cli(["list", "--all", "--json"], settings);
-    const listed = (all.document as Record<string, unknown>[]).find((run) => run["id"] === incremental);
-    expect(listed).toMatchObject({ kind: "incremental", tier: "hourly", rows: 24 });
+    const runs = (await cli(["list", "--json"], settings)).document as Record<string, unknown>[];
+    const [listed, full] = runs;
+    expect(full).toMatchObject({ kind: "full", from: null, full: null });
+    expect(runs.length, "verifications and the like are not listed").toBe(2);
+    expect(listed).toMatchObject({
+      id: incremental,
+      kind: "incremental",
+      tier: "hourly",
+      rows: 24,
+      full: full?.["id"],
+    });
     expect(new Date(String(listed?.["consistentAt"])).getTime()).toBe(new Date(to).getTime());
     expect(String(listed?.["from"]) < points.start.at).toBe(true);
+    const people = await cli(["list"], settings);
+    expect(people.stdout).toMatch(
+      new RegExp(`^${incremental.slice(0, 8)} +hourly .* ${String(full?.["id"]).slice(0, 8)} `, "m"),
+    );
   }, 120_000);
 
   it("of an idle database has no id, and moves the end of what is covered", async () => {
@@ -241,11 +265,24 @@ describe("restore-point", () => {
 });
 
 describe("restore-full with the id of an incremental", () => {
-  it("gives the state at the incremental's end", async () => {
+  it("gives the state at its end, not what a later incremental holds", async () => {
+    // As when the hour is over: what follows is owned by another run.
+    await query(
+      source(),
+      `update backup.runs set status = 'succeeded', finished_at = now(), request_key = request_key || ' is over'
+       where id = '${incremental}'`,
+    );
+    await query(source(), "insert into public.notes values (40, 'of the next hour')");
+    const next = await ok(["incremental"]);
+    expect(next["id"]).not.toBe(incremental);
     const { url, given } = await target();
     const done = await ok(["restore-full", incremental.slice(0, 8), "--yes"], { ...settings, ...given });
     expect(done).toMatchObject({ transactions: 3 });
     expect(await rowsOf(url)).toBe("");
+    const later = await target();
+    await ok(["restore-full", String(next["id"]), "--yes"], { ...settings, ...later.given });
+    expect(await rowsOf(later.url)).toBe("40=of the next hour");
+    await query(source(), "delete from public.notes");
   }, 60_000);
 });
 
@@ -403,6 +440,22 @@ describe("a stream that lost its slot", () => {
     const refused = await cli(["restore-point", inGap, "--yes", "--json"], (await target()).given);
     expect([refused.exit, codeOf(refused)]).toEqual([1, "point_uncovered"]);
   }, 180_000);
+});
+
+describe("a slot that nobody but the CLI guards", () => {
+  it("is given up past its limit, also while no drain succeeds", async () => {
+    await query(source(), "update backup.settings set value = '1' where name = 'slot_limit_mb'");
+    await query(
+      source(),
+      "insert into public.notes select i, repeat('x', 1000) from generate_series(100001, 105000) as i",
+    );
+    const failing = { ...settings, BACKUP_KEYS: `other:${randomBytes(32).toString("base64url")}` };
+    expect((await cli(["incremental", "--json"], failing)).exit).toBe(1);
+    expect(await query(source(), "select from pg_replication_slots")).toEqual([]);
+    expect(await query(source(), "select reason from backup.gaps where to_at is null")).toEqual([
+      { reason: expect.stringMatching(/^the slot held back \d+ MB of WAL, more than 1 MB$/) as string },
+    ]);
+  }, 60_000);
 });
 
 async function statusOf(): Promise<{ recoveryPointSeconds: number }> {

@@ -43,6 +43,31 @@ export async function cli(args: readonly string[], settings: Readonly<Record<str
   return await startCli(args, settings).result;
 }
 
+/** At a terminal that shows both streams, where a person types `answer` once they are asked to type something. */
+export async function cliAtTerminal(
+  args: readonly string[],
+  settings: Readonly<Record<string, string>>,
+  answer: string,
+): Promise<{ readonly exit: number | null; readonly shown: string }> {
+  const { PATH = "", HOME = "" } = process.env;
+  const command = [process.execPath, join(root, "src/cli/holdfast.mjs"), ...args].map((word) => `'${word}'`).join(" ");
+  const child = spawn("script", ["--quiet", "--return", "--command", command, "/dev/null"], {
+    cwd: "/",
+    env: { PATH, HOME, ...settings },
+    stdio: ["pipe", "pipe", "inherit"],
+  });
+  let shown = "";
+  child.stdout.setEncoding("utf8").on("data", (text: string) => {
+    const wasAsked = shown.includes("to go on:");
+    shown += text;
+    if (!wasAsked && shown.includes("to go on:")) child.stdin.write(`${answer}\r`);
+  });
+  return await new Promise((resolve, reject) => {
+    child.once("error", reject);
+    child.once("close", (exit) => resolve({ exit, shown }));
+  });
+}
+
 /** Undefined when it is no JSON, so that the test that wanted a document fails with both streams at hand. */
 function parse(text: string): unknown {
   try {

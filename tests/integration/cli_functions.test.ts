@@ -1,5 +1,7 @@
 /** The CLI with a running project: signed calls of its functions, and everything that a hosted project has. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { holdfast } from "../../src/local/demo/holdfast.ts";
+import { entryCommands, isAsBefore, loseAndFind, signInBoth } from "../../src/local/demo/one_entry.ts";
 import { type Stack, startStack } from "../../src/local/stack.ts";
 import { query } from "../support/cluster.ts";
 import { loadSampleApp, type SampleApp, sampleBucket } from "../support/sample_app/load.ts";
@@ -48,12 +50,15 @@ describe("the sample app", () => {
 });
 
 describe("the CLI with a running project", () => {
-  it("finds nothing wrong, but that the backups go when the project goes", async () => {
+  it("finds nothing wrong, but a table without a key, and that the backups go when the project goes", async () => {
     const all = { ...settings, BACKUP_DB_URL: stack.cluster.url("postgres") };
     const { exit, document, stdout } = await cli(["doctor", "--json"], all);
     expect(exit, stdout).toBe(0);
     const { checks } = document as { checks: { name: string; state: string }[] };
-    expect(checks.filter((check) => check.state !== "ok")).toMatchObject([{ name: "store", state: "warn" }]);
+    expect(checks.filter((check) => check.state !== "ok").sort((a, b) => a.name < b.name ? -1 : 1)).toMatchObject([
+      { name: "changes", state: "warn", message: expect.stringContaining("public.mood_samples") as unknown },
+      { name: "store", state: "warn" },
+    ]);
     expect(checks.map((check) => check.name)).toContain("project");
   }, 60_000);
 
@@ -67,6 +72,19 @@ describe("the CLI with a running project", () => {
     const listed = await cli(["list", "--json"], settings);
     expect(listed.document).toMatchObject([{ id, tier: "daily" }]);
   }, 180_000);
+
+  it("brings an entry back that its owner deleted in the app, as the demo shows it", async () => {
+    const [{ email: one } = { email: "" }, { email: two } = { email: "" }] = app.people;
+    const people = await signInBoth(stack.gateway, [one, two]);
+    const seen = await loseAndFind(people, async (id) => {
+      for (const { args } of entryCommands("latest", id)) {
+        await holdfast(args, { ...settings, BACKUP_DB_URL: stack.cluster.url("postgres") });
+      }
+    });
+    expect(seen).toEqual({ gone: true, back: true, othersSee: 0 });
+    expect(isAsBefore(seen)).toBe(true);
+    expect(isAsBefore({ ...seen, back: false })).toBe(false);
+  }, 60_000);
 
   it("says what is wrong with the call: secret, address, function", async () => {
     const secret = await cli(["create", "--json"], { ...settings, BACKUP_WORKER_SECRET: "x".repeat(40) });

@@ -68,7 +68,7 @@ it("is named until a full backup of this chain that succeeded: none in quarantin
   expect(await full("chain_id = null")).toEqual(rewritten);
 });
 
-it("a table whose rows a query made before it could be published is named, and once only", async () => {
+it("a table whose rows a query made before it could be published is named once only, and so is one that is on no list", async () => {
   const own = await world(cluster());
   await query(
     own.url,
@@ -84,6 +84,10 @@ it("a table whose rows a query made before it could be published is named, and o
     expect((await readStream(looking)).stream?.uncovered).toEqual([{ name: "app.made", why: "identity" }]);
     await query(own.url, "alter table app.made add primary key (x)");
     expect((await readStream(looking)).stream?.uncovered).toEqual([{ name: "app.made", why: "rewritten" }]);
+    // With a key, and yet on no list: as where the role may not publish it.
+    await query(own.url, "create table app.theirs (id int primary key)");
+    await query(own.url, "alter publication holdfast_changes drop table app.theirs");
+    expect((await readStream(looking)).stream?.uncovered).toContainEqual({ name: "app.theirs", why: "unpublished" });
   } finally {
     await looking.close();
   }

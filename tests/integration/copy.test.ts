@@ -124,6 +124,33 @@ describe("a session", () => {
     await expect(connection.query("select 1")).rejects.toMatchObject({ code: "database_unreachable" });
   });
 
+  it.each(["tsquery", "jsonpath", "regconfig", "regdictionary", "regtype", "regproc"])(
+    "has no value that a type cannot read, whatever the server says of it: %s",
+    async (type) => {
+      const connection = await connect();
+      await connection.execute("create temp table said (x text)");
+      for (const value of ["my precious phrase", "precious", "'precious", '"precious', "precious => => it"]) {
+        await connection.execute(`truncate said; insert into said values ($x$${value}$x$)`);
+        const told = await connection.query(`select x::${type} from said`).catch((error: HoldfastError) =>
+          error.message
+        );
+        if (typeof told === "string") expect(told).not.toMatch(/precious|my phrase/);
+      }
+    },
+  );
+
+  it.each([
+    ["selec 1", /syntax error at or near "selec".*42601/],
+    ["select 1::nowhere", /type "nowhere" does not exist.*42704/],
+    ["select nothing()", /function nothing\(\) does not exist.*42883/],
+    ["drop role nobody_here", /role "nobody_here" does not exist.*42704/],
+    ["set no_such = 1", /unrecognized configuration parameter "no_such".*42704/],
+    ["select pg_drop_replication_slot('gone')", /replication slot "gone" does not exist.*42704/],
+  ])("says what is wrong with a statement: %s", async (statement, message) => {
+    const connection = await connect();
+    await expect(connection.execute(statement)).rejects.toThrow(message);
+  });
+
   it("keeps our own SQLSTATEs as codes", async () => {
     const connection = await connect();
     const failing = connection.execute(

@@ -4,10 +4,18 @@ import { randomBytes } from "node:crypto";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { Client } from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { clusterMs, query, useCluster } from "../support/cluster.ts";
 import { loadSampleApp, type SampleApp } from "../support/sample_app/load.ts";
-import { cli } from "../integration/cli_fixture.ts";
+import { cli, type CliRun, startCli } from "../integration/cli_fixture.ts";
+import { systemClock } from "../../src/shared/clock.ts";
+import { HoldfastError } from "../../src/shared/errors.ts";
+import { silentLog } from "../../src/shared/log.ts";
+import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
+import { webCryptoRandom } from "../../src/shared/random.ts";
+import { RowsWork } from "../../src/shared/rows/work.ts";
+import { eventually } from "../support/stack.ts";
 import { rowsOf } from "./rows_fixture.ts";
 
 const cluster = useCluster();
@@ -64,6 +72,9 @@ beforeAll(async () => {
     `create schema app; create table app.settings (name text primary key, value jsonb); insert into app.settings values ('a', '1'), ('b', 'null');
      create function app.answer() returns int language sql as 'select 42'; grant execute on function app.answer() to authenticated;
      create table app.notes (n int, said text); insert into app.notes select i, 'said ' || i from generate_series(1, 9) i;
+     create function app.leave() returns text language sql as $$ select set_config('transaction_read_only', 'off', true) $$;
+     create sequence app.tickets; select setval('app.tickets', 500);
+     create type app.mood as enum ('low', 'high'); create table app.moods (n int primary key, mood app.mood); insert into app.moods values (1, 'low');
      create view app.spoken as select said from app.notes where n > 3; grant select on app.spoken to authenticated`,
   );
   // Somebody with a second factor and a session, who keeps both.
@@ -77,6 +88,12 @@ beforeAll(async () => {
   backup = String((await ok(["create"]))["id"]);
 }, clusterMs + 60_000);
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+const notFenced = expect.arrayContaining([
+  expect.stringMatching(/^logins other than the API's/),
+  "Realtime: broadcast and presence",
+  expect.stringMatching(/reset transaction_read_only.*: app\.leave\(\)$/),
+]);
 
 describe("restore-full --apply replace", () => {
   let definitions = "";
@@ -103,7 +120,8 @@ describe("restore-full --apply replace", () => {
            (gen_random_uuid(), '${factor}', 'phone', 'verified', now(), now());
        delete from app.notes where n = 2; update app.notes set said = 'other' where n = 3; insert into app.notes values (20, 'new');
        create publication of_the_app for table app.notes; create or replace view app.spoken as select said from app.notes where n > 4;
-       create index later on public.tags (name); update public.events set kind = 'lost' where id % 3 = 0`,
+       create index later on public.tags (name); update public.events set kind = 'lost' where id % 3 = 0;
+       select setval('app.tickets', 3); update app.moods set mood = 'high'`,
     );
     expect(dumped()).not.toBe(definitions);
   }, 60_000);
@@ -127,6 +145,9 @@ describe("restore-full --apply replace", () => {
       const refused = await cli(["restore-full", backup, "--apply", "replace", "--yes", "--json", ...flags], settings);
       expect([refused.exit, refused.document]).toMatchObject([2, { error: { code } }]);
     }
+    // So is what it would not keep out of the database: the plan of maintenance mode names it.
+    const plan = await cli(["maintenance", "on", "--message", "x", "--json"], settings);
+    expect(plan.document).toMatchObject({ dryRun: true, unfenced: notFenced });
     expect((await ok(["maintenance", "status"]))["state"]).toMatchObject({ closed: false });
   });
 
@@ -143,7 +164,12 @@ describe("restore-full --apply replace", () => {
     const smoke = join(folder, "smoke.sql");
     writeFileSync(smoke, "begin;\nselect count(*) > 0 as ok from public.tags;\nselect 1 from app.settings;\ncommit;\n");
     const done = await ok(["restore-full", backup, "--apply", "replace", "--smoke", smoke, "--yes"]);
-    expect(done).toMatchObject({ ok: true, differences: [], safetyRun: expect.any(String) });
+    expect(done).toMatchObject({
+      ok: true,
+      differences: [],
+      safetyRun: expect.any(String),
+      maintenance: { unfenced: notFenced },
+    });
     expect(dumped()).toBe(definitions);
     expect(await allRows()).toEqual(rows);
     expect(await query(source(), "select count(*)::int as n from backup.chains where ended_at is null")).toEqual([{
@@ -154,6 +180,8 @@ describe("restore-full --apply replace", () => {
     expect(await query(source(), "select user_id from auth.mfa_factors")).toEqual([{ user_id: factor }, {
       user_id: factor,
     }]);
+    // A number that was handed out once is not handed out again.
+    expect(await query(source(), "select nextval('app.tickets')::int > 500 as yes")).toEqual([{ yes: true }]);
     // For the watchdog to run each hour of the next day.
     expect(
       await query(
@@ -171,4 +199,214 @@ describe("restore-full --apply replace", () => {
     const again = await ok(["restore-full", backup, "--apply", "replace", "--dry-run"]);
     expect((again["definitions"] as { steps: unknown[] }).steps).toEqual([]);
   }, 180_000);
+
+  it("lets moments be restored again once a full backup of the new chain is there", async () => {
+    await ok(["incremental"]);
+    const full = await ok(["create"]);
+    expect(
+      await query(
+        source(),
+        "select c.ended_at from backup.runs as r join backup.chains as c on c.id = r.chain_id where r.id = $1::uuid",
+        [full["id"]],
+      ),
+    ).toEqual([{ ended_at: null }]);
+  }, 60_000);
+
+  it("leaves no row beside that keeps a migration from making a type anew", async () => {
+    await query(
+      source(),
+      `begin; alter type app.mood rename to mood_old; create type app.mood as enum ('low', 'mid', 'high');
+       alter table app.moods alter mood type app.mood using mood::text::app.mood; drop type app.mood_old; rollback`,
+    );
+  });
+
+  it("is refused before anything is read where the disk has no room for the rows", async () => {
+    await query(source(), "update backup.settings set value = '1' where name = 'disk_mb'");
+    const refused = await cli(["restore-full", backup, "--apply", "replace", "--yes", "--json"], settings);
+    await query(source(), "update backup.settings set value = '0' where name = 'disk_mb'");
+    expect([refused.exit, refused.document]).toMatchObject([1, { error: { code: "space_missing" } }]);
+    expect(await timesClosed()).toBe(1);
+  }, 60_000);
+});
+
+const timesClosed = async () =>
+  Number(
+    (await query(source(), "select count(*)::int as n from backup.audit_log where action = 'maintenance.closed'"))[0]
+      ?.["n"],
+  );
+const closed = async () => (await query(source(), "select closed, message from backup.maintenance"))[0];
+
+/** A restore that has changed definitions and waits for a lock of ours, until `released`. */
+async function waiting(...more: string[]): Promise<CliRun & { readonly released: () => Promise<void> }> {
+  const holder = new Client({ connectionString: source() });
+  await holder.connect();
+  await holder.query("begin; lock table public.tags in share mode");
+  const run = startCli(["restore-full", backup, "--apply", "replace", "--yes", "--json", ...more], settings);
+  await eventually("it waits", async () => {
+    const rows = await query(
+      source(),
+      "select from pg_stat_activity where application_name ~ '^holdfast:restore_' and wait_event_type = 'Lock'",
+    );
+    return rows.length > 0 ? true : null;
+  }, 60_000);
+  return { ...run, released: () => holder.query("rollback").then(() => holder.end()) };
+}
+
+describe("a full restore in place that is broken off", () => {
+  let first = "";
+
+  it("by Ctrl-C leaves the project closed, and says so with the two ways out", async () => {
+    await query(
+      source(),
+      `alter table app.settings add extra text; update app.settings set extra = 'precious'; alter table app.settings alter value type json using value::json;
+       create view app.later as select value::text as said from app.settings; grant select on app.later to anon; update public.tags set name = name || '!'`,
+    );
+    const run = await waiting();
+    expect(await query(source(), "select to_regclass('app.later') as later")).toEqual([{ later: null }]);
+    run.signal("SIGINT");
+    const ended = await run.result;
+    await run.released();
+    expect([ended.exit, ended.document]).toMatchObject([1, {
+      error: {
+        code: "cancelled",
+        message: expect.stringContaining("the project is still closed"),
+        hint: expect.stringMatching(/same command goes on.*maintenance off/),
+      },
+    }]);
+    expect(await closed()).toMatchObject({ closed: true });
+    const [record] = await query(
+      source(),
+      "select safety_run::text as run from backup.restores order by started_at desc limit 1",
+    );
+    first = String(record?.["run"]);
+  }, 120_000);
+
+  it(
+    "and looked at, then gone on with by another choice, makes again what went, and names the safety backup from before all of it",
+    async () => {
+      await ok(["restore-full", backup, "--apply", "replace", "--dry-run"]);
+      const run = await waiting("--credentials");
+      // Somebody looks after it meanwhile, and wants it to stay closed.
+      await query(source(), "select backup.maintenance_on('I am checking', null, 'cli')");
+      await run.released();
+      const done = await run.result;
+      expect(done, done.stderr).toMatchObject({
+        exit: 0,
+        document: {
+          ok: true,
+          safetyRun: first,
+          safetyRunOfThisTry: expect.not.stringMatching(first),
+          maintenance: { keptFor: "cli" },
+          definitions: { again: ["view app.later"], gone: [{ identity: "column extra of app.settings" }] },
+        },
+      });
+      expect(await query(source(), "select said from app.later limit 1")).toHaveLength(1);
+      expect(
+        await query(source(), "select safety_run::text as run from backup.restores order by started_at desc limit 1"),
+      )
+        .toEqual([{ run: first }]);
+      expect(await closed()).toEqual({ closed: true, message: "I am checking" });
+      await query(source(), "select backup.maintenance_off(); drop view app.later");
+    },
+    120_000,
+  );
+});
+
+describe("restore-full --apply, of definitions that stay", () => {
+  const missing = async (...more: string[]) =>
+    await cli(
+      ["restore-full", backup, "--apply", "missing", "--yes", "--json", "--skip-safety-backup", "postgres", ...more],
+      settings,
+    );
+
+  it("closes nothing where rows of then have no value for a column of now", async () => {
+    await query(
+      source(),
+      "delete from app.moods; alter table app.moods add need int not null; update app.settings set value = '7' where name = 'b'",
+    );
+    const before = await timesClosed();
+    const refused = await missing();
+    expect([refused.exit, refused.document]).toMatchObject([1, {
+      error: { code: "rows_conflict", message: expect.stringMatching(/app\.moods: column need/) },
+    }]);
+    expect(await timesClosed()).toBe(before);
+  }, 60_000);
+
+  it("opens the project again where the server refuses a row and none was changed", async () => {
+    await query(
+      source(),
+      "alter table app.moods drop need; alter table app.moods add constraint up check (mood <> 'low')",
+    );
+    const before = await timesClosed();
+    const refused = await missing();
+    expect([refused.exit, refused.document]).toMatchObject([1, {
+      error: { message: expect.not.stringContaining("closed") },
+    }]);
+    expect(await timesClosed()).toBe(before + 1);
+    expect(await closed()).toMatchObject({ closed: false });
+  }, 60_000);
+
+  it(
+    "brings back what is missing and changes no other row; triggers that fire whatever are fired when asked",
+    async () => {
+      await query(
+        source(),
+        `alter table app.moods drop constraint up; create table app.fired (n int);
+       create function app.fire() returns trigger language plpgsql as $$ begin insert into app.fired values (new.n); return new; end $$;
+       create trigger fire after insert on app.moods for each row execute function app.fire(); alter table app.moods enable always trigger fire`,
+      );
+      expect((await missing()).document).toMatchObject({ error: { code: "triggers_would_fire" } });
+      const done = await missing("--fire-triggers");
+      expect([done.exit, done.document], done.stderr).toMatchObject([0, {
+        ok: true,
+        inserted: 1,
+        updated: 0,
+        deleted: 0,
+      }]);
+      expect(
+        await query(source(), "select (select value from app.settings where name = 'b'), (select n from app.fired)"),
+      )
+        .toEqual([{ value: 7, n: 1 }]);
+    },
+    60_000,
+  );
+});
+
+it(
+  "a migration is undone with its new tables, whose rows refer to rows that go, without maintenance mode",
+  async () => {
+    await query(
+      source(),
+      `insert into app.moods values (2, 'high');
+     create table app.of_moods (n int references app.moods (n)); insert into app.of_moods values (2)`,
+    );
+    const before = await timesClosed();
+    const args = ["restore-full", backup, "--apply", "replace", "--yes", "--json", "--skip-safety-backup", "postgres"];
+    const refused = await cli([...args, "--dry-run"], settings);
+    expect(refused.exit).toBe(0);
+    const done = await cli([...args, "--drop-extra", "--without-maintenance"], settings);
+    expect([done.exit, done.document], done.stderr).toMatchObject([0, { ok: true, differences: [] }]);
+    expect(await query(source(), "select to_regclass('app.of_moods') as c, (select max(n) from app.moods) as n"))
+      .toEqual([
+        { c: null, n: 1 },
+      ]);
+    expect(await timesClosed()).toBe(before);
+  },
+  60_000,
+);
+
+it("a restore that goes on may take longer than its lease to lay its rows again", async () => {
+  const deps = { target: openDatabase({ url: source() }), clock: systemClock, random: webCryptoRandom, log: silentLog };
+  const asked = { scope: "full", mode: "replace", sourceBackup: backup, pointAt: null, userId: null } as const;
+  const first = await RowsWork.begin(deps, { ...asked, digest: "slow" });
+  first.changed();
+  await first.applying(null);
+  await first.fail(new HoldfastError("database_unreachable", "gone"));
+  await first.close();
+  const clock = { ...systemClock, monotonicMs: () => systemClock.monotonicMs() + 3_600_000 };
+  const second = await RowsWork.begin({ ...deps, clock }, { ...asked, digest: "slow" });
+  expect(second.lease?.id).toBe(first.lease?.id);
+  await second.loaded(1);
+  await second.finish([]);
+  await second.close();
 });

@@ -109,6 +109,18 @@ comment on type odd.mood is 'how';
 comment on domain odd.name is 'who';
 comment on statistics odd.noted_both is 'both';
 
+create table odd.orders (id integer primary key, v text unique);
+create table odd.stats (id integer, n integer);
+create table odd.accounts (id integer primary key, v text);
+alter table odd.accounts enable row level security;
+create policy seen on odd.accounts for select to anon using (true);
+grant select on odd.accounts to anon;
+create type odd.level as enum ('low', 'high');
+create table odd.metrics (id integer not null, level odd.level not null, v text, primary key (id, level)) partition by range (id, level);
+create table odd.metrics_1 partition of odd.metrics for values from (0, minvalue) to (100, minvalue);
+create statistics odd.aimed on region, at from odd.seen;
+alter statistics odd.aimed set statistics 300;
+
 create view odd.open_noted with (security_barrier = true, check_option = local) as select id, "The Name", number from odd.noted where id > 0;
 alter view odd.open_noted alter column number set default 7;
 create trigger into_view instead of insert on odd.open_noted for each row execute function odd.kept();
@@ -134,6 +146,10 @@ alter default privileges in schema odd grant select, insert on tables to authent
 alter default privileges revoke execute on functions from public;
 create publication some_odd for table odd.noted (id, "The Name"), table odd.events with (publish = 'insert, update', publish_via_partition_root);
 
+insert into odd.orders select i, 'v' || i from generate_series(1, 5) i;
+insert into odd.accounts values (1, 'a'), (2, 'b');
+insert into odd.stats values (1, 1);
+insert into odd.metrics select i, 'low', 'v' || i from generate_series(1, 5) i;
 insert into odd.computed (a, name) select i, 'n' || i from generate_series(1, 20) i;
 insert into odd.typed (id, spans, names) values (1, array['[1,2]'::odd.span], '{a,b}'), (2, '{}', null);
 insert into odd.bookings values (1, 10, '[2024-01-01,2024-01-02)', 'a', null), (2, 20, '[2024-01-03,2024-01-04)', null, 1);

@@ -58,7 +58,11 @@ export function legsOf(w: World, full: string) {
       })).id
     );
 
-  const apply = async (id: string, mode: RestoreMode, options: { readonly safety: boolean } = { safety: false }) =>
+  const apply = async (
+    id: string,
+    mode: RestoreMode,
+    options: { readonly safety: boolean; readonly fireTriggers?: boolean } = { safety: false },
+  ) =>
     await withSession(async (session) => {
       const [here] = await session.query("select current_database() as name");
       await orderApply(session, id, { mode, target: here?.["name"] ?? "", options });

@@ -457,7 +457,11 @@ async function rowsToCome(client: pg.Client, table: UserTable, choice: UserChoic
     (as !== null || (table.name === "mfa_factors" && isThere && !credentials));
   const mine = table.mine(user, "o_then");
   const also = shared && table.shared !== undefined ? ` or (${table.shared(user, "o_then")})` : "";
-  const where = isOut ? "false" : `(${mine})${also}`;
+  // Sign-ins that are gone from an account that is there were taken away, for all that anybody knows.
+  const isKept = table.name === "identities" && isThere && !credentials
+    ? " and id in (select id from o_now.identities)"
+    : "";
+  const where = isOut ? "false" : `((${mine})${also})${isKept}`;
   const { rows } = await client.query<{ name: string }>(
     `select attname as name from pg_attribute where attrelid = '${from}'::regclass and attnum > 0 and not attisdropped order by attnum`,
   );

@@ -9,6 +9,7 @@ import { layAsked, pairAsked, type RowsAsked, warningsOf } from "../../src/share
 import { parseCondition } from "../../src/shared/rows/beside/conditions.ts";
 import type { UserChoice } from "../../src/shared/rows/beside/lay_user.ts";
 import { readBackupMap } from "../../src/shared/rows/ownership/map_file.ts";
+import { clearSide } from "../../src/shared/rows/work_begin.ts";
 import { query, useCluster } from "../support/cluster.ts";
 import { type Past, pastOf, patient, rowsOf, sideName } from "./rows_fixture.ts";
 
@@ -52,6 +53,16 @@ const worlds = {
   factors: `
     insert into auth.mfa_factors (id, user_id, status, factor_type, secret, created_at, updated_at)
       values ('${session}', '${anna}', 'verified', 'totp', 'of then', now(), now())`,
+  lost: `
+    insert into auth.identities (provider_id, user_id, identity_data, provider)
+      values ('old', '${anna}', '{"sub": "old"}', 'google'), ('kept', '${anna}', '{"sub": "kept"}', 'github');
+    create table lost.goods (id int primary key); create table lost.codes (id int primary key);
+    create table lost.orders (id int primary key, user_id uuid references auth.users, code int references lost.codes on delete set null);
+    create table lost.marks (id int primary key, user_id uuid references auth.users, good int references lost.goods on delete cascade, near int references lost.marks);
+    create table lost.words (mark int references lost.marks on delete cascade, x text);
+    insert into lost.goods values (1), (2); insert into lost.codes values (1);
+    insert into lost.orders values (1, '${anna}', 1); insert into lost.marks values (1, '${anna}', 1, null), (2, '${anna}', 2, null), (3, '${anna}', 1, 2);
+    insert into lost.words values (1, 'a'), (2, 'b'), (3, 'c')`,
   files: `
     create table files.uploads (id int primary key, owner uuid references auth.users, session uuid references auth.sessions);
     create table files.parts (id int primary key, upload int references files.uploads);
@@ -93,7 +104,7 @@ const mapOf = (world: keyof typeof worlds, tables: readonly object[] = []) =>
     share: 1,
     users: world === "taken" ? [{ table: "taken.log", column: "user_id" }] : [],
     tables: [
-      ...leftAlone,
+      ...leftAlone.filter(({ table }) => world !== "lost" || table !== "auth.identities"),
       ...Object.entries(worlds).filter(([name]) => name !== world).flatMap(([, sql]) =>
         [...sql.matchAll(/create table (\S+)/g)].map(([, table]) => ({ table, rows: "never" }))
       ),
@@ -124,10 +135,12 @@ const records = (name: string, where: string): RowsAsked => ({
 async function bring(
   asked: RowsAsked,
   mode: RestoreMode,
-  { beside, planned, steps = false }: {
+  { beside, planned, steps = false, again = false }: {
     readonly beside?: string;
     readonly planned?: string;
     readonly steps?: boolean;
+    /** Ends after the first step, and is gone on with. */
+    readonly again?: boolean;
   } = {},
 ) {
   const { connection, source } = past;
@@ -145,6 +158,16 @@ async function bring(
     if (conflicts.length > 0) return { ...told, result: null };
     const options = { ...patient, wholeTables: false, mode };
     if (steps) await shrinkDifference(connection, pairs, paired.keys, { ...options, capBytes: 1 });
+    if (again) {
+      const ended = new Error("ended");
+      const onStep = () => Promise.reject(ended);
+      await expect(shrinkDifference(connection, pairs, paired.keys, { ...options, capBytes: 1, onStep })).rejects.toBe(
+        ended,
+      );
+      await clearSide(connection, deps.schema);
+      const anew = await pairAsked(deps, asked, await layAsked(deps, asked, "test"));
+      return { ...told, result: await putBack(connection, parentsFirst(anew.pairs, anew.keys), anew.keys, options) };
+    }
     return { ...told, result: await putBack(connection, pairs, paired.keys, options) };
   } finally {
     await connection.execute(`drop schema if exists ${deps.schema} cascade`);
@@ -277,25 +300,28 @@ describe("a person who is gone", () => {
     const { notes } = await bring(person("factors"), "missing", { beside: back });
     expect(await change(`${account} where u.id = '${anna}'`)).toEqual([{ password: "new", secret: null }]);
     expect(notes).toContain(
-      "rows of auth.mfa_factors stay out: the account is there again, and they need --credentials",
+      "1 row of auth.mfa_factors that are gone stay out: the account is there, and they need --credentials",
     );
     await change(gone);
     await bring(person("factors"), "missing", { planned: back });
     expect(await change(`${account} where u.id = '${anna}'`)).toEqual([{ password: "new", secret: null }]);
   }, 30_000);
 
-  it.each([false, true])("gets it with the account that the restore brings (in steps: %s)", async (steps) => {
-    await change(gone);
-    await bring(person("factors"), "missing", { steps });
-    expect(await change(`${account} where u.id = '${anna}'`)).toEqual([{ password: "then", secret: "of then" }]);
-  }, 30_000);
+  it.each([{}, { steps: true }, { again: true }])(
+    "gets it with the account that the restore brings, in steps and gone on with too: %o",
+    async (how) => {
+      await change(gone);
+      await bring(person("factors"), "missing", how);
+      expect(await change(`${account} where u.id = '${anna}'`)).toEqual([{ password: "then", secret: "of then" }]);
+    },
+    30_000,
+  );
 
   it("gets the rows back that do not hang on a session, and is told of the others", async () => {
     await change(gone);
-    const { warnings, conflicts } = await bring(person("files"), "missing");
+    const { notes, conflicts } = await bring(person("files"), "missing");
     expect(conflicts).toEqual([]);
-    const why = (parent: string) => `they refer to rows of ${parent} that stay out and are not there any more`;
-    expect(warnings).toEqual(expect.arrayContaining([
+    expect(notes).toEqual(expect.arrayContaining([
       `1 row of files.uploads stay out: ${why("auth.sessions")}`,
       `2 rows of files.parts stay out: ${why("files.uploads")}`,
     ]));
@@ -303,3 +329,38 @@ describe("a person who is gone", () => {
     expect(await rowsOf(past.url, "files.parts")).toEqual(["(1,1)"]);
   }, 30_000);
 });
+
+const why = (parent: string) => `they refer to rows of ${parent} that are not there any more`;
+
+it("a row whose parent was deleted since keeps nothing else of the person away", async () => {
+  await change(
+    "delete from lost.goods where id = 1; delete from lost.codes; delete from lost.marks; delete from lost.orders",
+  );
+  const { notes, conflicts } = await bring(person("lost"), "missing", { beside: "delete from lost.words" });
+  expect(conflicts).toEqual([]);
+  expect(notes).toEqual(expect.arrayContaining([
+    `1 row of lost.orders come without code: ${why("lost.codes")}`,
+    `2 rows of lost.marks stay out: ${why("lost.goods")}`,
+    `2 rows of lost.words stay out: ${why("lost.marks")}`,
+  ]));
+  expect([
+    ...await rowsOf(past.url, "lost.orders"),
+    ...await rowsOf(past.url, "lost.marks"),
+    ...await rowsOf(past.url, "lost.words"),
+  ]).toEqual([`(1,${anna},)`, `(2,${anna},2,)`, "(2,b)"]);
+}, 30_000);
+
+it("a sign-in that was unlinked since does not come back into an account that is there, unless asked for", async () => {
+  const linked =
+    `select provider_id || ' ' || (identity_data ->> 'sub') as id from auth.identities where user_id = '${anna}' order by 1`;
+  await change(
+    "delete from auth.identities where provider_id = 'old'; update auth.identities set identity_data = '{}'",
+  );
+  const { notes } = await bring(person("lost"), "merge");
+  expect(notes).toContain(
+    "1 row of auth.identities that are gone stay out: the account is there, and they need --credentials",
+  );
+  expect(await change(linked)).toEqual([{ id: "kept kept" }]);
+  await bring(person("lost", { credentials: true }), "missing");
+  expect(await change(linked)).toEqual([{ id: "kept kept" }, { id: "old old" }]);
+}, 30_000);

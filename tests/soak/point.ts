@@ -28,14 +28,17 @@ const say = (line: string) => process.stdout.write(`${line}\n`);
 say(`seed ${seed}`);
 const perHistory = Math.min(70, Math.ceil(targets / variants.length));
 const problems: string[] = [];
+let tried = 0;
 let restored = 0;
 let partly = 0;
-for (let turn = 0; restored < targets; turn++) {
+for (let turn = 0; tried < targets; turn++) {
   const variant = variants[turn % variants.length] ?? "platform";
+  const own = Math.min(perHistory, targets - tried);
+  tried += own;
   const result = await soakPoint({
     variant,
     seed: seed + turn,
-    targets: Math.min(perHistory, targets - restored),
+    targets: own,
     rounds,
     say,
   });
@@ -45,7 +48,9 @@ for (let turn = 0; restored < targets; turn++) {
 }
 for (const problem of problems) say(`differs: ${problem}`);
 say(
-  `soak: ${restored - problems.length} of ${restored} restores equal, ${partly} of them without a table, seed ${seed}`,
+  `soak: ${tried - problems.length} of ${tried} restores equal, ${partly} of them without a table, ${
+    tried - restored
+  } refused, seed ${seed}`,
 );
 process.exitCode = problems.length === 0 ? 0 : 1;
 

@@ -3,7 +3,7 @@ import type { Random } from "./point_random.ts";
 import { seeded } from "./point_random.ts";
 import { Session, stateOf } from "./point_client.ts";
 import { readState, type State } from "./point_state.ts";
-import { definitions, randomTruncate, randomWork } from "./point_works.ts";
+import { definitions, muchWork, randomTruncate, randomWork } from "./point_works.ts";
 
 /** Whoever commits holds it until the state after its commit is read. */
 const commitLock = 20_240_109;
@@ -49,8 +49,15 @@ export class History {
   }
 
   async begin(): Promise<void> {
-    const { url, sessions, seed } = this.#options;
+    const { url, sessions, seed, withDdl } = this.#options;
     const session = await Session.open(url);
+    // A history is shorter than the list: each begins at another place of it.
+    if (withDdl) this.#step = seeded(seed + 31).below(definitions(0).length);
+    for (const step of definitions(0).slice(0, this.#step)) {
+      await session.query("begin");
+      for (const sql of step) await session.query(sql);
+      await session.query("commit");
+    }
     this.#first = await readState(session);
     await session.end();
     for (let at = 0; at < sessions; at++) this.#start((own, random) => this.#transaction(own, random), seed + 101 * at);
@@ -96,6 +103,21 @@ export class History {
       this.#keyRolledBack(what);
       this.#count("ddl without its lock");
       return false;
+    } finally {
+      await session.end();
+    }
+  }
+
+  /** A transaction that is spooled and stored in parts, while the others work. */
+  async changeMuch(): Promise<void> {
+    const session = await Session.open(this.#options.url);
+    const what: string[] = [];
+    try {
+      await session.query("begin");
+      await this.#lock(session);
+      const xid = await this.#enter(session);
+      for (const sql of muchWork) await this.#run(session, sql, what);
+      await this.#commit(session, "commit", xid, what, false);
     } finally {
       await session.end();
     }
@@ -247,7 +269,8 @@ export class History {
         `set lock_timeout = 0; select pg_advisory_lock(${commitLock}); set lock_timeout = '700ms'`,
       );}
     await session.query(sql);
-    this.commits.push({ xid, what: [...what], state: await readState(session), isDdl });
+    const known = isDdl ? undefined : (this.commits.at(-1)?.state ?? this.first).definitions;
+    this.commits.push({ xid, what: [...what], state: await readState(session, known), isDdl });
     this.#count(isDdl ? "ddl" : "committed");
   }
 

@@ -15,7 +15,7 @@ import { type Random, seeded } from "./point_random.ts";
 import { drainAll, drainOnce, type Source, startSource, takeFull, type Variant } from "./point_source.ts";
 import { compareStates, readState, sequencesBehind } from "./point_state.ts";
 import { heldAt, randomPoint, type Window } from "./point_targets.ts";
-import { tablesSql } from "./point_works.ts";
+import { closing, tablesSql } from "./point_works.ts";
 
 export interface SoakOptions {
   readonly variant: Variant;
@@ -29,8 +29,9 @@ export interface SoakOptions {
 export interface SoakResult {
   /** One for each restore that was refused or gave something else. */
   readonly problems: readonly string[];
+  /** How many were restored and compared. */
   readonly restored: number;
-  /** How many of them were refused at first for a table that got its identity in the history, and restored without it. */
+  /** How many of them were refused at first, rightly, and restored without a table. */
   readonly partly: number;
   readonly commits: number;
   readonly counts: Readonly<Record<string, number>>;
@@ -43,9 +44,11 @@ export async function soakPoint(options: SoakOptions): Promise<SoakResult> {
     const past = await live(source, options, random);
     const problems: string[] = [];
     let partly = 0;
+    let restored = 0;
     for (let at = 0; at < options.targets; at++) {
       const point = randomPoint(random, past.order, past.window, past.marked);
-      const { problem, without } = await check(source, past, point, `${options.variant}_${at}`);
+      const { problem, without, compared } = await check(source, past, point, `${options.variant}_${at}`);
+      if (compared) restored++;
       const label = `target ${at + 1} of ${options.targets}, ${labelOf(point)}`;
       if (without.length > 0) partly++;
       if (problem.length > 0) {
@@ -53,7 +56,7 @@ export async function soakPoint(options: SoakOptions): Promise<SoakResult> {
         options.say(problems.at(-1) ?? "");
       } else options.say(`${label}: equal${without.length > 0 ? `, without ${without.join(", ")}` : ""}`);
     }
-    return { partly, problems, restored: options.targets, commits: past.order.length, counts: past.history.counts };
+    return { partly, problems, restored, commits: past.order.length, counts: past.history.counts };
   } catch (error) {
     const why = error instanceof Error ? `${error.message} ${causeOf(error)}` : String(error);
     throw new Error(`${options.variant}, seed ${options.seed}: ${why}; ${serverErrors(source)}`, { cause: error });
@@ -98,6 +101,7 @@ async function live(source: Source, options: SoakOptions, random: Random): Promi
     const fullRounds = new Set([1, Math.floor(options.rounds * 0.6)]);
     for (let round = 0; round < options.rounds; round++) {
       if (fullRounds.has(round)) await takeFull(source);
+      if (round === 1) await history.changeMuch();
       options.say(`round ${round + 1} of ${options.rounds}: ${history.commits.length} commits`);
       for (let step = 0; step < 6; step++) {
         history.check();
@@ -113,6 +117,11 @@ async function live(source: Source, options: SoakOptions, random: Random): Promi
     }).finally(() => history.stop());
   }
   const window = await readWindow(url, coveredUntil);
+  const [stored] = await ask(
+    url,
+    "select count(spool_position)::int as spooled, (count(*) filter (where part > 0))::int as parts from backup.segments",
+  );
+  Object.assign(history.counts, stored);
   const order = await readOrder(url, database);
   options.say(
     `${options.variant}, seed ${options.seed}: ${order.length} commits, ${JSON.stringify(history.counts)}, ` +
@@ -145,16 +154,28 @@ async function readWindow(url: string, coveredUntil: string): Promise<Window> {
   };
 }
 
-/** Tables that are made without an identity and get one: refused where an update was rolled back before that. */
-const keyless = ["app.taken"];
+/**
+ * Tables that the restore may refuse at the point: one that was made without an identity and got it, where an update was
+ * rolled back before that; one that a command filled with values of its own, at or before the point.
+ */
+function refusable({ history, order }: Past, point: Point): string[] {
+  const held = new Set(order.slice(0, heldAt(order, point)).map(({ xid }) => xid));
+  const isClosed = history.commits.some(({ xid, what }) => held.has(xid) && what.includes(closing));
+  return [
+    ...((history.counts["key rolled back"] ?? 0) > 0 ? ["app.taken"] : []),
+    ...(isClosed ? ["app.closing"] : []),
+  ];
+}
 
-/** What is wrong with a restore to the point; empty where nothing is. `without`: tables that had to be left out. */
-async function check(
-  source: Source,
-  past: Past,
-  point: Point,
-  name: string,
-): Promise<{ readonly problem: string[]; readonly without: readonly string[] }> {
+interface Checked {
+  /** What is wrong with the restore; empty where nothing is. */
+  readonly problem: readonly string[];
+  /** Tables that had to be left out. */
+  readonly without: readonly string[];
+  readonly compared: boolean;
+}
+
+async function check(source: Source, past: Past, point: Point, name: string): Promise<Checked> {
   const { cluster, deps } = source;
   const database = await cluster.createDatabase(`at_${name}`, { platform: false });
   const url = cluster.plainUrl(cluster.superuser, database);
@@ -163,18 +184,17 @@ async function check(
     let without: readonly string[] = [];
     try {
       const plan = await planPoint(restoreDeps, point).catch(async (error: unknown) => {
-        const isRight = error instanceof HoldfastError && error.code === "tables_uncovered" &&
-          (past.history.counts["key rolled back"] ?? 0) > 0;
-        if (!isRight) throw error;
-        without = keyless;
-        return await planPoint(restoreDeps, point, { withoutTables: keyless });
+        if (!(error instanceof HoldfastError && error.code === "tables_uncovered")) throw error;
+        without = refusable(past, point).filter((table) => error.message.includes(table));
+        return await planPoint(restoreDeps, point, { withoutTables: without });
       });
       await restorePoint(restoreDeps, plan);
     } catch (error) {
       const why = error instanceof Error ? `${error.message} ${causeOf(error)}` : String(error);
-      return { problem: [`refused: ${why}; ${serverErrors(source)}`], without };
+      return { problem: [`refused: ${why}; ${serverErrors(source)}`], without, compared: false };
     }
-    return { problem: await compare(url, past, heldAt(past.order, point), without), without };
+    const problem = await compare(url, past, heldAt(past.order, point), without);
+    return { problem, without, compared: true };
   } finally {
     await drop(cluster, database);
   }

@@ -1,10 +1,11 @@
 /** What a database holds, in a form that two databases can be compared by. */
 import type { Session } from "./point_client.ts";
+import { compareDefinitions, readDefinitions } from "./point_definitions.ts";
 
 export interface State {
   /** By table and its columns: how many rows, and the sum of their hashes. */
   readonly tables: Readonly<Record<string, string>>;
-  readonly labels: string;
+  readonly definitions: readonly string[];
   /** Last values; null: never used. */
   readonly sequences: Readonly<Record<string, { readonly value: bigint | null; readonly increment: bigint }>>;
 }
@@ -12,7 +13,8 @@ export interface State {
 /** Tables that are compared by the ledger instead. */
 const apart = "('ledger', 'accounts')";
 
-export async function readState(session: Session): Promise<State> {
+/** `definitions`: those that are there, where they are known. */
+export async function readState(session: Session, definitions?: readonly string[]): Promise<State> {
   const tables = await session.query(
     `select c.relname as name, (
          select string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod), ', ' order by a.attnum)
@@ -29,12 +31,9 @@ export async function readState(session: Session): Promise<State> {
   const sequences = await session.query(
     "select sequencename as name, last_value::text as value, increment_by::text as step from pg_sequences where schemaname = 'app'",
   );
-  const labels = await session.one(
-    "select string_agg(enumlabel, ',' order by enumsortorder) from pg_enum where enumtypid = 'app.mood'::regtype",
-  );
   return {
     tables: Object.fromEntries(hashes.map(({ name, hash }) => [String(name), String(hash)])),
-    labels,
+    definitions: definitions ?? await readDefinitions(session),
     sequences: Object.fromEntries(sequences.map(({ name, value, step }) => [
       String(name),
       { value: value === null ? null : BigInt(String(value)), increment: BigInt(String(step)) },
@@ -50,8 +49,7 @@ export function compareStates(expected: State, found: State, without: readonly s
     if (without.includes(`app.${name.replace(/ .*/, "")}`)) continue;
     if (wanted !== got) problems.push(`app.${name}: ${got} instead of ${wanted}`);
   }
-  if (expected.labels !== found.labels) problems.push(`labels ${found.labels} instead of ${expected.labels}`);
-  return problems;
+  return [...problems, ...compareDefinitions(expected.definitions, found.definitions, without)];
 }
 
 /**

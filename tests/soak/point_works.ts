@@ -42,6 +42,7 @@ export const tablesSql = `
   create table app.kinds (
     id uuid primary key, j jsonb, b bytea, a text[], f float8, d date, i interval, r int4range, big bigint, yes boolean
   );
+  create table app.closing (id int primary key, n int default 0);
   create sequence app.numbers increment 3;
   create sequence app.down increment -2 start -1;
   insert into app.notes (id, t, n) select i, 'note ' || i, i / 7.0 from generate_series(1, 400) as i;
@@ -51,6 +52,7 @@ export const tablesSql = `
   insert into app.pairs select i, 'b' || i % 9, i from generate_series(1, 200) as i;
   insert into app.parts select i, 1 + i % 2, 'v' from generate_series(1, 200) as i;
   insert into app.parents select i, 'p' from generate_series(1, 60) as i;
+  insert into app.closing select i from generate_series(1, 50) as i;
   insert into app.children (parent) select 1 + i % 60 from generate_series(1, 150) as i;
   insert into app.big select i, (select string_agg(md5(j::text || i), '') from generate_series(1, 300) as j) from generate_series(1, 30) as i;
 `;
@@ -120,6 +122,7 @@ const works: readonly Work[] = [
     `update app.kinds set j = 'null', a = '{}', f = f / 3, yes = not coalesce(yes, false)
            where id in (select id from app.kinds order by id limit 2)`,
   (r) => `delete from app.kinds where id in (select id from app.kinds order by id limit ${r.below(3)})`,
+  (r) => `update app.closing set n = n + 1 where id % 9 = ${r.below(9)}`,
   (r) => `select nextval('app.numbers'), nextval('app.down') from generate_series(1, ${1 + r.below(40)})`,
 ];
 
@@ -148,6 +151,15 @@ const truncates: readonly Work[] = [
 
 export const randomWork = (random: Random): string => random.pick(random.chance(0.04) ? largeWorks : works)(random);
 export const randomTruncate = (random: Random): string => random.pick(truncates)(random);
+
+/** More changes than a look at the slot takes, more bytes than a segment holds, and nothing of them is left. */
+export const muchWork = [
+  "insert into app.whole_keyed select i, repeat('much ', 42) from generate_series(100001, 103000) as i",
+  "delete from app.whole_keyed where id > 100000",
+];
+
+/** Values that only the source knows: a restore behind it refuses the table until the next full backup. */
+export const closing = "alter table app.closing add column r float8 default random()";
 
 /** Each entry one transaction, in this order; the round makes the names of its labels its own. */
 export function definitions(round: number): readonly (readonly string[])[] {
@@ -185,6 +197,12 @@ export function definitions(round: number): readonly (readonly string[])[] {
     ["drop table app.parts_3", "drop view app.notes_seen"],
     ["alter table app.remade enable row level security", "create policy seen on app.remade for select using (true)"],
     ["drop table app.remade"],
+    [
+      "create extension citext schema app",
+      "create table app.folded (id int primary key, word app.citext unique)",
+      "insert into app.folded values (1, 'one'), (2, 'TWO')",
+    ],
+    [closing, "update app.closing set n = 0 where id % 2 = 0"],
     [
       "create table app.taken as select id, t, mood, n from app.notes where id % 3 = 0",
       "insert into app.taken (id) values (-99999)",
@@ -239,5 +257,6 @@ export function definitions(round: number): readonly (readonly string[])[] {
        end $$`,
       `drop table app.room_${round}`,
     ],
+    ["drop table app.folded", "drop extension citext", "alter table app.closing drop column r"],
   ];
 }

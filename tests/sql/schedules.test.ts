@@ -100,6 +100,78 @@ describe("policies", () => {
   });
 });
 
+describe("the window of point-in-time recovery", () => {
+  it("is never shorter than the hourly tier, whichever of them is changed", async () => {
+    await rolledBack(postgres, async () => {
+      const window = (seconds: number) =>
+        sqlstate(postgres, "update backup.settings set value = $1 where name = 'pitr_window_seconds'", [seconds]);
+      const hourly = (keep: string) =>
+        sqlstate(postgres, "update backup.policies set keep = $1 where tier = 'hourly'", [keep]);
+      expect(await window(86_399)).toBe("23514");
+      expect(await window(86_400)).toBe("none");
+      expect(await hourly("25 hours")).toBe("23514");
+      expect(await hourly("23 hours")).toBe("none");
+      expect(await window(23 * 3600)).toBe("none");
+    });
+  });
+});
+
+describe("an incremental", () => {
+  /** Position and moment of a segment's end; each begins where the last one ended. */
+  const store = async (token: string, begin: string, end: string, at: string) =>
+    await scalar(postgres, "select backup.record_segment($1, $2)", [
+      token,
+      JSON.stringify({
+        chain_id: "hours",
+        start_lsn: begin,
+        end_lsn: end,
+        name: `segment ${end}`,
+        raw_bytes: 10,
+        stored_bytes: 5,
+        hash: "h",
+        stored_hash: "s",
+        epoch: "e",
+        transactions: 1,
+        changes: 2,
+        ddl: 0,
+        part: 0,
+        taken_at: at,
+        ends_in_transaction: false,
+      }),
+    ]);
+
+  it("is sealed once its hour is over, and what comes then is another's", async () => {
+    await rolledBack(postgres, async () => {
+      const statusOf = (run: string | null) => scalar(postgres, "select status from backup.runs where id = $1", [run]);
+      const seal = () => scalar(postgres, "select backup.seal_incrementals(false)");
+      await setClock(postgres, "2026-11-22 09:10:00+00");
+      const token = await scalar(postgres, "select backup.claim_drain('test', interval '1 hour')") ?? "";
+      await postgres.query("select backup.begin_chain($1, 'hours', 'no_slot', '{one,two}', '0/100')", [token]);
+      const first = await store(token, "0/100", "0/200", "2026-11-22 09:10:00+00");
+      await setClock(postgres, "2026-11-22 09:59:59+00");
+      expect(await store(token, "0/200", "0/300", "2026-11-22 09:59:59+00"), "in the same hour").toBe(first);
+      expect(await seal()).toBe("0");
+      expect(await statusOf(first)).toBe("copying");
+      await setClock(postgres, "2026-11-22 10:00:00+00");
+      expect(await seal(), "also when nothing has changed since").toBe("1");
+      expect(await statusOf(first)).toBe("succeeded");
+      const second = await store(token, "0/300", "0/400", "2026-11-22 10:00:00+00");
+      expect(second).not.toBe(first);
+      await setClock(postgres, "2026-11-22 11:00:30+00");
+      const third = await store(token, "0/400", "0/500", "2026-11-22 11:00:30+00");
+      expect([await statusOf(second), await statusOf(third)]).toEqual(["succeeded", "copying"]);
+      const { rows } = await postgres.query(
+        "select wal_lsn, rows from backup.runs where kind = 'incremental' order by wal_lsn",
+      );
+      expect(rows).toEqual([
+        { wal_lsn: "0/300", rows: "4" },
+        { wal_lsn: "0/400", rows: "2" },
+        { wal_lsn: "0/500", rows: "2" },
+      ]);
+    });
+  });
+});
+
 describe("settings", () => {
   it("refuse values outside their bounds, and names that are not there", async () => {
     await rolledBack(postgres, async () => {

@@ -15,6 +15,9 @@ const stream = {
   chain: "0a1b2c3d",
   hasFull: true,
   lagSeconds: 40,
+  stuckSeconds: null,
+  restartLsn: "0/1",
+  confirmedLsn: "0/2",
   retainedBytes: 1_000,
   limitBytes: 1_000_000,
   failure: null,
@@ -110,6 +113,10 @@ describe("the recovery point", () => {
     [3600, "the full's while the chain has none", { ...facts(1), stream: { ...stream, hasFull: false } }],
     [3600, "the full's while the stream is behind it", { ...facts(1), stream: { ...stream, lagSeconds: 9_000 } }],
     [3600, "the full's before the first drain", { ...facts(1), stream: { ...stream, lagSeconds: null } }],
+    [900, "that of the last moment before what cannot be replayed", {
+      ...facts(1),
+      stream: { ...stream, stuckSeconds: 900 },
+    }],
     [null, "none without a backup", { ...facts(null), stream }],
   ])("is %s: %s", (seconds, _, given) => {
     expect(recoveryPointOf(given)).toBe(seconds);

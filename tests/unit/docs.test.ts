@@ -38,7 +38,7 @@ describe("docs", () => {
 
   it("README names every command, and every test it cites is there", () => {
     const readme = read("README.md");
-    for (const command of commandNames) expect(readme, command).toContain(`backup:${command}`);
+    for (const command of commandNames) expect(readme).toMatch(new RegExp(`backup:${command}(?![a-z-])`));
     const cited = [...readme.matchAll(/`(tests\/[\w/.-]+)`/g)].map(([, path]) => path ?? "");
     expect(cited.length).toBeGreaterThan(5);
     for (const path of cited) expect(existsSync(join(root, path)), path).toBe(true);

@@ -218,6 +218,10 @@ describe("finding a backup", () => {
     expect(chooseBackup(listed, "0AAA1").id).toMatch(/1$/);
     expect(chooseBackup(listed, "0aaa2222-0000-4000-8000-000000000002").id).toMatch(/2$/);
     expect(chooseBackup(listed, "latest")).toBe(listed[0]);
+    const taken = listed.map((one) => ({ ...one, tier: "safety" }));
+    expect(chooseBackup([...taken, ...listed], "latest"), "none that a restore took before it changed something").toBe(
+      listed[0],
+    );
     const failing = (wanted: string, of = listed) => {
       try {
         return chooseBackup(of, wanted).id;
@@ -229,6 +233,7 @@ describe("finding a backup", () => {
     expect(failing("0aa")).toBe("backup_not_found");
     expect(failing("ffff")).toBe("backup_not_found");
     expect(failing("latest", [])).toBe("backup_not_found");
+    expect(failing("latest", taken)).toBe("backup_not_found");
   });
 
   it("says so where the store has backups but not the file that names the repository", async () => {

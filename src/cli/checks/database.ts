@@ -4,6 +4,8 @@ import type { Context } from "../context.ts";
 import { isInstalled } from "../installed.ts";
 import { missingMigrations, readMigrations } from "../migrations.ts";
 import { sourceDatabase } from "../open.ts";
+import { readUncovered } from "../stream_facts.ts";
+import { uncoveredFindings } from "../verdict.ts";
 import { type Check, fail, failed, ok, warn } from "./check.ts";
 
 const oldestServer = 150_000;
@@ -110,8 +112,17 @@ async function* checkSchema(session: Connection): AsyncIterable<Check> {
     return;
   }
   const missing = await missingMigrations(session, await readMigrations());
-  if (missing.length === 0) yield ok("schema backup", "installed, all migrations");
-  else yield fail("schema backup", `${missing.length} migrations are missing`, "Run `holdfast init`.");
+  if (missing.length > 0) {
+    yield fail("schema backup", `${missing.length} migrations are missing`, "Run `holdfast init`.");
+    return;
+  }
+  yield ok("schema backup", "installed, all migrations");
+  yield* checkTables(session);
+}
+
+/** Tables whose changes a restore to a moment could not bring. */
+async function* checkTables(session: Connection): AsyncIterable<Check> {
+  for (const { found, remedy } of uncoveredFindings(await readUncovered(session))) yield warn("changes", found, remedy);
 }
 
 async function* checkPlatform(session: Connection): AsyncIterable<Check> {

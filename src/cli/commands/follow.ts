@@ -10,6 +10,8 @@ const busyMs = 500;
 /** After the first failure in a row, doubled with each, up to the most. */
 const firstRetryMs = 1_000;
 const mostRetryMs = 60_000;
+/** Between two reminders that a full backup is missing. */
+const tellEveryMs = 3_600_000;
 
 /**
  * The document: `{segments, transactions, changes, storedBytes, seconds}`, once it is told to end.
@@ -21,12 +23,15 @@ export async function run(context: Context): Promise<Outcome> {
   const drainer = await DirectDrain.open(context);
   const startMs = clock.monotonicMs();
   let failures = 0;
+  let toldMs: number | null = null;
   let durableUntil: string | null = null;
   while (!signal.aborted) {
     let pauseMs = intervalMs;
     try {
       const result = await drainer.once();
-      noteOfChain(context, result);
+      const isTold = toldMs !== null && clock.monotonicMs() - toldMs < tellEveryMs;
+      await noteOfChain(context, drainer.deps.database, { ...result, lacksFull: result.lacksFull && !isTold });
+      if (result.lacksFull && !isTold) toldMs = clock.monotonicMs();
       durableUntil = result.coveredUntil ?? durableUntil;
       if (result.outcome !== "caught_up") pauseMs = result.outcome === "busy" ? busyMs : 0;
       if (failures > 0) context.note("the stream goes on");

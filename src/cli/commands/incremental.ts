@@ -20,7 +20,7 @@ export async function run(context: Context): Promise<Outcome> {
   const drainer = await DirectDrain.open(context);
   const result = await toTheEnd(context, drainer);
   context.progress.clear();
-  noteOfChain(context, result);
+  await noteOfChain(context, drainer.deps.database, result);
   const { segments, transactions, changes, storedBytes } = drainer.total;
   const id = transactions === 0 ? null : result.segments.findLast((segment) => segment.transactions > 0)?.run ?? null;
   const { from, to } = await spanOf(drainer.deps.database, result);

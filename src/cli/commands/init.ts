@@ -5,6 +5,8 @@ import { applyMigrations, readMigrations } from "../migrations.ts";
 import { sourceDatabase } from "../open.ts";
 import { prepareStore } from "../open_store.ts";
 import type { Outcome } from "../output.ts";
+import { readUncovered } from "../stream_facts.ts";
+import { uncoveredReasons } from "../verdict.ts";
 
 /** The document: `{applied[], schedules: [{schedule, outcome}], store, notices[]}`. */
 export async function run(context: Context): Promise<Outcome> {
@@ -20,6 +22,7 @@ export async function run(context: Context): Promise<Outcome> {
       context.note(`applying ${version}_${name}`);
     });
     notices.push(...await whatIsAbsent(session));
+    notices.push(...uncoveredReasons(await readUncovered(session)));
     schedules = await applySchedules(session);
   } finally {
     await session.close();
@@ -60,7 +63,9 @@ async function whatIsAbsent(session: Connection): Promise<string[]> {
   );
   const notices: string[] = [];
   if (row?.["cron"] === "t") {
-    notices.push("pg_cron is absent: schedules are skipped; start backups from a scheduler of your own");
+    notices.push(
+      "pg_cron is absent: schedules are skipped; start backups from a scheduler of your own. Once the change stream is begun, `holdfast incremental` or `select backup.guard_slot()` has to run each minute: nothing else keeps its slot from filling the disk",
+    );
   }
   if (row?.["net"] === "t" || row?.["vault"] === "t") {
     notices.push("pg_net or Vault is absent: the database cannot call the functions; use the CLI");

@@ -10,7 +10,7 @@ import { openStore } from "../open_store.ts";
 import { columns, type Outcome } from "../output.ts";
 import { amount, duration } from "../progress.ts";
 
-/** The document: an array of `{id, kind, tier, status, from, consistentAt, rows, rawBytes, storedBytes, …}`, newest first. */
+/** The document: an array of `{id, kind, tier, status, from, full, consistentAt, rows, rawBytes, storedBytes, …}`, newest first. */
 export async function run(context: Context): Promise<Outcome> {
   const { settings } = context;
   const limit = settings.integer("limit", 1, 100_000);
@@ -53,6 +53,7 @@ async function listFromStore(context: Context, limit: number): Promise<RunSummar
 const unreadable = {
   kind: "full",
   from: null,
+  full: null,
   status: "unreadable",
   rows: 0,
   rawBytes: 0,
@@ -65,7 +66,7 @@ const unreadable = {
 } as const;
 
 function tableOf(runs: readonly RunSummary[]): string[][] {
-  const header = ["ID", "TIER", "STATUS", "CONSISTENT AT", "ROWS", "STORED", "TOOK", "COMPLETE", "VERIFIED"];
+  const header = ["ID", "TIER", "STATUS", "CONSISTENT AT", "FULL", "ROWS", "STORED", "TOOK", "COMPLETE", "VERIFIED"];
   return [
     header,
     ...runs.map((run) => [
@@ -74,6 +75,7 @@ function tableOf(runs: readonly RunSummary[]): string[][] {
       run.kind === "full" ? run.status : `${run.kind} ${run.status}`,
       (run.from === null ? "" : `${run.from.replace(/\.\d+Z$/, "Z")} to `) +
       (run.consistentAt?.replace(/\.\d+Z$/, "Z") ?? "-"),
+      run.full?.slice(0, 8) ?? "-",
       run.rows.toLocaleString("en-GB"),
       amount(run.storedBytes, "bytes"),
       run.durationMs === null ? "-" : duration(run.durationMs),

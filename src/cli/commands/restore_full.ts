@@ -1,29 +1,55 @@
-import { quarantineOf } from "../../shared/format/manifest.ts";
+import { HoldfastError } from "../../shared/errors.ts";
 import { loadZstd } from "../../shared/format/zstd.ts";
 import { outlinePlan } from "../../shared/restore/plan.ts";
 import { prepareRestore, restoreBackup } from "../../shared/restore/run.ts";
-import { openBackup, type OpenedBackup, type ReadDeps } from "../../shared/verify/find_backup.ts";
+import type { OpenedBackup, ReadDeps } from "../../shared/verify/find_backup.ts";
 import type { Context } from "../context.ts";
+import { requireApply } from "../needless.ts";
 import { keyRing } from "../open.ts";
+import { namedState, openNamed } from "../open_past.ts";
 import { openStore } from "../open_store.ts";
+import type { OptionName } from "../options.ts";
 import type { Outcome } from "../output.ts";
-import { noteWhatLatestPassedOver } from "../passed_over.ts";
 import { amount, duration } from "../progress.ts";
 import { inTheWay, type Place, placeOf } from "../restore_place.ts";
 import { restoreInPlace } from "../restore_in_place.ts";
-import { afterLines, notConfirmed, restoreState, type ShownPlan, shownPlan } from "../restore_shown.ts";
+import { afterLines, onlyPlanned, restoreState, type ShownPlan, shownPlan } from "../restore_shown.ts";
+import { recorded } from "../source_record.ts";
 import { endOfIncremental } from "../end_of_incremental.ts";
 import { restoreToPoint } from "../restore_to_point.ts";
 
+/** What a restore into another database has no use for: taken in silence, it would look as if it had been done. */
+const inPlaceOnly = [
+  "drop-extra",
+  "credentials",
+  "fire-triggers",
+  "without-maintenance",
+  "critical",
+  "check-user",
+  "check-table",
+  "smoke",
+  "message",
+  "until",
+  "skip-safety-backup",
+] as const satisfies readonly OptionName[];
+
 /**
- * The document: `{id, ok, inserted, updated, deleted, warnings[], target, database, held[], …}`; until it is confirmed
- * `{dryRun: true, id, database, plan[], warnings[], error}` with exit 2. The id of an incremental means the state at its end.
+ * The document: `{id, ok, inserted, updated, deleted, warnings[], target, database, held[], restore, …}`; until it is confirmed,
+ * and with --dry-run, that of `onlyPlanned`. The id of an incremental means the state at its end, --at that of a moment.
  * With --apply it goes into the very database: the document of `restoreInPlace`.
  */
 export async function run(context: Context): Promise<Outcome> {
-  const { settings, clock, log, signal, progress } = context;
-  const [wanted = ""] = context.words;
-  if (settings.get("apply") !== undefined) return await restoreInPlace(context, wanted);
+  const { settings, clock } = context;
+  const state = namedState(settings, context.words[0]);
+  if (settings.get("apply") !== undefined) {
+    if ("backup" in state) return await restoreInPlace(context, state.backup);
+    throw new HoldfastError("usage", "--at and --apply do not go together: only a backup goes into place as a whole", {
+      hint: "Without --apply the moment is restored into a new database; tables and users go into place by --at.",
+    });
+  }
+  requireApply(settings, inPlaceOnly);
+  if ("point" in state) return await restoreToPoint(context, state.point, noChoices);
+  let startMs = clock.monotonicMs();
   const parallel = settings.integer("jobs", 1, 16);
   const read: ReadDeps = {
     store: await openStore(context),
@@ -32,28 +58,30 @@ export async function run(context: Context): Promise<Outcome> {
   };
   let backup: OpenedBackup;
   try {
-    backup = await openBackup(read, wanted);
+    backup = await openNamed(context, read, state.backup);
   } catch (error) {
-    return await restoreToPoint(context, await endOfIncremental(context, wanted, error), noChoices);
+    return await restoreToPoint(context, await endOfIncremental(context, state.backup, error), noChoices);
   }
   const { id } = backup.manifest;
-  await noteWhatLatestPassedOver(context, read.store, id);
-  const quarantine = quarantineOf(backup.manifest);
-  if (quarantine !== null) context.note(`warning: this backup was quarantined when it was taken: ${quarantine}`);
   const place = await placeOf(context, backup.manifest);
   const plan = await planOf(context, read, backup, place);
-  if (!settings.has("yes")) {
-    context.note(plan.lines.join("\n"));
-    if (!(await context.confirm(`This fills ${place.database.label}.`, "restore"))) {
-      return notConfirmed(id, place, plan);
-    }
-  }
-  await place.make();
-  const result = await restoreBackup({ ...read, target: place.database, clock, log }, id, {
-    parallel,
-    signal,
-    onProgress: (at) => progress.update(restoreState(at)),
-  });
+  const askedMs = clock.monotonicMs();
+  const planned = await onlyPlanned(context, id, { place, plan, more: {} });
+  if (planned !== null) return planned;
+  startMs += clock.monotonicMs() - askedMs;
+  const { result, restore } = await recorded(
+    context,
+    { scope: "full", mode: "beside", sourceBackup: id, targetLabel: place.database.label },
+    async (signal) => {
+      await place.make();
+      return await restoreBackup({ ...read, target: place.database, clock, log: context.log }, id, {
+        parallel,
+        signal,
+        onProgress: (at) => context.progress.update(restoreState(at)),
+      });
+    },
+    ({ inserted }) => ({ rowsDone: inserted, measuredSeconds: (clock.monotonicMs() - startMs) / 1000 }),
+  );
   for (const warning of result.warnings) context.note(`warning: ${warning}`);
   const lines = [
     `Backup ${id} is restored into ${place.database.label} in ${duration(result.durationMs)}: ${
@@ -61,7 +89,7 @@ export async function run(context: Context): Promise<Outcome> {
     }.`,
     ...afterLines(result),
   ];
-  return { exit: 0, document: { ...result, database: place.database.label }, lines };
+  return { exit: 0, document: { ...result, database: place.database.label, restore }, lines };
 }
 
 const noChoices = { withoutTables: [], atFull: [], accepted: [] };
@@ -78,7 +106,7 @@ async function planOf(context: Context, read: ReadDeps, backup: OpenedBackup, pl
       { step: "tables loaded", count: manifest.totals.tables, reason: `${manifest.totals.rows} rows` },
     ];
     const warnings = manifest.notCaptured.map((one) => `${one.identity} is not in the backup: ${one.reason}`);
-    return shownPlan(head, steps, warnings);
+    return shownPlan(head, { totals: manifest.totals, steps, warnings });
   }
   const { clock, log } = context;
   const prepared = await prepareRestore({ ...read, target: place.database, clock, log }, manifest.id)
@@ -88,5 +116,5 @@ async function planOf(context: Context, read: ReadDeps, backup: OpenedBackup, pl
   const steps = outlinePlan(prepared.plan);
   const { warnings } = prepared.plan;
   const goesOn = prepared.resumes ? " (goes on with the restore that was begun there)" : "";
-  return shownPlan(head + goesOn, steps, warnings);
+  return shownPlan(head + goesOn, { totals: manifest.totals, steps, warnings });
 }

@@ -29,6 +29,9 @@ export async function run(context: Context): Promise<Outcome> {
   if (conditions.length === 0) {
     throw new HoldfastError("usage", "no --where says which row is meant", { hint: "Give --where column=value." });
   }
+  if (settings.has("sql") && settings.get("apply") !== undefined) {
+    throw new HoldfastError("usage", "--sql prints the rows, and --apply puts them into place: give one of the two");
+  }
   return await restoreRows(context, wanted, {
     asked: { scope: "record", table, where: conditions },
     look: (beside, work) => lookAt(context, beside, work, text),

@@ -9,7 +9,7 @@ import { recoveryPointOf, type StatusFacts, verdictOf } from "../verdict.ts";
 
 /**
  * The document: `{verdict, reasons, lastBackupAt, recoveryPointSeconds, alerts, stream}`, `stream` being
- * `{chain, lagSeconds, retainedBytes, limitBytes, uncovered}` or null. Exit 3 for critical.
+ * `{chain, lagSeconds, restartLsn, confirmedLsn, retainedBytes, limitBytes, uncovered}` or null. Exit 3 for critical.
  */
 export async function run(context: Context): Promise<Outcome> {
   const session = await installedSession(context, "holdfast:status");
@@ -35,8 +35,8 @@ export async function run(context: Context): Promise<Outcome> {
 
 function streamDocument({ stream }: StatusFacts) {
   if (stream === null) return null;
-  const { chain, lagSeconds, retainedBytes, limitBytes, uncovered } = stream;
-  return { chain, lagSeconds, retainedBytes, limitBytes, uncovered: uncovered.length };
+  const { chain, lagSeconds, restartLsn, confirmedLsn, retainedBytes, limitBytes, uncovered } = stream;
+  return { chain, lagSeconds, restartLsn, confirmedLsn, retainedBytes, limitBytes, uncovered: uncovered.length };
 }
 
 const alertsFormat = z.array(z.object({

@@ -23,13 +23,15 @@ interface ShownGap {
 
 /**
  * The document: `{windows: [{from, to, chain}], gaps: [{from, to, reason}], fulls: [{id, consistentAt, chain}]}`, oldest
- * first; `reason` only where the database knows it. Errors: `backup_not_found`, those of keys and store.
+ * first; `reason` only where the store or the database knows it. Errors: `backup_not_found`, `backup_ambiguous` where the store
+ * holds several databases' and none is named, those of keys and store.
  */
 export async function run(context: Context): Promise<Outcome> {
   const { settings, progress } = context;
   const read = { store: await openStore(context), ring: await keyRing(settings), compressor: await loadZstd() };
   progress.update({ label: "opening manifests and chains", done: 0, total: null, unit: "objects" });
-  const { windows, gaps, fulls } = (await ChangeHistory.read(read)).timeline();
+  const { windows, gaps, fulls } = (await ChangeHistory.read(read)).of(settings.get("source") ?? null)
+    .timeline();
   progress.clear();
   const known = settings.get("db-url") === undefined ? [] : await readGaps(context);
   const shown = gaps.map((gap): ShownGap => withReason(gap, known));
@@ -74,11 +76,12 @@ async function readGaps(context: Context): Promise<KnownGap[]> {
 }
 
 /** A gap in the store lasts until the next full backup, the one in the database until the next chain begins. */
-function withReason({ from, to }: Timeline["gaps"][number], known: readonly KnownGap[]): ShownGap {
+function withReason({ from, to, reason }: Timeline["gaps"][number], known: readonly KnownGap[]): ShownGap {
   const [start, end] = [Date.parse(from), Date.parse(to)];
   const reasons = known
     .filter((gap) => Date.parse(gap.from) < end && (gap.to === null || Date.parse(gap.to) >= start))
     .map((gap) => gap.reason);
+  if (reason !== undefined) reasons.unshift(reason);
   return reasons.length === 0 ? { from, to } : { from, to, reason: [...new Set(reasons)].join("; ") };
 }
 

@@ -3,12 +3,14 @@ import { loadZstd } from "../../shared/format/zstd.ts";
 import { listRestores } from "../../shared/jobs/restore_queries.ts";
 import type { RestoreRow } from "../../shared/jobs/restore_row.ts";
 import type { Connection, Database } from "../../shared/postgres/connection.ts";
+import { openDatabase } from "../../shared/postgres/pg_connection.ts";
+import { inDatabase } from "../../shared/restore/new_database.ts";
 import { validateBackup, type Validation } from "../../shared/restore/validate.ts";
 import { validateRows } from "../../shared/restore/validate_rows.ts";
 import { backupById } from "../../shared/verify/find_backup.ts";
 import type { Context } from "../context.ts";
 import { installedSession } from "../installed.ts";
-import { keyRing, sourceDatabase, targetDatabase } from "../open.ts";
+import { keyRing, sourceDatabase, sourceOptions, targetDatabase } from "../open.ts";
 import { openStore } from "../open_store.ts";
 import type { Outcome } from "../output.ts";
 import { amount, duration } from "../progress.ts";
@@ -43,8 +45,13 @@ export async function run(context: Context): Promise<Outcome> {
   }
   // Definitions and rows that came later are no business of such a restore.
   const isOfRows = restore.scope !== "full" || restore.mode === "merge" || restore.mode === "missing";
+  if (isOfRows && !restore.targetIsHere) {
+    throw new HoldfastError("usage", `restore ${restore.id} put rows into ${restore.targetLabel}`, {
+      hint: "Where Holdfast is installed there, name that database with --db-url.",
+    });
+  }
   if (isOfRows) return await ofRows(context, restore);
-  const target = restore.targetIsHere ? await sourceDatabase(context) : await targetDatabase(context);
+  const target = await targetOf(context, restore);
   if (target === null) {
     throw new HoldfastError("setting_missing", `restore ${restore.id} went into ${restore.targetLabel}`, {
       hint: "Name that database with --target-db-url.",
@@ -52,6 +59,16 @@ export async function run(context: Context): Promise<Outcome> {
   }
   const inPlace = restore.mode !== "beside";
   return outcomeOf(await ofBackup(context, restore.sourceBackup, target, inPlace), target.label, restore);
+}
+
+/** Null: --target-db-url has to name it. One that the restore made for itself is found beside the source. */
+async function targetOf(context: Context, { targetIsHere, targetLabel }: RestoreRow): Promise<Database | null> {
+  if (targetIsHere) return await sourceDatabase(context);
+  const named = await targetDatabase(context);
+  if (named !== null) return named;
+  const beside = openDatabase(inDatabase(await sourceOptions(context), targetLabel.replace(/^.*\//, "")));
+  // The function knows no more of it than its name.
+  return beside.label === targetLabel || !targetLabel.includes("/") ? beside : null;
 }
 
 /** Null: a backup is meant. Errors: `setting_missing` without a word and without a database; `run_not_found` there. */

@@ -34,7 +34,7 @@ export async function run(context: Context): Promise<Outcome> {
   });
   if ("ok" in full) {
     progress.clear();
-    await noteWhatLatestPassedOver(context, store, full.id);
+    await noteWhatLatestPassedOver(context, store, { wanted, id: full.id });
     if (settings.get("db-url") !== undefined) await record(context, full.id, full.problems);
     return outcomeOf("Backup", full, amount(full.rows, "rows"));
   }

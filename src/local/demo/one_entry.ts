@@ -48,6 +48,21 @@ export async function loseAndFind(
   return { gone, back: isDeepStrictEqual(after, before), othersSee: (await look(other, id)).length };
 }
 
+/** It was gone, and is back with every value for its owner alone. */
+export function isAsBefore({ gone, back, othersSee }: SeenEntry): boolean {
+  return gone && back && othersSee === 0;
+}
+
+/** What brings an entry back, and its tags, which went with it. `shown`: without its id. */
+export function entryCommands(backup: string, id: string): { readonly shown: string; readonly args: string[] }[] {
+  // `missing` overwrites nothing, so that the demo goes without a safety backup.
+  const apply = ["--all", "--apply", "missing", "--yes", "--skip-safety-backup", "postgres"];
+  return [["journal_entries", "id"], ["entry_tags", "entry_id"]].map(([table, column]) => ({
+    shown: `restore-record public.${table} --where ${column}=… --apply missing`,
+    args: ["restore-record", `public.${table}`, backup, "--where", `${column}=${id}`, ...apply],
+  }));
+}
+
 async function signIn({ url, anonKey }: Api, email: string): Promise<SupabaseClient> {
   const client = createClient(url, anonKey, { auth: { persistSession: false, autoRefreshToken: false } });
   const { error } = await client.auth.signInWithPassword({ email, password: samplePassword });

@@ -4,7 +4,6 @@ import { sha256Hex } from "../crypto/digest.ts";
 import type { Epoch } from "../crypto/epoch.ts";
 import { epochSource } from "../crypto/epochs.ts";
 import { HoldfastError } from "../errors.ts";
-import { parseManifestName, prefixes } from "../format/layout.ts";
 import { type Manifest, type ManifestChunk, quarantinedCode, quarantineOf } from "../format/manifest.ts";
 import { openManifest, sealManifest } from "../format/manifest_codec.ts";
 import { finishRun, readRun, type Task } from "../jobs/queries.ts";
@@ -15,6 +14,8 @@ import { definitionsNow } from "./catalog.ts";
 import type { ObjectRecord } from "./chunks_task.ts";
 import { type BackupDeps, holdfastVersion } from "./deps.ts";
 import { readRunTables, type RunTable } from "./run_tables.ts";
+import { listManifests, readProject } from "./store_owner.ts";
+import { knowsChain } from "./known_chain.ts";
 import { shrinkage, type TableRows } from "./shrinkage.ts";
 
 const detailFormat = z.object({
@@ -58,7 +59,8 @@ export async function doManifest({ deps, connection, epoch }: ManifestContext, t
   const place = await placeOf(deps, connection, epoch);
   const project = await readProject(connection);
   const quarantine = await quarantineReason(connection, run, tables, chunks);
-  const manifest = build({ run, detail: detail.data, tables, chunks, place, project, epoch, quarantine });
+  const chain = await knowsChain(deps, connection, run) ? run.chainId : null;
+  const manifest = build({ run, chain, detail: detail.data, tables, chunks, place, project, epoch, quarantine });
   const sealed = await sealManifest(deps, epoch, manifest);
   const openDeps = { compressor: deps.compressor, epochOf: () => Promise.resolve(epoch) };
   let stored = manifest;
@@ -146,14 +148,8 @@ interface LineagePlace {
 
 /** After the newest manifest in the store, whoever wrote it: the store may have come from another install. */
 async function placeOf(deps: BackupDeps, connection: Connection, epoch: Epoch): Promise<LineagePlace> {
-  let newest: { name: string; at: number } | null = null;
-  for await (const { name } of deps.store.list(prefixes.backups)) {
-    const parsed = parseManifestName(name);
-    if (parsed === null) continue;
-    const at = parsed.createdAt.getTime();
-    if (newest === null || at > newest.at || (at === newest.at && name > newest.name)) newest = { name, at };
-  }
-  if (newest === null) return { generation: 1, previous: null };
+  const [newest] = await listManifests(deps.store);
+  if (newest === undefined) return { generation: 1, previous: null };
   const [known] = await connection.query(
     `select r.manifest_hash, r.generation from backup.runs as r
       where r.manifest_name = $1 and r.status in ('succeeded', 'quarantined')`,
@@ -171,21 +167,9 @@ async function placeOf(deps: BackupDeps, connection: Connection, epoch: Epoch): 
   return { generation: opened.manifest.generation + 1, previous: { name: opened.name, hash: opened.hash } };
 }
 
-async function readProject(connection: Connection): Promise<Manifest["project"]> {
-  const [row] = await connection.query(
-    `select i.project_ref, c.system_identifier, pg_catalog.current_database() as database
-       from backup.identity as i, pg_catalog.pg_control_system() as c`,
-  );
-  if (row === undefined) throw new HoldfastError("schema_missing", "schema backup has no identity");
-  return {
-    ref: row["project_ref"] ?? null,
-    systemIdentifier: text(row, "system_identifier"),
-    database: text(row, "database"),
-  };
-}
-
 function build(parts: {
   readonly run: RunRow;
+  readonly chain: string | null;
   readonly detail: z.infer<typeof detailFormat>;
   readonly tables: ReadonlyMap<string, RunTable>;
   readonly chunks: ChunksByTable;
@@ -227,7 +211,7 @@ function build(parts: {
     createdAt: consistentAt,
     consistentAt,
     snapshot: { text: must(run.snapshot, "snapshot"), walInsertLsn: must(run.walLsn, "wal_lsn") },
-    chain: run.chainId,
+    chain: parts.chain,
     server: detail.server,
     holdfastVersion,
     epoch: epoch.id,

@@ -19,6 +19,7 @@ import { type KeeperOptions, openKeeper } from "./keeper.ts";
 import type { Limits } from "./limits.ts";
 import { type PlannedTable, planTasks } from "./plan.ts";
 import { inSnapshot, openSession, textVersion } from "./session.ts";
+import { assertOwnStore, listManifests } from "./store_owner.ts";
 import { leftOutSchemas, readNamesakes, readTableFacts, type TableFacts } from "./tables.ts";
 import { encodeRanges } from "./task_detail.ts";
 
@@ -39,9 +40,10 @@ const definitionsOfACall = 5;
 /** Heap that one counting task scans: some seconds, far below a function's wall time. */
 const countBytes = 1024 * 1024 * 1024;
 
-/** Errors: those of `openKeeper`, `captureSchema` and the store; `keeper_lost` when it goes while we plan. */
+/** Errors: those of `assertOwnStore`, `openKeeper`, `captureSchema` and the store; `keeper_lost` when it goes while we plan. */
 export async function doPlan(context: PlanContext, task: Task): Promise<void> {
   const { deps, connection } = context;
+  await assertOwnStore(deps, connection, await listManifests(deps.store));
   const attempt = await beginAttempt(connection, task);
   const keeper = await openKeeper(deps, context.keeper);
   try {

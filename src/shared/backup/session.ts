@@ -21,6 +21,9 @@ export const textSettings: readonly string[] = [
   "set row_security = off",
 ];
 
+/** Another default is the user's: whoever of us wants a snapshot that stays says so in BEGIN. */
+const isolation = "set default_transaction_isolation = 'read committed'";
+
 /** A role's own settings killed keepers: none of these may end a session of ours. */
 const noTimeouts: readonly string[] = [
   "set statement_timeout = 0",
@@ -42,7 +45,7 @@ export async function openSession(database: Database, name: string): Promise<Con
       throw new HoldfastError("server_unsupported", `the server has version ${connection.serverVersion}`);
     }
     const since17 = connection.serverVersion >= 170000 ? ["set transaction_timeout = 0"] : [];
-    await connection.execute([...noTimeouts, ...since17, ...textSettings].join("; "));
+    await connection.execute([...noTimeouts, ...since17, isolation, ...textSettings].join("; "));
     const [row] = await connection.query("select pg_catalog.pg_is_in_recovery() as standby");
     if (row?.["standby"] === "t") throw new HoldfastError("standby_refused", "this server is a standby");
     return connection;

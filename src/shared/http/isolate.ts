@@ -98,6 +98,7 @@ export function isolateDeps(runtime: IsolateRuntime): DoorDeps {
         budget: budget.next(),
         limits: functionDrainLimits,
         ownBucket: ownBucketOf(storeAddress(environment)),
+        projectRef: projectRef(environment),
       }),
   };
 }

@@ -25,7 +25,7 @@ const codeBySqlstate: ReadonlyMap<string, ErrorCode> = new Map(
 /**
  * Classes whose primary message the server writes, of names and settings: of connections (08), states of a transaction (25),
  * logins (28), objects that others depend on (2B), databases (3D) and schemas (3F) that are not there, transactions that were
- * rolled back (40), names and rights (42), means (53), limits (54), states of objects (55), operators (57), the system (58).
+ * rolled back (40), names and rights (42; but see `saidOfValuesToo`), means (53), limits (54), states of objects (55), operators (57), the system (58).
  * Those of all others can quote a value, among them data exceptions (22), constraints (23), and a class that code of the
  * database made up (PT400).
  */
@@ -34,6 +34,15 @@ const tellsNoValue = /^(08|25|28|2B|3D|3F|40|42|53|54|55|57|58)/;
 /** Where the server refuses a definition as not supported (0A): elsewhere that can be said of a value, such as a unit of time. */
 const ofDefinitions =
   /^(tablecmds|extension|functioncmds|typecmds|indexcmds|trigger|view|rewriteDefine|dbcommands|heap|index|publicationcmds)\.c$/;
+
+/**
+ * What the server says of a statement's syntax and names (of class 42) some types say of a value as well: tsquery, jsonpath,
+ * regconfig, regtype, hstore. These files speak of statements, but for the routines that read a value's text.
+ */
+const saidOfValuesToo = /^42(601|602|622|704|725|883)$/;
+const ofStatements =
+  /^(scan\.l|gram\.y|(parse|rewrite|copy|exec|pg)\w+\.c|\w+(cmds|chk)\.c|(acl|analyze|define|extension|foreign|guc|heap|index|logical|namespace|objectaddress|policy|relation|seclabel|slot|statscmds|tablespace|trigger|user|variable|view)\.c)$/;
+const ofValues = /^(get_ts_\w+|parseTypeString|typeStringToTypeName)$/;
 
 /** Names that code of the database looks for where the server does not find them. */
 const isUnknownName = /^(42883|42P01|42704|42703|3F000)$/;
@@ -110,7 +119,11 @@ function describe(sqlstate: string, fields: ServerFields): string {
   // RAISE takes any SQLSTATE, and a statement that code put together can be refused for a value in it.
   const isOfCode = fields.routine === "exec_stmt_raise" || text(fields.internalQuery) !== "";
   const mayTell = !isOfCode || code?.startsWith("backup.") === true;
-  const isPlain = sqlstate.startsWith("0A") ? ofDefinitions.test(text(fields.file)) : tellsNoValue.test(sqlstate);
+  const isPlain = sqlstate.startsWith("0A")
+    ? ofDefinitions.test(text(fields.file))
+    : saidOfValuesToo.test(sqlstate)
+    ? isOfStatement(fields)
+    : tellsNoValue.test(sqlstate);
   if (mayTell && isPlain) return `${text(fields.message)} (SQLSTATE ${sqlstate})`;
   const place = [fields.schema, fields.table, fields.column, fields.constraint].map(text).filter((part) => part !== "");
   const what = /^2[23]/.test(sqlstate)
@@ -121,6 +134,12 @@ function describe(sqlstate: string, fields: ServerFields): string {
   return `${what}${place.length === 0 ? "" : ` (${place.join(".")})`}${
     code === null ? "" : ` in ${code}`
   } (SQLSTATE ${sqlstate})`;
+}
+
+/** A type's name is read out of a value by the statements' own parser, which says so in its context. */
+function isOfStatement(fields: ServerFields): boolean {
+  return ofStatements.test(text(fields.file)) && !ofValues.test(text(fields.routine)) &&
+    !/^invalid type name /m.test(text(fields.where));
 }
 
 const codeUnderWay = (fields: ServerFields): boolean =>

@@ -15,6 +15,7 @@ import {
 import type { Log } from "../log.ts";
 import type { Connection, Database } from "../postgres/connection.ts";
 import { openBackup, type ReadDeps } from "../verify/find_backup.ts";
+import type { BeforeCommit } from "./before_commit.ts";
 import { createDatabase } from "./create_database.ts";
 import { databaseExists, newDatabaseName } from "./new_database.ts";
 import { requireRoom } from "./room.ts";
@@ -30,6 +31,7 @@ export interface FullLegDeps {
   readonly log: Log;
   /** The store that backups are in. Errors: those of settings and keys. */
   readonly open: () => Promise<ReadDeps>;
+  readonly beforeCommit?: BeforeCommit | undefined;
 }
 
 /** What a full restore would make. Sizes are bytes of COPY text. */
@@ -95,7 +97,8 @@ export async function runFullLeg(
       });
     }
     const target = deps.inDatabase(name);
-    const result = await restoreBackup({ ...read, target, clock: deps.clock, log: deps.log }, manifest.id, {
+    const { clock, log, beforeCommit } = deps;
+    const result = await restoreBackup({ ...read, target, clock, log, beforeCommit }, manifest.id, {
       parallel: 1,
       signal: over.signal,
       onProgress: note.report,

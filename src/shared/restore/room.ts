@@ -5,6 +5,11 @@ import type { Connection } from "../postgres/connection.ts";
 /** A row in a table and its index, for a byte of its text. */
 const roomPerByte = 1.5;
 
+/** Bytes that rows of so many bytes of text take, about. */
+export function roomOf(bytes: number): number {
+  return Math.ceil(bytes * roomPerByte);
+}
+
 /**
  * Errors: `space_missing` where the setting disk_mb tells the size of the disk, which SQL cannot see, and the databases leave
  * less of it than rows of so many bytes take. `connection`: to a database with Holdfast installed.
@@ -16,7 +21,7 @@ export async function requireRoom(connection: Connection, bytes: number): Promis
             ) / 1048576)::text as free
       where backup.setting_integer('disk_mb') > 0`,
   );
-  const needed = Math.ceil((bytes * roomPerByte) / 1024 ** 2);
+  const needed = Math.ceil(roomOf(bytes) / 1024 ** 2);
   if (row === undefined || Number(row["free"]) >= needed) return;
   throw new HoldfastError(
     "space_missing",

@@ -7,6 +7,7 @@ import type { Connection, Database } from "../postgres/connection.ts";
 import { openBackup, type OpenedBackup, type ReadDeps } from "../verify/find_backup.ts";
 import { readObject } from "../verify/read_object.ts";
 import { type ApplyContext, applyInOrder, applySideBySide, joinRoles, leaveRoles } from "./apply.ts";
+import type { BeforeCommit } from "./before_commit.ts";
 import { compareCounts } from "./compare_counts.ts";
 import type { BackupContents } from "./contents.ts";
 import { loadTables } from "./load.ts";
@@ -15,6 +16,7 @@ import { checkTarget, planRestore, type RestorePlan } from "./plan.ts";
 import type { SkippedObject } from "./plan_definitions.ts";
 import { progressOf, type RestoreProgress } from "./progress.ts";
 import { readContents } from "./read_contents.ts";
+import { refreshViews } from "./refresh_views.ts";
 import { closeSoon, connectTarget, restoreFailure, RestoreSessions } from "./sessions.ts";
 import {
   beginRestore,
@@ -36,6 +38,8 @@ export interface RestoreDeps extends ReadDeps {
   readonly target: Database;
   readonly clock: Clock;
   readonly log: Log;
+  /** In the transaction that ends the restore: nobody reads the rows before. */
+  readonly beforeCommit?: BeforeCommit | undefined;
 }
 
 export interface RestoreOptions {
@@ -136,7 +140,7 @@ export async function restoreBackup(
     });
     try {
       await execute(deps, backup, plan, facts, sessions, done, options);
-      await finish(sessions, plan, done, options);
+      await finish(deps, sessions, plan, done, options);
     } finally {
       await sessions.close(deps.clock);
     }
@@ -221,6 +225,7 @@ async function begin(
 }
 
 async function finish(
+  { beforeCommit }: RestoreDeps,
   sessions: RestoreSessions,
   plan: RestorePlan,
   done: ReadonlySet<string>,
@@ -228,8 +233,15 @@ async function finish(
 ): Promise<void> {
   const leaving = leaveRoles(done);
   const keepState = plan.held.length > 0 || afterwards !== undefined;
+  const ending = [...plan.ending, ...(afterwards?.(leaving) ?? leaving)];
+  // What follows has the last word, where something does.
+  const lastWord = afterwards === undefined ? beforeCommit : undefined;
   try {
-    await finishRestore(sessions.main, [...plan.ending, ...(afterwards?.(leaving) ?? leaving)], keepState);
+    await finishRestore(sessions.main, ending, keepState, async () => {
+      if (lastWord === undefined) return;
+      await lastWord(sessions.main);
+      await refreshViews(sessions.main);
+    });
   } catch (error) {
     throw restoreFailure(error, "the end of the restore", signal);
   }

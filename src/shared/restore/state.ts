@@ -5,6 +5,7 @@
 import { z } from "zod";
 import { HoldfastError } from "../errors.ts";
 import type { Connection } from "../postgres/connection.ts";
+import { inTransaction } from "../postgres/in_transaction.ts";
 import { heldKinds } from "../schema/capture_format.ts";
 import { quoteLiteral } from "../schema/quote.ts";
 import { stateSchema, type TargetFacts } from "./target.ts";
@@ -122,16 +123,20 @@ export function markStep(key: string): string {
   return `insert into ${stateSchema}.done (step) values (${quoteLiteral(key)})`;
 }
 
-/** Ends the restore durably, after `statements`. Without `keepState` nothing of ours stays behind. */
+/** Ends the restore durably, after `before` and `statements`. Without `keepState` nothing of ours stays behind. */
 export async function finishRestore(
   connection: Connection,
   statements: readonly string[],
   keepState: boolean,
+  before?: () => Promise<void>,
 ): Promise<void> {
   const state = keepState
     ? [`update ${stateSchema}.restore set finished_at = pg_catalog.now()`, `drop table ${stateSchema}.done`]
     : [`drop schema ${stateSchema} cascade`];
-  await transaction(connection, ["set local synchronous_commit = on", ...statements, ...state]);
+  await inTransaction(connection, async () => {
+    await before?.();
+    await connection.execute(["set local synchronous_commit = on", ...statements, ...state].join("\n;\n"));
+  });
 }
 
 const heldRow = z.object({ identity: z.string(), kind: z.enum(heldKinds), release: z.array(z.string()) });

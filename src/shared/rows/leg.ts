@@ -8,6 +8,7 @@ import type { RestoreRow } from "../jobs/restore_row.ts";
 import type { Log } from "../log.ts";
 import type { Connection, Database } from "../postgres/connection.ts";
 import type { Random } from "../random.ts";
+import type { BeforeCommit } from "../restore/before_commit.ts";
 import { quoteQualified } from "../schema/quote.ts";
 import { openBackup, type ReadDeps } from "../verify/find_backup.ts";
 import { liveName, type RestoreMode, workNames } from "./apply/difference.ts";
@@ -31,6 +32,7 @@ export interface RowsLegDeps {
   readonly log: Log;
   /** The store that backups are in. Errors: those of settings and keys. */
   readonly open: () => Promise<ReadDeps>;
+  readonly beforeCommit?: BeforeCommit | undefined;
 }
 
 /** What was asked for, as the side schema keeps it between legs. */
@@ -45,13 +47,12 @@ export interface LegRequest {
 export interface RowsLeg {
   readonly worker: string;
   readonly budget: Pick<Budget, "spendText" | "spent">;
-  /** Of the log that one transaction writes; default: 64 MiB, so that it is over long before the platform ends the leg. */
+  /** See `WorkDeps`. */
   readonly capBytes?: number;
 }
 
 /** Longer than the platform lets a leg live. */
 const leaseSeconds = 170;
-const defaultCapBytes = 64 * 1024 * 1024;
 /** A writer in the way is waited for this long; then nothing is changed. */
 const lockMs = 10_000;
 
@@ -81,7 +82,7 @@ export async function runRowsLeg(
   const sideSchema = row.sideSchema;
   if (sideSchema === null) throw new HoldfastError("internal", `restore ${id} has no side schema`);
   const applying = row.stage === "applying";
-  const work = await RowsWork.leg({ ...deps, target: deps.database, capBytes: leg.capBytes ?? defaultCapBytes }, {
+  const work = await RowsWork.leg({ ...deps, target: deps.database, capBytes: leg.capBytes }, {
     ...lease,
     sideSchema,
     applying,

@@ -19,6 +19,7 @@ import { sqlstateOf } from "../postgres/server_error.ts";
 import { openSession } from "../backup/session.ts";
 import { toHex } from "../crypto/digest.ts";
 import type { Random } from "../random.ts";
+import type { BeforeCommit } from "../restore/before_commit.ts";
 import { requireRoom } from "../restore/room.ts";
 import type { Beside } from "./beside/beside.ts";
 import type { RestoreMode } from "./apply/difference.ts";
@@ -27,6 +28,7 @@ import { parentsFirst } from "./apply/parents_first.ts";
 import { planRows, type RowsPlan } from "./apply/plan_rows.ts";
 import { putBack, type PutBackOptions, type PutBackResult } from "./apply/put_back.ts";
 import { shrinkDifference } from "./apply/put_back_steps.ts";
+import { capBytesOf } from "./cap_bytes.ts";
 import {
   beginOrGoOn,
   clearSide,
@@ -43,8 +45,10 @@ export interface WorkDeps {
   readonly random: Random;
   readonly log: Log;
   readonly signal?: AbortSignal | undefined;
-  /** Of the log that one transaction writes; default: a quarter of what the slot may hold back. */
-  readonly capBytes?: number;
+  /** Of the log that one transaction writes; default: that of `capBytesOf`. */
+  readonly capBytes?: number | undefined;
+  /** In every transaction that puts rows into live tables. */
+  readonly beforeCommit?: BeforeCommit | undefined;
 }
 
 const askedInVain: ReadonlySet<ErrorCode> = new Set([
@@ -66,8 +70,6 @@ const askedInVain: ReadonlySet<ErrorCode> = new Set([
 ]);
 
 const renewMs = 20_000;
-/** Of the log, where the slot has no limit of its own. */
-const defaultCapBytes = 1024 ** 3;
 
 /** Opens sessions, begins the record; every way out has to go through `finish` or `fail`, then `close`. */
 export class RowsWork {
@@ -75,7 +77,8 @@ export class RowsWork {
   /** `restore_` and eight hex digits. */
   readonly schema: string;
   readonly connection: Connection;
-  readonly lease: RestoreLease | null;
+  /** `goesOn`: with one that was broken off while it changed something. */
+  readonly lease: (RestoreLease & { readonly goesOn: boolean }) | null;
   readonly #records: Connection;
   readonly #deps: WorkDeps;
   readonly #onAbort: () => void;
@@ -166,7 +169,9 @@ export class RowsWork {
     this.check();
     if (this.lease === null || this.#deps.clock.monotonicMs() - this.#renewedMs < renewMs) return;
     this.#renewedMs = this.#deps.clock.monotonicMs();
-    await restoreProgress(this.#records, this.lease, { status: "loading", rowsDone: rows });
+    // One that goes on is at `applying` already, and no restore goes back.
+    const stage = this.#changed ? {} : { status: "loading" as const };
+    await restoreProgress(this.#records, this.lease, { ...stage, rowsDone: rows });
   }
 
   /** Renews the lease while something else is under way. Errors: `cancelled`, `lease_lost`. */
@@ -209,7 +214,7 @@ export class RowsWork {
    */
   async apply(
     beside: Beside,
-    options: PutBackOptions,
+    options: Omit<PutBackOptions, "beforeCommit">,
     safetyRun: string | null,
     onStep?: (rows: number) => Promise<void>,
   ): Promise<PutBackResult> {
@@ -222,7 +227,9 @@ export class RowsWork {
       });
     }
     const pairs = parentsFirst(beside.pairs, beside.keys);
-    const capBytes = await this.#capBytes();
+    const { beforeCommit } = this.#deps;
+    const capBytes = this.#deps.capBytes ??
+      await capBytesOf(this.#records, this.identity.installed, this.#leg !== null);
     return await this.keptAlive(async () => {
       // Whether a COMMIT that was not answered took place, nobody here can tell.
       const noted = (error: unknown): never => {
@@ -231,6 +238,7 @@ export class RowsWork {
       };
       await shrinkDifference(this.connection, pairs, beside.keys, {
         ...options,
+        beforeCommit,
         capBytes,
         onStep: async (rows) => {
           this.#changed = true;
@@ -240,19 +248,11 @@ export class RowsWork {
         },
       }).catch(noted);
       this.#deps.log.step("rows.shrunk", {});
-      const { sequences } = await putBack(this.connection, pairs, beside.keys, options).catch(noted);
+      const { sequences } = await putBack(this.connection, pairs, beside.keys, { ...options, beforeCommit })
+        .catch(noted);
       this.#changed = true;
       return { ...await readDone(this.connection, this.schema, pairs), sequences };
     });
-  }
-
-  /** A quarter of what the slot may hold back. */
-  async #capBytes(): Promise<number> {
-    if (this.#deps.capBytes !== undefined) return this.#deps.capBytes;
-    if (!this.identity.installed) return defaultCapBytes;
-    const [row] = await this.#records.query("select limit_bytes from backup.slot_state()");
-    const limit = Number(row?.["limit_bytes"] ?? 0);
-    return limit > 0 ? limit / 4 : defaultCapBytes;
   }
 
   /** Renews the lease while `work` goes on; a lease that is lost, or a wish to end, ends its statement. */
@@ -327,6 +327,16 @@ export class RowsWork {
     if (this.lease !== null) await dropSide(this.#records, this.lease.id).catch(() => false);
     else await this.connection.execute(`drop schema if exists ${this.schema} cascade`).catch(() => {});
     return told;
+  }
+
+  /** Only a look was wanted: cancelled, or where it went on with a broken one, as broken as before. Never throws. */
+  async leave(why: string): Promise<void> {
+    const failure = this.lease?.goesOn === true
+      ? new HoldfastError("run_stalled", `it was broken off, and has been looked at since: ${why}`, {
+        hint: "Run the same command again: it goes on.",
+      })
+      : new HoldfastError("cancelled", why);
+    await this.fail(failure);
   }
 
   /** What a person asked for in vain is no failure of a restore, and nothing to be alarmed by. */

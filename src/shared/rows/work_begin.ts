@@ -26,11 +26,16 @@ export async function beginOrGoOn(
   { digest, ...request }: WorkRequest,
 ): Promise<BegunRestore & { readonly goesOn: boolean }> {
   const [broken] = request.mode === "beside" ? [] : await records.query(
-    `select id, side_schema from backup.restores
-      where state ->> 'digest' = $1 and mode = $2 and side_schema is not null
-        and (status in ('planned', 'loading', 'applying') or (status = 'failed' and stage = 'applying'))
-        and side_dropped_at is null and (lease_until is null or lease_until < backup.clock_now())
-      order by started_at desc limit 1`,
+    `select r.id, r.side_schema from backup.restores as r
+      where r.state ->> 'digest' = $1 and r.mode = $2 and r.side_schema is not null
+        and (r.status in ('planned', 'loading', 'applying')
+          or (r.status in ('failed', 'cancelled') and r.stage = 'applying'))
+        and r.side_dropped_at is null and (r.lease_until is null or r.lease_until < backup.clock_now())
+        -- else what it left half-way is no more
+        and (r.finished_at is null or not exists (select from backup.restores as s
+          where s.scope = 'full' and s.mode = 'replace' and s.target_is_here and s.status = 'succeeded'
+            and s.finished_at > r.started_at))
+      order by r.started_at desc limit 1`,
     [digest, request.mode],
   );
   const id = broken?.["id"] ?? null;

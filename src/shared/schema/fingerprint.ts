@@ -122,9 +122,13 @@ const hashFormat = z.object({ name: z.string(), hash: z.string().nullable() });
 /**
  * One hash over everything that shapes definitions and COPY text in the schemas of the capture; equal before and after means that
  * nothing changed in between that stayed. Changes in left-out schemas and of temporary objects do not count. Leaves the session
- * with `jit` off.
+ * with `jit` off. `jobs`: those of pg_cron count as well.
  */
-export async function catalogFingerprint(connection: Connection, options: CaptureOptions): Promise<string> {
+export async function catalogFingerprint(
+  connection: Connection,
+  options: CaptureOptions,
+  { jobs = true }: { readonly jobs?: boolean } = {},
+): Promise<string> {
   await refuseKeptSnapshot(connection);
   const parts = sources.map(({ catalog, without, plus, where, order }) => {
     const json = without === undefined
@@ -155,7 +159,7 @@ export async function catalogFingerprint(connection: Connection, options: Captur
      select 'server', pg_catalog.current_setting('server_version_num')`,
     [arrayText(options.leaveOutSchemas)],
   );
-  const text = rows.map((row) => `${row.name}=${row.hash ?? ""}`).join("\n") + await cronJobs(connection);
+  const text = rows.map((row) => `${row.name}=${row.hash ?? ""}`).join("\n") + (jobs ? await cronJobs(connection) : "");
   return await sha256(text);
 }
 

@@ -42,10 +42,21 @@ export async function listBackups(store: Store): Promise<ListedBackup[]> {
   return found.sort((a, b) => a.name < b.name ? 1 : -1);
 }
 
-/** The backup that `wanted` names: an id, shortened or not, or `latest`. Errors: those of `backupById`. */
+/**
+ * The backup that `wanted` names: an id, shortened or not, or `latest`, which passes over those that restores took of what they
+ * were to change. Errors: those of `backupById`.
+ */
 export function chooseBackup(backups: readonly ListedBackup[], wanted: string): ListedBackup {
-  const [newest] = backups;
-  return wanted === "latest" && newest !== undefined ? newest : backupById(backups, wanted);
+  if (wanted !== "latest") return backupById(backups, wanted);
+  const [newest] = backups.filter(countsAsLatest);
+  if (newest !== undefined) return newest;
+  throw new HoldfastError("backup_not_found", "the store has no backup that counts as latest", {
+    hint: "`holdfast list` shows what there is; name one by its id.",
+  });
+}
+
+function countsAsLatest({ tier }: ListedBackup): boolean {
+  return tier !== "safety";
 }
 
 /** The one whose id is `wanted`, or begins with it (4 letters at least). Errors: `backup_not_found`, `backup_ambiguous`. */
@@ -90,10 +101,11 @@ export async function openBackup(deps: ReadDeps, wanted: string): Promise<Opened
     return { ...opened, epochOf };
   };
   if (wanted !== "latest") return await openOne(chosen);
-  for (let at = 0; at < backups.length;) {
+  const others = backups.filter(countsAsLatest);
+  for (let at = 0; at < others.length;) {
     // Names tell seconds only; of two small backups in one second the generation tells which is newer.
-    const second = backups[at]?.createdAt.getTime();
-    const same = backups.filter((listed) => listed.createdAt.getTime() === second);
+    const second = others[at]?.createdAt.getTime();
+    const same = others.filter((listed) => listed.createdAt.getTime() === second);
     const opened: OpenedBackup[] = [];
     for (const listed of same) opened.push(await openOne(listed));
     opened.sort((a, b) => b.manifest.generation - a.manifest.generation);

@@ -3,7 +3,7 @@ import { z } from "zod";
 import { HoldfastError } from "../../errors.ts";
 import { quoteIdent, quoteLiteral, unquoteIdent } from "../../schema/quote.ts";
 import { description, missingValues } from "./definition_format.ts";
-import { leadingWords, splitStatements } from "./statements.ts";
+import { SentString } from "./sent_string.ts";
 
 const object = z.object({
   type: z.string(),
@@ -102,16 +102,13 @@ const changesType = 4;
 /** Casts to these are the same in every session; to text, times and the rest they depend on settings that nobody logged. */
 const settled = /^(?:smallint|int[248]?|integer|bigint|numeric|decimal|real|float[48]?|double\s+precision|jsonb?)\b/i;
 
-/** What `current_query()` is cut to in the log. */
-const longestQuery = 1_000_000;
-
 /**
  * Walks the rows of one transaction in order. A statement's text is used only where it stands alone for what happened:
- * the string that the client sent holds as many commands as the log has rows of it, in the same order. Elsewhere the
- * objects are made what the log says they became.
+ * the string that the client sent holds as many commands as the log has rows of it, in the same order, in one of its
+ * transactions. Elsewhere the objects are made what the log says they became.
  */
 export class DdlTransaction {
-  readonly #strings = new Map<string, Sent>();
+  readonly #strings = new Map<string, SentString>();
   readonly #dropped = new Set<string>();
 
   /** What to do at this row. */
@@ -122,7 +119,7 @@ export class DdlTransaction {
     }
     if (row.what === "uncovered") return { do: "close", tables: tablesOf(row), names };
     if (row.what === "doubted") return { do: "nothing" };
-    if (row.what === "rewrite") return rewriteStep(row, names, this.#rewritingOf(row));
+    if (row.what === "rewrite") return rewriteStep(row, names, this.#stringOf(row.query).rewritings(row));
     if (row.what === "drop") {
       for (const { type, identity } of row.objects) if (type === "table column") this.#dropped.add(identity ?? "");
       // A drop's objects come beside its command's row only where the command has one; DROP itself has none.
@@ -135,7 +132,7 @@ export class DdlTransaction {
     }
     // An index that is built anew is the same one, where it had been built.
     if (row.tag === "REINDEX" && row.objects.some((one) => one.made == null)) return { do: "nothing" };
-    const statement = this.#statementOf(row);
+    const statement = this.#stringOf(row.query).take(row);
     const defined = this.#define(row, names);
     // A command's drops stand right before it: a column may have gone and come again in it.
     if (row.what === "command") this.#dropped.clear();
@@ -163,60 +160,18 @@ export class DdlTransaction {
     };
   }
 
-  #statementOf(row: DdlRow): string | null {
-    const sent = this.#stringOf(row.query);
-    // Those that did nothing (IF EXISTS), or nothing that lasts (temporary tables), have no row.
-    const isIts = (one: string) => isCommand(one, row.tag) && isNamedIn(one, row);
-    let position = sent.left.findIndex(isIts);
-    if (position < 0 && !sent.calls) {
-      // The same string came once more in this transaction.
-      position = sent.definitions.findIndex(isIts);
-      if (position >= 0) sent.left = [...sent.definitions];
-    }
-    return position < 0 ? null : sent.left.splice(0, position + 1).at(-1) ?? null;
-  }
-
-  /** The statement of an ALTER TABLE whose own row is still to come; null where somebody else can have rewritten the table. */
-  #rewritingOf(row: DdlRow): string | null {
-    const { left, definitions, calls } = this.#stringOf(row.query);
-    if (calls) return null;
-    // A partition is rewritten with its parent, which alone is named.
-    const [table] = row.objects;
-    const family = [...table?.ancestors ?? [], table?.identity ?? ""].map((identity) => ({ type: "table", identity }));
-    const isIts = (one: string) => isCommand(one, row.tag) && isNamedIn(one, { ...row, objects: family });
-    return left.find(isIts) ?? definitions.find(isIts) ?? null;
-  }
-
   #define(row: DdlRow, names: string): Define | null {
     const isDescribed = row.what === "command" &&
       row.objects.every((one) => one.extension === true || one.made != null) && !isMovedAlone(row);
     return isDescribed ? { do: "define", names, dropped: new Set(this.#dropped) } : null;
   }
 
-  #stringOf(query: string): Sent {
+  #stringOf(query: string): SentString {
     let sent = this.#strings.get(query);
-    if (sent === undefined) {
-      const statements = (query.length < longestQuery ? splitStatements(query) : null) ?? [];
-      const definitions = statements.filter(isDefinition);
-      const calls = statements.some((statement) => callers.has(leadingWords(statement, 1)[0] ?? ""));
-      sent = { definitions, calls, left: [...definitions] };
-      this.#strings.set(query, sent);
-    }
+    if (sent === undefined) this.#strings.set(query, sent = new SentString(query));
     return sent;
   }
 }
-
-/** A string that a client sent. */
-interface Sent {
-  /** None where the log has not all of it, or it cannot be cut. */
-  readonly definitions: readonly string[];
-  /** Can functions of users have done what another statement of the string does? */
-  readonly calls: boolean;
-  /** Statements that are left to be told of. */
-  left: string[];
-}
-
-const callers = new Set(["select", "with", "values", "do", "call", "execute", "insert", "update", "delete", "merge"]);
 
 const fromQueries = new Set([
   "CREATE TABLE AS",
@@ -284,15 +239,18 @@ function dropStatements(row: DdlRow): string[] | null {
   return dropped.map((one) => `drop ${dropWords[one.type] ?? one.type} ${ifExists}${one.identity} cascade`);
 }
 
-/** `statement`: which rewrote the table, where that is known. */
-function rewriteStep(row: DdlRow, names: string, statement: string | null): DdlStep {
+/** `statements`: of which one rewrote the table, where that is known. */
+function rewriteStep(row: DdlRow, names: string, statements: readonly string[]): DdlStep {
   const reason = row.objects[0]?.reason ?? 0;
-  const types = [...statement?.matchAll(/\btype\s+(?=(.{1,40}))/gis) ?? []].map(([, type = ""]) => type);
-  const isSettled = !/\busing\b/i.test(statement ?? "") && types.length > 0 &&
-    types.every((type) => settled.test(type));
   const computed = (reason & (changesPersistence | computesDefault)) !== 0 ||
-    ((reason & changesType) !== 0 && !isSettled);
+    ((reason & changesType) !== 0 && !(statements.length > 0 && statements.every(isSettled)));
   return computed ? { do: "close", tables: tablesOf(row), names } : { do: "nothing" };
+}
+
+/** Does the statement give columns other types, all of them by a cast that is the same in every session? */
+function isSettled(statement: string): boolean {
+  const types = [...statement.matchAll(/\btype\s+(?=(.{1,40}))/gis)].map(([, type = ""]) => type);
+  return !/\busing\b/i.test(statement) && types.length > 0 && types.every((type) => settled.test(type));
 }
 
 export function namesOf(row: DdlRow): string {
@@ -305,40 +263,6 @@ export function tablesOf(row: DdlRow): ClosedTable[] {
   return row.objects.flatMap(({ type, identity, oid }) =>
     type === "table" && identity !== null ? [{ name: identity, oid: oid ?? null }] : []
   );
-}
-
-const definitionWords = new Set([
-  "create",
-  "alter",
-  "drop",
-  "grant",
-  "revoke",
-  "comment",
-  "security",
-  "import",
-  "reassign",
-  "refresh",
-  "select",
-]);
-
-/** Could it be in the log? `select` counts only as SELECT INTO. */
-function isDefinition(statement: string): boolean {
-  const [first = ""] = leadingWords(statement, 1);
-  return definitionWords.has(first) && (first !== "select" || /\binto\b/i.test(statement));
-}
-
-/** Is this the statement that the server gave the tag to? Every word of the tag stands at its start, in order. */
-function isCommand(statement: string, tag: string): boolean {
-  if (tag === "SELECT INTO") return /^select\b/i.test(statement);
-  if (tag === "CREATE TABLE AS") return /^create\b/i.test(statement);
-  const words = leadingWords(statement, 10);
-  let at = 0;
-  for (const word of tag.toLowerCase().split(" ")) {
-    const found = words.indexOf(word, at);
-    if (found < 0 || (at === 0 && found !== 0)) return false;
-    at = found + 1;
-  }
-  return true;
 }
 
 /**
@@ -413,30 +337,4 @@ function lookedFor(row: DdlRow): string[] {
     const lookup = lookups[type];
     return lookup === undefined || identity === null ? [] : `select ${quoteLiteral(identity)}::pg_catalog.${lookup}`;
   });
-}
-
-const relations = new Set(["table", "view", "materialized view", "foreign table"]);
-/** What an ALTER names; a CREATE may leave it to the server. */
-const altered = new Set([...relations, "sequence", "index", "function", "procedure", "aggregate", "type", "domain"]);
-
-/** Does the statement hold the name of an object that the row is of? True for rows without one, and names in escapes. */
-function isNamedIn(statement: string, row: DdlRow): boolean {
-  const named = row.tag.startsWith("ALTER ") ? altered : relations;
-  const names = row.objects.filter((one) => named.has(one.type) && one.original !== false).flatMap((one) => {
-    const identity = (one.identity ?? "").replace(/\((?:[^()"]|"(?:[^"]|"")*")*\)$/, "");
-    const last = /(?:"((?:[^"]|"")*)"|([^."]+))$/.exec(identity);
-    return last === null ? [] : [last[1] ?? last[2] ?? ""];
-  });
-  return names.length === 0 || /\bu&"/i.test(statement) || names.some((name) => holdsWord(statement, name));
-}
-
-const wordPart = /[\p{L}\p{N}_$]/u;
-
-/** In any case, and as no part of a longer word. */
-function holdsWord(text: string, word: string): boolean {
-  const [where, what] = [text.toLowerCase(), word.toLowerCase()];
-  for (let at = where.indexOf(what); at >= 0 && what !== ""; at = where.indexOf(what, at + 1)) {
-    if (!wordPart.test(where[at - 1] ?? "") && !wordPart.test(where[at + what.length] ?? "")) return true;
-  }
-  return false;
 }

@@ -18,6 +18,7 @@ import {
   createDescribed,
   droppedAndBack,
   hasSameTexts,
+  type Hints,
   isSameTable,
   sequenceText,
   tableDifference,
@@ -39,7 +40,12 @@ export async function define(
     if (made == null || "part" in made) continue;
     if ("table" in made) {
       const { role } = row;
-      await defineTable(connection, made.table, { alters, dropped, former, renamed: made.renamed ?? null, role });
+      const hints = {
+        dropped,
+        renamed: made.renamed ?? null,
+        missing: row.objects.flatMap((one) => one.missing ?? []),
+      };
+      await defineTable(connection, made.table, { alters, former, role, ...hints });
     } else if ("access" in made) await defineAccess(connection, made.access);
     else if ("members" in made) await defineMembers(connection, made.extension, made.members);
     else {
@@ -144,21 +150,27 @@ async function asOwner(connection: Connection, owned: Owned, work: () => Promise
   });
 }
 
-/** Are the row's tables in the target what the log says? Texts of expressions too, where both servers write them the same way. */
+/**
+ * Are the row's tables and enums in the target what the log says? Texts of expressions too, where both servers write them the
+ * same way.
+ */
 export async function isDefined(connection: Connection, row: DdlRow): Promise<boolean> {
-  for (const { made } of row.objects) {
-    if (made == null || !("table" in made)) continue;
+  for (const { made, identity } of row.objects) {
+    if (made == null) continue;
+    if ("labels" in made) {
+      const labels = await labelsOf(connection, identity ?? "");
+      if (JSON.stringify(labels) !== JSON.stringify(made.labels)) return false;
+    }
+    if (!("table" in made)) continue;
     const found = await describe(connection, made.table.name);
     if (found === null || !isSameTable(found, made.table) || !hasSameTexts(found, made.table)) return false;
   }
   return true;
 }
 
-interface TableHints {
+interface TableHints extends Hints {
   readonly alters: boolean;
   readonly former: string | null;
-  readonly dropped: ReadonlySet<string>;
-  readonly renamed: string | null;
   readonly role: string;
 }
 
@@ -206,11 +218,7 @@ async function defineEnum(
   labels: readonly string[],
   alters: boolean,
 ): Promise<void> {
-  const rows = await connection.query(
-    `select e.enumlabel as label from pg_catalog.pg_enum as e
-      where e.enumtypid = pg_catalog.to_regtype(${quoteLiteral(name)}) order by e.enumsortorder`,
-  );
-  const before = rows.map((row) => row["label"] ?? "");
+  const before = await labelsOf(connection, name);
   const [isThere] = await connection.query(
     `select pg_catalog.to_regtype(${quoteLiteral(name)}) is not null as is_there`,
   );
@@ -219,6 +227,14 @@ async function defineEnum(
     return await connection.execute(`create type ${name} as enum (${labels.map(quoteLiteral).join(", ")})`);
   }
   for (const statement of enumDifference(name, before, labels)) await connection.execute(statement);
+}
+
+async function labelsOf(connection: Connection, name: string): Promise<string[]> {
+  const rows = await connection.query(
+    `select e.enumlabel as label from pg_catalog.pg_enum as e
+      where e.enumtypid = pg_catalog.to_regtype(${quoteLiteral(name)}) order by e.enumsortorder`,
+  );
+  return rows.map((row) => row["label"] ?? "");
 }
 
 /** Labels are renamed one at a time, or added; none goes. */
@@ -267,7 +283,7 @@ async function defineMembers(connection: Connection, extension: string, members:
 
 async function defineAccess(connection: Connection, lists: readonly DescribedAccess[]): Promise<void> {
   const rows = await connection.query(
-    `select l.* from (select null::integer as max_age) as x,
+    `select l.* from (select null::integer as max_age, 0::bigint as command) as x,
             lateral (${accessListsSql}) as l (subject, column_name, owner, acl)`,
   );
   const present = bySubject(
@@ -280,15 +296,12 @@ async function defineAccess(connection: Connection, lists: readonly DescribedAcc
       })
     ),
   );
-  for (const [subject, wanted] of bySubject(lists)) {
+  for (const { subject, column_name: column, owner, acl } of lists) {
     const base = present.get(subject);
     // Others' objects, extensions among them, may be no part of the backup.
     if (base === undefined) continue;
-    const owner = wanted.get(null)?.owner ?? null;
-    for (const column of new Set([...wanted.keys(), ...base.keys()])) {
-      const list = { owner, actual: wanted.get(column)?.acl ?? [], base: base.get(column)?.acl ?? [], column };
-      for (const statement of accessStatements(list, grantOn(subject))) await connection.execute(statement);
-    }
+    const list = { owner, actual: acl, base: base.get(column)?.acl ?? [], column };
+    for (const statement of accessStatements(list, grantOn(subject))) await connection.execute(statement);
   }
 }
 

@@ -5,14 +5,15 @@ import type { MissingValues } from "./definition_format.ts";
 
 export interface AbsentColumns {
   readonly values: MissingValues;
-  /** Columns with such a value, by table and number: a name may be another column's by the end of the command. */
+  /** All columns of the target, by table and number: a name may be another column's by the end of the command. */
   readonly before: ReadonlySet<string>;
 }
 
-/** Asked before the command: which columns of the target have such values already. */
+/** Asked before the command: which columns the target has. */
 export async function absentColumns(connection: Connection, values: MissingValues): Promise<AbsentColumns> {
   const rows = values.length === 0 ? [] : await connection.query(
-    `select ${place} as place from pg_catalog.pg_attribute as a where a.atthasmissing and not a.attisdropped`,
+    `select ${place} as place from pg_catalog.pg_attribute as a
+      where a.attrelid >= 16384 and a.attnum > 0 and not a.attisdropped`,
   );
   return { values, before: new Set(rows.map((row) => row["place"] ?? "")) };
 }
@@ -25,7 +26,7 @@ export async function fillMissing(connection: Connection, { values, before }: Ab
               pg_catalog.format_type(a.atttypid, a.atttypmod) as type
          from pg_catalog.pg_attribute as a
         where a.attrelid = pg_catalog.to_regclass(${quoteLiteral(table)}) and a.attname = ${quoteLiteral(column)}
-          and not a.attisdropped and a.atthasmissing and a.attgenerated = ''`,
+          and not a.attisdropped and a.attgenerated = ''`,
     );
     if (row === undefined || before.has(row["place"] ?? "") || row["value"] === value || value === null) continue;
     await connection.execute(

@@ -2,7 +2,7 @@
 import { HoldfastError } from "../../errors.ts";
 import { splitOption, storageOptions } from "../../schema/options.ts";
 import { quoteIdent, quoteLiteral } from "../../schema/quote.ts";
-import type { DescribedColumn, DescribedTable, SequenceOptions } from "./definition_format.ts";
+import type { DescribedColumn, DescribedTable, MissingValues, SequenceOptions } from "./definition_format.ts";
 
 /** `create table` with all that the columns need; the rest is the difference to what the server then has. */
 export function createDescribed(table: DescribedTable): string {
@@ -23,6 +23,8 @@ export interface Hints {
   readonly dropped: ReadonlySet<string>;
   /** The new name of the one column whose name changed. */
   readonly renamed: string | null;
+  /** What rows have in new columns that were there before them. */
+  readonly missing?: MissingValues;
 }
 
 /** Columns that the same command dropped and added again: what hangs on them, and their values, go first. */
@@ -69,7 +71,7 @@ export function tableDifference(before: DescribedTable, after: DescribedTable, h
   for (const column of after.columns) {
     const old = was.get(column.name);
     if (old !== undefined) statements.push(...columnDifference(alter, old, column, unclear));
-    else if (column.isLocal) statements.push(`${alter} add column ${columnLine(column)}`);
+    else if (column.isLocal) statements.push(...newColumn(alter, after.name, column, hints));
   }
   for (const column of after.columns) {
     const old = was.get(column.name);
@@ -219,6 +221,19 @@ function renamedColumn(before: DescribedTable, after: DescribedTable, hints: Hin
   const gone = before.columns.filter((column) => !names.has(column.name));
   const [only] = gone;
   return only === undefined || gone.length > 1 ? null : { from: only.name, to: hints.renamed };
+}
+
+/** One without nulls and without a default got the value of its rows from a default that the same command took away. */
+function newColumn(alter: string, table: string, column: DescribedColumn, { missing = [] }: Hints): string[] {
+  const value = missing.find((one) => one.table === table && one.column === column.name)?.value ?? null;
+  if (!column.notNull || column.default !== null || value === null) {
+    return [`${alter} add column ${columnLine(column)}`];
+  }
+  const filled = { ...column, default: `${quoteLiteral(value)}::${column.type}` };
+  return [
+    `${alter} add column ${columnLine(filled)}`,
+    `${alter} alter column ${quoteIdent(column.name)} drop default`,
+  ];
 }
 
 function columnLine(column: DescribedColumn): string {

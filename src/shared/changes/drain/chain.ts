@@ -1,4 +1,6 @@
 /** The chain that a drain works on: begun where there is none, ended where its slot is gone. */
+import type { BackupDeps } from "../../backup/deps.ts";
+import { assertOwnStore, listManifests } from "../../backup/store_owner.ts";
 import { HoldfastError } from "../../errors.ts";
 import { toHex } from "../../crypto/digest.ts";
 import { text } from "../../jobs/run_row.ts";
@@ -7,6 +9,8 @@ import { sqlstateOf } from "../../postgres/server_error.ts";
 import { ownPublications } from "../../schema/own_objects.ts";
 import type { Random } from "../../random.ts";
 import { formatLsn } from "../decode/lsn.ts";
+import type { ListedSegment } from "../segments/chain_reader.ts";
+import { lookAtStore, noteLook } from "./store_look.ts";
 import { call, type Chain, endChain, openChain, slotState } from "./stream_queries.ts";
 
 /** One slot a database: hosted projects have five. */
@@ -20,33 +24,46 @@ export interface ChainState {
   readonly begun: boolean;
   /** Why the chain before it ended, when this call noticed. */
   readonly gap: string | null;
+  /** Stored where the next segment begins, and not recorded, shortest first. */
+  readonly doubtful: readonly ListedSegment[];
 }
 
 /**
- * The open chain, checked against its slot; a new one where there is none or its slot is useless.
- * Errors: `stream_unavailable` (wal_level, no free slot, no right), `lease_lost`, those of the connection.
+ * The open chain, checked against its slot and its store; a new one where there is none, or it cannot go on.
+ * Errors: `stream_unavailable` (wal_level, no free slot, no right), `object_conflict` for another database's store,
+ * `lease_lost`, those of the connection, the keys and the store.
  */
-export async function currentChain(connection: Connection, token: string, random: Random): Promise<ChainState> {
+export async function currentChain(deps: BackupDeps, connection: Connection, token: string): Promise<ChainState> {
   let chain = await openChain(connection);
   let gap: string | null = null;
   if (chain !== null) {
     gap = await reasonToEnd(connection, chain);
-    if (gap === null) return { chain, begun: false, gap };
-    await endChain(connection, chain.id, gap);
+    const { over, doubtful } = gap === null
+      ? await lookAtStore(deps, connection, token, chain)
+      : { over: null, doubtful: [] };
+    gap ??= over?.reason ?? null;
+    if (gap === null) return { chain, begun: false, gap, doubtful };
+    await endChain(connection, chain.id, gap, over?.missing ?? null);
   }
-  chain = await beginChain(connection, token, random);
-  return { chain, begun: true, gap };
+  await assertOwnStore(deps, connection, await listManifests(deps.store));
+  chain = await beginChain(connection, token, deps.random);
+  await noteLook(connection, token);
+  return { chain, begun: true, gap, doubtful: [] };
 }
 
 /** Null while the chain goes on. */
 async function reasonToEnd(connection: Connection, chain: Chain): Promise<string | null> {
   const [identity] = await call(
     connection,
-    `select c.system_identifier = s.system_identifier::text and c.database_name = pg_catalog.current_database() as same
+    `select c.system_identifier = s.system_identifier::text and c.database_name = pg_catalog.current_database() as same,
+            c.log_timeline = pg_catalog.substr(
+              pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8
+            ) as goes_on
        from backup.chains as c, pg_catalog.pg_control_system() as s where c.id = $1`,
     [chain.id],
   );
   if (identity?.["same"] !== "t") return "the database is a copy, or was restored";
+  if (identity["goes_on"] !== "t") return "the server was restored from an archive, or is another one after a failover";
   const slot = await slotState(connection);
   if (slot === null || !slot.present) return "the slot is gone";
   if (slot.walStatus === "lost") {

@@ -5,12 +5,15 @@
 import type { Budget } from "../../backup/budget.ts";
 import type { BackupDeps } from "../../backup/deps.ts";
 import { openSession } from "../../backup/session.ts";
+import { sameBytes } from "../../crypto/digest.ts";
 import { asHoldfastError, HoldfastError } from "../../errors.ts";
 import type { Connection } from "../../postgres/connection.ts";
 import { type ChainState, currentChain } from "./chain.ts";
-import { unreadable } from "./chain_end.ts";
+import { chainOver, unreadable } from "./chain_end.ts";
+import { noteLook, putBack } from "./store_look.ts";
 import { Collector, CollectorFull } from "./collect.ts";
 import { formatLsn } from "../decode/lsn.ts";
+import type { ListedSegment } from "../segments/chain_reader.ts";
 import { PeekReader } from "./peek_reader.ts";
 import { RecordedFilter } from "./recorded_filter.ts";
 import { type DrainedSegment, SegmentWriter } from "./segment_writer.ts";
@@ -37,6 +40,8 @@ export interface DrainLimits {
   readonly peekChanges: number;
 }
 
+type PeekLimits = Omit<DrainLimits, "peekChanges"> & { readonly peekChanges: number | null };
+
 /** An isolate has 256 MB: records, their plaintext and the sealed copy are in memory at once. */
 export const functionDrainLimits: DrainLimits = { segmentBytes: 8 * 1024 * 1024, peekChanges: 50_000 };
 export const processDrainLimits: DrainLimits = { segmentBytes: 32 * 1024 * 1024, peekChanges: 400_000 };
@@ -53,6 +58,8 @@ export interface DrainOptions {
   readonly lockMs?: number;
   /** Where backups go in this project's own Storage; null or absent: they go elsewhere. */
   readonly ownBucket?: string | null;
+  /** Where the function runs; null or absent: nobody knows. */
+  readonly projectRef?: string | null;
   readonly signal?: AbortSignal;
   /** Called for each segment that was recorded. */
   readonly onSegment?: (segment: DrainedSegment) => void;
@@ -66,6 +73,8 @@ export interface DrainResult {
   readonly begun: boolean;
   /** Why the chain before it ended. */
   readonly gap: string | null;
+  /** No full backup is on the chain behind all that cannot be replayed, nor under way: its end cannot be restored. */
+  readonly lacksFull: boolean;
   readonly segments: readonly DrainedSegment[];
   /** Every commit before this moment is stored; null where the end was not reached. */
   readonly coveredUntil: string | null;
@@ -75,7 +84,7 @@ const defaultLeaseSeconds = 90;
 const defaultIdleSeconds = 600;
 const defaultLockMs = 20_000;
 
-/** Errors: `stream_unavailable`, `lease_lost`, `lock_timeout`, those of the connection, the keys and the store. Nothing is lost by any. */
+/** Errors: `stream_unavailable`, `object_conflict` for another database's store, `lease_lost`, `lock_timeout`, those of the connection, the keys and the store. Nothing is lost by any. */
 export async function drain(deps: BackupDeps, options: DrainOptions): Promise<DrainResult> {
   const connection = await openSession(deps.database, "holdfast:drain");
   try {
@@ -83,17 +92,28 @@ export async function drain(deps: BackupDeps, options: DrainOptions): Promise<Dr
     await connection.execute(`set synchronous_commit = local; set lock_timeout = ${options.lockMs ?? defaultLockMs}`);
     const token = await claimDrain(connection, options.worker, options.leaseSeconds ?? defaultLeaseSeconds);
     if (token === null) {
-      return { outcome: "busy", chain: null, begun: false, gap: null, segments: [], coveredUntil: null };
+      return {
+        outcome: "busy",
+        chain: null,
+        begun: false,
+        gap: null,
+        lacksFull: false,
+        segments: [],
+        coveredUntil: null,
+      };
     }
     let failure: HoldfastError | null = null;
     let coveredUntil: string | null = null;
     try {
-      const state = await currentChain(connection, token, deps.random);
+      if (options.projectRef != null) await call(connection, "select backup.recognise($1)", [options.projectRef]);
+      const state = await currentChain(deps, connection, token);
       const drainer = new Drainer(deps, connection, token, state, options);
       coveredUntil = await drainer.run();
       const outcome = coveredUntil === null ? "work_left" : "caught_up";
       const { chain, begun, gap } = state;
-      return { outcome, chain: chain.id, begun, gap, segments: drainer.segments, coveredUntil };
+      const [full] = await call(connection, "select backup.chain_lacks_full() as lacks", []);
+      const lacksFull = full?.["lacks"] === "t";
+      return { outcome, chain: chain.id, begun, gap, lacksFull, segments: drainer.segments, coveredUntil };
     } catch (error) {
       failure = asHoldfastError(error);
       throw failure;
@@ -115,6 +135,8 @@ class Drainer {
   readonly #options: DrainOptions;
   readonly #writer: SegmentWriter;
   readonly #spool: Spool;
+  /** See `ChainState`. */
+  readonly #doubtful: readonly ListedSegment[];
   #last: LastSegment | null;
 
   constructor(deps: BackupDeps, connection: Connection, token: string, state: ChainState, options: DrainOptions) {
@@ -122,6 +144,7 @@ class Drainer {
     this.#connection = connection;
     this.#token = token;
     this.#chain = state.chain;
+    this.#doubtful = state.doubtful;
     this.#last = state.chain.last;
     this.#options = options;
     this.#writer = new SegmentWriter(deps, connection, token, state.chain, options.budget);
@@ -141,17 +164,11 @@ class Drainer {
   /** Until the end of what is durable, or of the budget. Returns the moment up to which all is stored, or null. */
   async run(): Promise<string | null> {
     await this.#catchUp();
+    await this.#adoptDoubtful();
     for (let round = 0;; round++) {
       if (round > 0 && (this.#options.budget.spent() || this.#options.signal?.aborted === true)) return null;
-      const horizon = await readHorizon(this.#connection);
-      // Its commit makes everything durable that was written before it.
-      await holdDrain(this.#connection, this.#token, this.#options.leaseSeconds ?? defaultLeaseSeconds);
-      if (!(await isFlushed(this.#connection, horizon.endLsn))) {
-        throw new HoldfastError("internal", "a commit did not make durable what was written before it");
-      }
-      const taken = this.#last?.endsInTransaction === true || await this.#spool.hasRows()
-        ? await this.#spool.take(this.#last, horizon.endLsn)
-        : await this.#peek(horizon);
+      const horizon = await this.#durableHorizon();
+      const taken = await this.#take(horizon);
       if (taken === null) continue;
       this.#deps.log.step("drain.peeked", { bytes: taken.records.length });
       const { facts } = taken;
@@ -165,6 +182,47 @@ class Drainer {
       if (!taken.endsInTransaction && (!waits || facts.bytes === 0)) await this.#advance(taken);
       if (taken.isEnd) return horizon.takenAt;
     }
+  }
+
+  async #durableHorizon(): Promise<Horizon> {
+    const horizon = await readHorizon(this.#connection);
+    // Its commit makes everything durable that was written before it.
+    await holdDrain(this.#connection, this.#token, this.#options.leaseSeconds ?? defaultLeaseSeconds);
+    if (!(await isFlushed(this.#connection, horizon.endLsn))) {
+      throw new HoldfastError("internal", "a commit did not make durable what was written before it");
+    }
+    return horizon;
+  }
+
+  /** Null: there is more to do before there is a segment. */
+  async #take(horizon: Horizon, limits?: PeekLimits): Promise<Taken | null> {
+    return this.#last?.endsInTransaction === true || await this.#spool.hasRows()
+      ? await this.#spool.take(this.#last, horizon.endLsn)
+      : await this.#peek(horizon, limits);
+  }
+
+  /**
+   * What was put and not recorded when the server was started anew. The same log gives the same records: taken once more it
+   * is ours, and recorded; else the database is not the one that it was, and the chain ends.
+   */
+  async #adoptDoubtful(): Promise<void> {
+    const longest = this.#doubtful.at(-1);
+    if (longest === undefined) return;
+    const { header, records } = await this.#writer.open(longest.name);
+    const horizon = await this.#durableHorizon();
+    // A whole segment is taken up to its own end; what begins a large transaction is only its beginning.
+    const whole = !header.endsInTransaction && header.part === 0;
+    const limits = whole ? { segmentBytes: records.length + 1, peekChanges: null } : undefined;
+    const upTo = whole ? { ...horizon, endLsn: longest.endLsn } : horizon;
+    const taken = await this.#take(upTo, limits) ?? await this.#take(upTo, limits);
+    const others = await Promise.all(this.#doubtful.slice(0, -1).map(({ name }) => this.#writer.open(name)));
+    const isOurs = taken !== null && (whole ? taken.endLsn === longest.endLsn : taken.endLsn >= longest.endLsn) &&
+      (whole ? sameBytes(records, taken.records) : beginsAlike(records, taken.records)) &&
+      others.every((other) => beginsAlike(other.records, records));
+    if (taken === null || !isOurs) throw await chainOver(this.#connection, this.#chain, putBack);
+    await this.#store(taken, horizon);
+    if (!taken.endsInTransaction) await this.#advance(taken);
+    await noteLook(this.#connection, this.#token);
   }
 
   /** Where the next segment starts. */
@@ -189,8 +247,8 @@ class Drainer {
   }
 
   /** Null: the first transaction is larger than a segment, and in the spool now. */
-  async #peek(horizon: Horizon): Promise<Taken | null> {
-    const { limits, budget } = this.#options;
+  async #peek(horizon: Horizon, limits: PeekLimits = this.#options.limits): Promise<Taken | null> {
+    const { budget } = this.#options;
     const collector = new Collector(limits.segmentBytes, this.#options.ownBucket ?? null);
     const reached = this.#reached();
     // The slot's own position is coarser than ours may be: what is recorded and comes again is left out.
@@ -218,7 +276,7 @@ class Drainer {
       await this.#spool.fill();
       return null;
     }
-    const cut = full || rows >= limits.peekChanges;
+    const cut = full || (limits.peekChanges !== null && rows >= limits.peekChanges);
     // At a page's end the server reads one record further than it was told: what came of it counts.
     const endLsn = commit !== null && (cut || commit.endLsn > horizon.endLsn) ? commit.endLsn : horizon.endLsn;
     return {
@@ -253,7 +311,13 @@ class Drainer {
   }
 }
 
-function peekStatement(chain: Chain, upto: bigint, atMost: number): string {
+/** Is the shorter one the beginning of the longer one? */
+function beginsAlike(a: Uint8Array, b: Uint8Array): boolean {
+  const length = Math.min(a.length, b.length);
+  return sameBytes(a.subarray(0, length), b.subarray(0, length));
+}
+
+function peekStatement(chain: Chain, upto: bigint, atMost: number | null): string {
   const names = chain.publications.map((name) => `"${name}"`).join(",");
   return `copy (
     select c.lsn, c.xid, c.data from pg_catalog.pg_logical_slot_peek_binary_changes(

@@ -3,24 +3,33 @@ import type { Budget } from "../../backup/budget.ts";
 import type { BackupDeps } from "../../backup/deps.ts";
 import { newestEpoch } from "../../backup/repository_epoch.ts";
 import type { Epoch } from "../../crypto/epoch.ts";
+import { epochSource } from "../../crypto/epochs.ts";
 import { type SegmentName, segmentName } from "../../format/layout.ts";
 import { text } from "../../jobs/run_row.ts";
 import type { Connection } from "../../postgres/connection.ts";
 import { putAndReadBack } from "../../store/put.ts";
 import { formatLsn, parseLsn } from "../decode/lsn.ts";
 import { momentOf } from "../decode/moment.ts";
-import { openSegment, sealSegment, segmentFormat, type SegmentHeader, segmentVersion } from "../segments/segment.ts";
+import { sameBytes } from "../../crypto/digest.ts";
+import { chainOver } from "./chain_end.ts";
+import { type KnownDefinitions, obstaclesIn, toldObstacles, unloggedObstacle } from "./obstacles.ts";
+import { putBack } from "./store_look.ts";
 import {
-  type Chain,
-  type Horizon,
-  type LastSegment,
+  type OpenedSegment,
+  openSegment,
+  sealSegment,
+  segmentFormat,
+  type SegmentHeader,
+  segmentVersion,
+} from "../segments/segment.ts";
+import {
   publishTables,
   readCountedUntil,
   readCounting,
   readDefinitions,
   readSequenceValues,
-  recordSegment,
-} from "./stream_queries.ts";
+} from "./header_queries.ts";
+import { type Chain, type Horizon, type LastSegment, recordSegment } from "./stream_queries.ts";
 import type { Taken } from "./taken.ts";
 
 export interface DrainedSegment {
@@ -42,6 +51,8 @@ export class SegmentWriter {
   readonly #chain: Chain;
   readonly #budget: Budget;
   #epoch: Epoch | null = null;
+  #definitions: KnownDefinitions | null;
+  #obstacles: NonNullable<SegmentHeader["obstacles"]>;
 
   constructor(deps: BackupDeps, connection: Connection, token: string, chain: Chain, budget: Budget) {
     this.#deps = deps;
@@ -49,6 +60,8 @@ export class SegmentWriter {
     this.#token = token;
     this.#chain = chain;
     this.#budget = budget;
+    this.#definitions = chain.definitions;
+    this.#obstacles = chain.obstacles;
   }
 
   /**
@@ -61,13 +74,21 @@ export class SegmentWriter {
     horizon: Horizon,
   ): Promise<{ readonly segment: DrainedSegment; readonly last: LastSegment }> {
     const epoch = this.#epoch ??= await newestEpoch(this.#deps);
-    const header = await this.#header(taken, last, horizon, epoch);
+    const plain = await this.#header(taken, last, horizon, epoch);
+    const found = [
+      ...unloggedObstacle(this.#definitions, plain),
+      ...taken.facts.ddl > 0 ? obstaclesIn("that is drained", taken.records) : [],
+    ];
+    this.#obstacles = toldObstacles(this.#obstacles, found);
+    const header = this.#obstacles.length === 0 ? plain : { ...plain, obstacles: this.#obstacles };
     const sealed = await sealSegment(this.#deps, epoch, header, taken.records);
     this.#deps.log.step("drain.sealed", { name: sealed.name });
     const put = await putAndReadBack(this.#deps.store, sealed.name, sealed.bytes, async (stored) => {
       // A drainer that died after its put: the same range of the same log. Its moment is another, so bytes differ.
-      const found = await this.#open(epoch, sealed.name, stored);
-      return sameRecords(found.records, taken.records) && found.header.previous?.hash === header.previous?.hash;
+      const there = await this.#open(sealed.name, stored);
+      const isOurs = sameBytes(there.records, taken.records) && there.header.previous?.hash === header.previous?.hash;
+      if (!isOurs) throw await chainOver(this.#connection, this.#chain, putBack);
+      return true;
     });
     this.#deps.log.step("drain.put", { name: sealed.name });
     this.#budget.spendCalls(4);
@@ -91,6 +112,8 @@ export class SegmentWriter {
       last_commit_at: header.lastCommitAt,
       taken_at: header.takenAt,
       ends_in_transaction: header.endsInTransaction,
+      definitions: this.#definitions = definitionsOf(header),
+      obstacles: toldObstacles([], found),
     });
     this.#deps.log.step("drain.recorded", { name: sealed.name });
     return {
@@ -120,12 +143,18 @@ export class SegmentWriter {
   async sizeOf(segment: SegmentName): Promise<number | null> {
     const name = segmentName(segment);
     if (await this.#deps.store.size(name) === null) return null;
-    const epoch = this.#epoch ??= await newestEpoch(this.#deps);
-    return (await this.#open(epoch, name, await this.#deps.store.read(name))).records.length;
+    return (await this.open(name)).records.length;
   }
 
-  #open(epoch: Epoch, name: string, stored: Uint8Array) {
-    return openSegment({ compressor: this.#deps.compressor, epochOf: () => Promise.resolve(epoch) }, name, stored);
+  /** Errors: those of `openSegment` and the store. */
+  async open(name: string): Promise<OpenedSegment> {
+    return await this.#open(name, await this.#deps.store.read(name));
+  }
+
+  async #open(name: string, stored: Uint8Array): Promise<OpenedSegment> {
+    const { store, ring, compressor } = this.#deps;
+    const { repositoryId } = this.#epoch ??= await newestEpoch(this.#deps);
+    return await openSegment({ compressor, epochOf: epochSource(store, ring, repositoryId) }, name, stored);
   }
 
   async #header(taken: Taken, last: LastSegment | null, horizon: Horizon, epoch: Epoch): Promise<SegmentHeader> {
@@ -160,6 +189,10 @@ export class SegmentWriter {
   }
 }
 
+function definitionsOf({ definitions, takenAt }: SegmentHeader): KnownDefinitions | null {
+  return definitions === undefined ? null : { ...definitions, takenAt };
+}
+
 async function serverOf(connection: Connection): Promise<SegmentHeader["server"]> {
   const [row] = await connection.query(
     "select c.system_identifier, pg_catalog.current_database() as database from pg_catalog.pg_control_system() as c",
@@ -169,10 +202,4 @@ async function serverOf(connection: Connection): Promise<SegmentHeader["server"]
     database: text(row ?? {}, "database"),
     versionNum: connection.serverVersion,
   };
-}
-
-function sameRecords(a: Uint8Array, b: Uint8Array): boolean {
-  if (a.length !== b.length) return false;
-  for (let at = 0; at < a.length; at++) if (a[at] !== b[at]) return false;
-  return true;
 }

@@ -5,6 +5,7 @@ import type { Connection, Row } from "../../postgres/connection.ts";
 import { sqlstateOf } from "../../postgres/server_error.ts";
 import { formatLsn, parseLsn } from "../decode/lsn.ts";
 import type { SegmentHeader } from "../segments/segment.ts";
+import type { KnownDefinitions } from "./obstacles.ts";
 
 /** An open chain, with its last segment. */
 export interface Chain {
@@ -13,6 +14,9 @@ export interface Chain {
   readonly publications: readonly string[];
   readonly startLsn: bigint;
   readonly last: LastSegment | null;
+  /** As the last segment told them; null: there is none. */
+  readonly definitions: KnownDefinitions | null;
+  readonly obstacles: NonNullable<SegmentHeader["obstacles"]>;
 }
 
 export interface LastSegment {
@@ -60,7 +64,13 @@ export async function releaseDrain(
 export async function openChain(connection: Connection): Promise<Chain | null> {
   const [row] = await call(
     connection,
-    `select c.id, c.slot_name, pg_catalog.array_to_json(c.publications) as publications, c.start_lsn,
+    `select c.id, c.slot_name, pg_catalog.array_to_json(c.publications) as publications, c.start_lsn, c.definitions,
+            (
+              select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+                'lsn', o.lsn, 'at', ${isoMoment("o.at")}, 'what', o.what, 'why', o.why
+              ) order by o.lsn), '[]')
+              from backup.obstacles as o where o.chain_id = c.id
+            ) as obstacles,
             s.name, s.stored_hash, s.start_lsn as segment_start, s.end_lsn, s.part, s.ends_in_transaction, s.spool_position,
             extract(epoch from backup.clock_now() - s.taken_at)::bigint as age
        from backup.chains as c
@@ -76,6 +86,8 @@ export async function openChain(connection: Connection): Promise<Chain | null> {
     slot: text(row, "slot_name"),
     publications: JSON.parse(text(row, "publications")) as string[],
     startLsn: parseLsn(text(row, "start_lsn")),
+    definitions: JSON.parse(row["definitions"] ?? "null") as KnownDefinitions | null,
+    obstacles: JSON.parse(text(row, "obstacles")) as Chain["obstacles"],
     last: row["name"] === null ? null : {
       name: text(row, "name"),
       storedHash: text(row, "stored_hash"),
@@ -95,6 +107,8 @@ export interface SlotState {
   readonly active: boolean;
   readonly walStatus: string | null;
   readonly confirmedLsn: bigint | null;
+  /** From here on the server keeps its log for the slot: an old transaction of any database holds it back. */
+  readonly restartLsn: bigint | null;
   readonly retainedBytes: number | null;
   readonly limitBytes: number;
 }
@@ -102,23 +116,30 @@ export interface SlotState {
 export async function slotState(connection: Connection): Promise<SlotState | null> {
   const [row] = await call(
     connection,
-    "select present, active, wal_status, confirmed_flush_lsn, retained_bytes, limit_bytes from backup.slot_state()",
+    "select present, active, wal_status, confirmed_flush_lsn, restart_lsn, retained_bytes, limit_bytes from backup.slot_state()",
     [],
   );
   if (row === undefined) return null;
-  const confirmed = row["confirmed_flush_lsn"] ?? null;
+  const lsn = (column: string) => row[column] == null ? null : parseLsn(row[column]);
   return {
     present: row["present"] === "t",
     active: row["active"] === "t",
     walStatus: row["wal_status"] ?? null,
-    confirmedLsn: confirmed === null ? null : parseLsn(confirmed),
+    confirmedLsn: lsn("confirmed_flush_lsn"),
+    restartLsn: lsn("restart_lsn"),
     retainedBytes: row["retained_bytes"] == null ? null : Number(row["retained_bytes"]),
     limitBytes: Number(row["limit_bytes"]),
   };
 }
 
-export async function endChain(connection: Connection, chain: string, reason: string): Promise<void> {
-  await call(connection, "select backup.end_chain($1, $2)", [chain, reason]);
+/** `missing`: the segment from which on what is stored cannot be reached; null: the chain ends with its last one. */
+export async function endChain(
+  connection: Connection,
+  chain: string,
+  reason: string,
+  missing: string | null = null,
+): Promise<void> {
+  await call(connection, "select backup.end_chain($1, $2, $3)", [chain, reason, missing]);
 }
 
 /** As `record_segment` takes it. */
@@ -141,6 +162,12 @@ export interface SegmentRow {
   readonly last_commit_at: string | null;
   readonly taken_at: string;
   readonly ends_in_transaction: boolean;
+  readonly definitions: KnownDefinitions | null;
+  readonly obstacles: NonNullable<SegmentHeader["obstacles"]>;
+}
+
+function isoMoment(expression: string): string {
+  return `pg_catalog.to_char(${expression} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')`;
 }
 
 /** The id of the incremental run that owns it. `lease_lost`, `run_state`. */
@@ -187,128 +214,6 @@ export async function isFlushed(connection: Connection, lsn: bigint): Promise<bo
     formatLsn(lsn),
   ]);
   return row?.["yes"] === "t";
-}
-
-/** Values of all sequences that are not the platform's own; those that a transaction holds are named only. */
-export async function readSequenceValues(
-  connection: Connection,
-): Promise<Required<Pick<SegmentHeader, "sequences" | "heldSequences">>> {
-  const rows = await call(
-    connection,
-    `select s.schema_name as schema, s.sequence_name as name, s.last_value as value, s.is_called as called, s.held
-       from backup.sequence_values() as s`,
-    [],
-  );
-  const nameOf = (row: Row) => ({ schema: text(row, "schema"), name: text(row, "name") });
-  return {
-    sequences: rows.filter((row) => row["held"] !== "t").map((row) => ({
-      ...nameOf(row),
-      lastValue: text(row, "value"),
-      isCalled: row["called"] === "t",
-    })),
-    heldSequences: rows.filter((row) => row["held"] === "t").map(nameOf),
-  };
-}
-
-/** Names and types of the columns of every table that is streamed, and whether the event triggers that log DDL are on. */
-export async function readDefinitions(connection: Connection): Promise<NonNullable<SegmentHeader["definitions"]>> {
-  const [row] = await connection.query(
-    `select pg_catalog.md5(coalesce(pg_catalog.string_agg(
-              pg_catalog.concat_ws(' ', a.attrelid, n.nspname, c.relname, a.attnum, a.attname, a.atttypid, a.atttypmod),
-              e'\\n' order by a.attrelid, a.attnum
-            ), '')) as hash,
-            (
-              select count(*) = 3 from pg_catalog.pg_event_trigger as e
-              where e.evtname in ('holdfast_after_ddl', 'holdfast_after_drop', 'holdfast_after_rewrite')
-                and e.evtenabled = 'A'
-            ) as logged
-       from pg_catalog.pg_attribute as a
-       join pg_catalog.pg_class as c on c.oid = a.attrelid
-       join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
-      where c.relkind in ('r', 'p') and c.relpersistence = 'p' and c.oid >= 16384 and a.attnum > 0
-        and not a.attisdropped and backup.is_streamed_schema(n.nspname)`,
-  );
-  return { hash: row?.["hash"] ?? "", logged: row?.["logged"] === "t" };
-}
-
-/**
- * Since when the counters of tables count: changes with a reset, and with a crash, after which the server starts anew. Asked
- * after them, so that none is of a transaction from `nextXid` on.
- */
-export async function readCounting(
-  connection: Connection,
-): Promise<Required<Pick<SegmentHeader, "countedSince" | "countedNextXid">>> {
-  const [row] = await connection.query(
-    `select backup.counting_since() as since,
-            pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()) as next_xid`,
-  );
-  return { countedSince: row?.["since"] ?? "", countedNextXid: text(row ?? {}, "next_xid") };
-}
-
-/**
- * Every commit before this moment (ISO 8601) is in the counters that are read from now on; null: nobody knows, since this
- * role may not see what all sessions do (`pg_read_all_stats`). A session tells what it did when it is idle outside of a
- * transaction, and may keep it for a minute even then (PGSTAT_MAX_INTERVAL).
- */
-export async function readCountedUntil(connection: Connection): Promise<string | null> {
-  const [row] = await connection.query(
-    `select case when coalesce(pg_catalog.bool_or(a.query = '<insufficient privilege>' or a.state = 'disabled'), false) then null
-            else pg_catalog.to_char(
-              (least(
-                pg_catalog.clock_timestamp(),
-                min(least(a.xact_start, a.query_start)) filter (where a.state is distinct from 'idle')
-              ) - interval '60 seconds') at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'
-            ) end as until
-       from pg_catalog.pg_stat_activity as a
-       join pg_catalog.pg_database as d on d.oid = a.datid and d.datname = pg_catalog.current_database()
-      where a.pid <> pg_catalog.pg_backend_pid()
-        and coalesce(a.backend_type, '') not in ('walsender', 'autovacuum worker', 'parallel worker')`,
-  );
-  return row?.["until"] ?? null;
-}
-
-/**
- * Makes the publications' lists agree with the catalog, in one transaction; what they cannot carry. The counters are those of
- * right before: a table that gets an identity meanwhile is not said to have changed unseen by what was published then.
- */
-export async function publishTables(
-  connection: Connection,
-  publications: readonly string[],
-): Promise<SegmentHeader["uncovered"]> {
-  const counted = new Map(
-    (await call(
-      connection,
-      `select s.relid as oid, s.n_tup_upd as updated, s.n_tup_del as deleted, s.n_tup_ins as inserted
-         from pg_catalog.pg_stat_all_tables as s
-        where s.n_tup_upd + s.n_tup_del + s.n_tup_ins > 0 and backup.is_streamed_schema(s.schemaname)`,
-      [],
-    )).map((row) => [text(row, "oid"), row]),
-  );
-  const rows = await call(
-    connection,
-    `select t.table_oid as oid, t.schema_name as schema, t.table_name as name, t.missing, t.reason, t.of_extension,
-            t.seen_updated, t.seen_deleted, t.unlogged_file
-       from backup.publish_tables($1::name[]) as t`,
-    [`{${publications.join(",")}}`],
-  );
-  return rows.map((row) => {
-    const counters = counted.get(text(row, "oid")) ?? {};
-    // What was counted while it was published is in the stream; the counters may be of a little before.
-    const unseen = (counter: string) =>
-      Math.max(0, Number(counters[counter] ?? 0) - Number(row[`seen_${counter}`] ?? 0));
-    return {
-      oid: Number(text(row, "oid")),
-      schema: text(row, "schema"),
-      name: text(row, "name"),
-      missing: row["missing"] === "everything" ? "everything" as const : "updates and deletes" as const,
-      reason: text(row, "reason"),
-      ...row["of_extension"] === "t" ? { ofExtension: true as const } : {},
-      ...row["unlogged_file"] == null ? {} : { file: Number(row["unlogged_file"]) },
-      updated: unseen("updated"),
-      deleted: unseen("deleted"),
-      inserted: Number(counters["inserted"] ?? 0),
-    };
-  });
 }
 
 /** `schema_missing` where the schema, or this part of it, is not installed; `stream_busy` while another has the slot. */

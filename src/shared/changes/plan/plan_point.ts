@@ -4,8 +4,9 @@ import { quarantineOf } from "../../format/manifest.ts";
 import type { RestoreDeps } from "../../restore/run.ts";
 import { quoteQualified } from "../../schema/quote.ts";
 import { backupById, type OpenedBackup } from "../../verify/find_backup.ts";
-import { type ListedSegment, readChain } from "../segments/chain_reader.ts";
-import type { OpenedSegment } from "../segments/segment.ts";
+import { type ListedSegment, readChain, type SegmentReadDeps } from "../segments/chain_reader.ts";
+import { sinceFull } from "../segments/coverage.ts";
+import { type OpenedSegment, openSegment } from "../segments/segment.ts";
 import { momentOf } from "../decode/moment.ts";
 import { formatLsn, parseLsn } from "../decode/lsn.ts";
 import { meantTables } from "./named_tables.ts";
@@ -27,6 +28,8 @@ export interface PointChoices {
   readonly atFull?: readonly string[];
   /** Ids, shortened or not, of quarantined full backups that may be used: whether somebody accepted one the store cannot know. */
   readonly accepted?: readonly string[];
+  /** Which database's backups, as an error names them; absent: the store holds those of one only. */
+  readonly source?: string;
 }
 
 /** What a restore to a moment would do, read from the store alone. */
@@ -45,7 +48,7 @@ export interface PointPlan {
  * Chooses the full and reads every segment up to the point, so that whatever is in the way is known before anything is done.
  * Errors: `point_uncovered` with what can be restored, `backup_quarantined` where only a full in quarantine covers the
  * point, `chain_broken`, `ddl_not_replayable`, `tables_uncovered`, `usage` for a table that is not named as `schema.name` or
- * that is both left out and taken as of the full, `backup_not_found` and `backup_ambiguous` for an accepted one,
+ * that is both left out and taken as of the full, `backup_not_found` and `backup_ambiguous` for an accepted one and for the source,
  * `object_missing`, `object_damaged`, those of keys and store.
  */
 export async function planPoint(deps: RestoreDeps, point: Point, choices: PointChoices = {}): Promise<PointPlan> {
@@ -53,7 +56,7 @@ export async function planPoint(deps: RestoreDeps, point: Point, choices: PointC
     withoutTables: (choices.withoutTables ?? []).map(asTable),
     atFull: (choices.atFull ?? []).map(asTable),
   };
-  const history = await ChangeHistory.read(deps);
+  const history = (await ChangeHistory.read(deps)).of(choices.source ?? null);
   const manifests = history.backups.map(({ manifest }) => manifest);
   const accepted = new Set((choices.accepted ?? []).map((id) => backupById(manifests, id).id));
   const newest = chooseFull(history.backups, history, point);
@@ -125,7 +128,7 @@ async function planFrom(
     );
   }
   const seen = await survey(
-    wholeMargin(readChain(reader, segments), known.segments, full),
+    wholeMargin(readChain(reader, await withDefinitions(reader, known.segments, segments, full)), known.segments, full),
     point,
     snapshot,
     full.manifest,
@@ -185,6 +188,27 @@ function segmentsAfter(segments: readonly ListedSegment[], full: OpenedBackup): 
   // A later part of a transaction cannot be read without the first.
   while ((segments[first]?.part ?? 0) > 0) first--;
   return segments.slice(first);
+}
+
+/**
+ * With more before them, where nobody logged definitions: what they were before the full is known by a segment that was taken
+ * before it, and a drain that was behind took those of the margin later.
+ */
+async function withDefinitions(
+  reader: SegmentReadDeps,
+  all: readonly ListedSegment[],
+  segments: readonly ListedSegment[],
+  full: OpenedBackup,
+): Promise<readonly ListedSegment[]> {
+  for (let first = all.length - segments.length, step = 4;; first = Math.max(0, first - step), step *= 2) {
+    while ((all[first]?.part ?? 0) > 0) first--;
+    const wanted = all.slice(first);
+    const [oldest] = wanted;
+    if (oldest === undefined) return segments;
+    const { header } = await openSegment(reader, oldest.name, await reader.store.read(oldest.name));
+    const isWhole = header.definitions?.logged !== false || sinceFull([header], full.manifest).since !== "";
+    if (isWhole || first === 0) return wanted;
+  }
 }
 
 /** Errors: `chain_broken` where the chain had segments of the margin that are not there. */

@@ -172,7 +172,9 @@ class Surveyor {
     }));
     const uncovered = this.#uncovered(headers);
     const last = headers.at(-1);
-    const unlogged = unloggedDefinitions(this.#headers, "");
+    // From the last header that was taken before the full: what changed until then is in the full.
+    const since = sinceFull(this.#headersToPoint(), this.#full);
+    const unlogged = unloggedDefinitions(since.headers, since.since !== "");
     return {
       ...this.#counts,
       reachedLsn: this.#reached?.lsn ?? null,
@@ -236,6 +238,16 @@ class Surveyor {
       for (const now of this.#tables.listedAs(table)) found.set(now, { ...partsOf(now), reason, before });
     }
     return [...found].flatMap(([name, table]) => uncovered.has(name) ? [] : [table]);
+  }
+
+  /** Up to the first that was taken behind the point: definitions that are the same there were at the point. */
+  #headersToPoint(): readonly SegmentHeader[] {
+    const point = this.#point;
+    const at = point.by === "time" ? momentOf(point.at) ?? "" : null;
+    const last = this.#headers.findIndex(({ takenAt, endLsn }) =>
+      at !== null ? takenAt >= at : point.by === "lsn" && parseLsn(endLsn) >= point.lsn
+    );
+    return last < 0 ? this.#headers : this.#headers.slice(0, last + 1);
   }
 
   /** A moment that no commit before the point is later than; null: it is as late as can be. */

@@ -1,6 +1,8 @@
 /** The end of a restore to a moment: what no change of the stream says. */
 import { HoldfastError } from "../../errors.ts";
 import type { Connection } from "../../postgres/connection.ts";
+import type { BeforeCommit } from "../../restore/before_commit.ts";
+import { refreshViews } from "../../restore/refresh_views.ts";
 import { type HeldObject, readHeld, replayTable } from "../../restore/state.ts";
 import { stateSchema } from "../../restore/target.ts";
 import { quoteLiteral, quoteQualified } from "../../schema/quote.ts";
@@ -17,18 +19,23 @@ export interface FinishedPoint {
 }
 
 /**
- * Tables that were to be left out are emptied, triggers fire again, sequences stand at or ahead, views are made anew; then the state and the
+ * Tables that were to be left out are emptied, `beforeCommit` has its say, triggers fire again, sequences stand at or ahead, views are made anew; then the state and the
  * restore's memberships go, in one transaction.
  */
 export async function finishPoint(
   connection: Connection,
-  { survey, withoutTables }: { readonly survey: Survey; readonly withoutTables: readonly string[] },
+  { survey, withoutTables, beforeCommit }: {
+    readonly survey: Survey;
+    readonly withoutTables: readonly string[];
+    readonly beforeCommit: BeforeCommit | undefined;
+  },
 ): Promise<FinishedPoint> {
   await connection.execute("begin");
   try {
     const marker = await readReplay(connection);
     if (marker === null) throw new HoldfastError("internal", "the replay has lost its place");
     for (const table of withoutTables) await emptyTable(connection, table);
+    await beforeCommit?.(connection);
     await wakeTriggers(connection);
     if (survey.ddl > 0) await holdWebhooks(connection);
     const held = await readHeld(connection);
@@ -106,13 +113,4 @@ async function passRows(connection: Connection): Promise<void> {
             ${isBehind} t.value, true)`,
     );
   }
-}
-
-async function refreshViews(connection: Connection): Promise<void> {
-  const views = await connection.query(
-    `select c.oid::regclass::text as name from pg_catalog.pg_class as c
-      where c.relkind = 'm' and c.relispopulated and c.oid >= 16384
-        and pg_catalog.pg_has_role(c.relowner, 'usage') order by c.oid`,
-  );
-  for (const view of views) await connection.execute(`refresh materialized view ${view["name"]}`);
 }

@@ -14,6 +14,7 @@ import { type DefinitionOptions, DefinitionReplayer, type DefinitionRules } from
 import { type OpenedSegment, readRecords } from "../segments/segment.ts";
 import { ddlLog } from "../segments/streamed.ts";
 import { type SnapshotView, widenXid } from "../segments/visibility.ts";
+import { RenamedLabels } from "./renamed_labels.ts";
 import { TargetRelations } from "./target_relations.ts";
 
 /** Where a replay ends. */
@@ -93,6 +94,7 @@ class Replayer {
   readonly #log: Log;
   readonly #options: ReplayOptions;
   readonly #relations: TargetRelations;
+  readonly #labels = new RenamedLabels();
   readonly #group: RowGroup;
   /** By oid, or by name where the log does not tell it. */
   readonly #closed = new Map<number | string, string>();
@@ -123,7 +125,7 @@ class Replayer {
   /** False once the point is passed. */
   async take(segment: OpenedSegment): Promise<boolean> {
     const nextXid = BigInt(segment.header.nextXid);
-    for (const { data } of readRecords(segment.name, segment.records)) {
+    for (const { data, lsn } of readRecords(segment.name, segment.records)) {
       const message = decodeMessage(data);
       switch (message.kind) {
         case "begin":
@@ -142,7 +144,6 @@ class Replayer {
         case "insert":
         case "update":
         case "delete": {
-          if (this.#isInFull) break;
           if (this.#skips) {
             if (message.kind === "insert") this.#passDdl(message);
             break;
@@ -152,7 +153,7 @@ class Replayer {
             if (message.kind === "insert") await this.#applyDdl(relation, message);
           } else if (!this.#isLeftOut(relation)) {
             await this.#makeEarly(relation.oid);
-            this.#group.add(relation, message);
+            this.#group.add(relation, this.#labels.asNamed(relation, message, lsn, this.#begin?.commitLsn ?? 0n));
             // A transaction may be larger than memory; it is committed as one all the same.
             if (this.#group.bytes >= groupBytes) await this.#apply();
           }
@@ -230,12 +231,14 @@ class Replayer {
     this.#group.truncate(relations, message, relations.length === known.length);
   }
 
-  /** Of a transaction that an earlier call has committed to the target: what tables are called since. */
+  /** Of a transaction that the target has already: what tables are called since, where the full backup does not know it. */
   #passDdl(message: Insert): void {
     const relation = this.#relations.get(message.relation);
     if (relation === undefined || !isDdlLog(relation)) return;
     const row = readDdlRow(valuesOf(relation, message));
-    this.#relations.follow(row, (this.#ddl ??= new DdlTransaction()).next(row));
+    const step = (this.#ddl ??= new DdlTransaction()).next(row);
+    this.#labels.follow(row, step, this.#begin?.commitLsn ?? 0n);
+    if (!this.#isInFull) this.#relations.follow(row, step);
   }
 
   async #commit(endLsn: bigint, committedAt: bigint): Promise<void> {
@@ -305,6 +308,7 @@ class Replayer {
     const row = readDdlRow(valuesOf(relation, message));
     const step = (this.#ddl ??= new DdlTransaction()).next(row);
     if (this.#definitions.takes(row)) await this.#take(row, step);
+    this.#labels.follow(row, step, this.#begin?.commitLsn ?? 0n);
     // What is gathered goes by the names of before.
     if (this.#relations.follow(row, step)) await this.#apply();
   }

@@ -176,6 +176,7 @@ async function replayInto(deps: RestoreDeps, plan: PointPlan, options: PointOpti
     const { marker: end, held } = await finishPoint(connection, {
       survey: seen,
       withoutTables: withoutTables.names,
+      beforeCommit: deps.beforeCommit,
     });
     const outcome = { ...resultOf(prepared, 0), held: held.map(({ identity, kind }) => ({ identity, kind })) };
     if (facts.kind !== "project") return { outcome, end };

@@ -57,10 +57,17 @@ export const segmentHeaderSchema = z.object({
   /** Sequences of which nobody could read the value, since a transaction held them: they stood at or ahead of an earlier one. */
   heldSequences: z.array(z.object({ schema: z.string(), name: z.string() })).optional(),
   /**
-   * A hash of the columns of all tables when the server was asked, and whether changes of definitions were logged then: one
-   * that differs from the segment before while they were not is a change that no replay knows.
+   * A hash of the columns of all tables when the server was asked, and whether changes of definitions were logged then; where
+   * they were not, one of the whole catalog too. One that differs from the segment before while they were not logged is a
+   * change that no replay knows.
    */
-  definitions: z.object({ hash: z.string().regex(/^[0-9a-f]{32}$/), logged: z.boolean() }).optional(),
+  definitions: z.object({
+    hash: z.string().regex(/^[0-9a-f]{32}$/),
+    logged: z.boolean(),
+    catalog: z.string().regex(/^[0-9a-f]{64}$/).optional(),
+  }).optional(),
+  /** What no replay can do, the newest of this chain: a full backup at `lsn` holds it, moments before `at` can be restored. */
+  obstacles: z.array(z.object({ lsn, at: z.string(), what: z.string(), why: z.string() })).optional(),
   /** Since when the server has counted: another text than in the segment before, and what was counted until then is lost. */
   countedSince: z.string().optional(),
   /** The next transaction id right after the counters were read. */

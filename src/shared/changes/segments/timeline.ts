@@ -1,11 +1,14 @@
 /** What can be restored, found from the store and the keys alone. */
 import { epochSource } from "../../crypto/epochs.ts";
 import { HoldfastError } from "../../errors.ts";
-import { quarantineOf } from "../../format/manifest.ts";
+import type { OpenDeps } from "../../format/container.ts";
+import { type Manifest, quarantineOf } from "../../format/manifest.ts";
+import { sourcesOf } from "../../format/project.ts";
 import { openManifest } from "../../format/manifest_codec.ts";
 import { readRepository } from "../../format/repository.ts";
 import { readAhead } from "../../store/read_ahead.ts";
 import { listBackups, type OpenedBackup, type ReadDeps } from "../../verify/find_backup.ts";
+import { parseLsn } from "../decode/lsn.ts";
 import { inOrder, type ListedSegment, listSegments, withoutOpenEnd } from "./chain_reader.ts";
 import { openSegment, type SegmentHeader } from "./segment.ts";
 
@@ -18,6 +21,8 @@ export interface KnownChain {
   readonly last: SegmentHeader | null;
   /** The first segment that lies behind the end and cannot be reached: one between is missing. */
   readonly beyond: ListedSegment | null;
+  /** When the last stored segment was taken; later than that of `last` where there is something beyond. */
+  readonly until: string | null;
 }
 
 /** Every moment from `from` to `to` can be restored. ISO 8601. */
@@ -27,10 +32,16 @@ export interface TimelineWindow {
   readonly chain: string;
 }
 
+export interface TimelineGap {
+  readonly from: string;
+  readonly to: string;
+  readonly reason?: string;
+}
+
 export interface Timeline {
   readonly windows: readonly TimelineWindow[];
-  /** Between windows. */
-  readonly gaps: readonly { readonly from: string; readonly to: string }[];
+  /** Between windows, and behind the last one where more is stored than can be restored. `reason`: where the store tells it. */
+  readonly gaps: readonly TimelineGap[];
   readonly fulls: readonly { readonly id: string; readonly consistentAt: string; readonly chain: string | null }[];
 }
 
@@ -78,34 +89,82 @@ export class ChangeHistory {
           (least, one) => least === null || one.startLsn < least.startLsn ? one : least,
           null,
         );
-      chains.set(id, { id, segments: whole, last: header, beyond });
+      const until = beyond === null
+        ? header?.takenAt ?? null
+        : await takenAtEnd({ ...openDeps, store: deps.store }, segments);
+      chains.set(id, { id, segments: whole, last: header, beyond, until });
     }
     return new ChangeHistory(backups, chains);
   }
 
-  timeline(): Timeline {
-    const fulls = [...this.backups].reverse().map(({ manifest }) => ({
-      id: manifest.id,
-      consistentAt: manifest.consistentAt,
-      chain: manifest.chain ?? null,
-    }));
-    // What was quarantined is not restored from unasked.
-    const suspicious = new Set(
-      this.backups.filter((one) => quarantineOf(one.manifest) !== null).map((one) => one.manifest.id),
-    );
-    const windows: TimelineWindow[] = [];
-    for (const chain of this.chains.values()) {
-      const first = fulls.find((full) => full.chain === chain.id && !suspicious.has(full.id));
-      if (first === undefined || chain.last === null || chain.last.takenAt <= first.consistentAt) continue;
-      windows.push({ from: first.consistentAt, to: chain.last.takenAt, chain: chain.id });
+  /**
+   * What is of one source alone: of `name`, or of the only one that there is. Errors: `backup_ambiguous` with their names where
+   * there are several and none is named, `backup_not_found` for a name that none has.
+   */
+  of(name: string | null): ChangeHistory {
+    const sources = sourcesOf(this.backups);
+    if (sources.size <= 1 && name === null) return this;
+    const chosen = name === null ? undefined : sources.get(name);
+    if (chosen === undefined) {
+      const names = [...sources.keys()].sort().join(", ");
+      throw name === null
+        ? new HoldfastError("backup_ambiguous", `the store holds backups of several databases: ${names}`, {
+          hint: "`restore-point` and `timeline` take one of these names with --source.",
+        })
+        : new HoldfastError("backup_not_found", `the store holds no backup of ${name}, but of ${names}`);
     }
-    windows.sort((a, b) => a.from < b.from ? -1 : 1);
-    const gaps = windows.slice(1).flatMap((window, index) => {
-      const before = windows[index];
-      return before === undefined || before.to >= window.from ? [] : [{ from: before.to, to: window.from }];
-    });
-    return { windows, gaps, fulls };
+    const ids = new Set(chosen.map(({ manifest }) => manifest.chain));
+    return new ChangeHistory(chosen, new Map([...this.chains].filter(([id]) => ids.has(id))));
   }
+
+  timeline(): Timeline {
+    const ascending = [...this.backups].reverse().map(({ manifest }) => manifest);
+    const fulls = ascending.map(({ id, consistentAt, chain }) => ({ id, consistentAt, chain: chain ?? null }));
+    // What was quarantined is not restored from unasked.
+    const usable = ascending.filter((manifest) => quarantineOf(manifest) === null);
+    const stretches = [...this.chains.values()]
+      .flatMap((chain) => stretchesOf(chain, usable.filter((full) => full.chain === chain.id)))
+      .sort((a, b) => a.from < b.from ? -1 : 1);
+    const gaps = stretches.flatMap(({ to, end }, index) => {
+      const next = stretches[index + 1]?.from ?? end?.until;
+      return next === undefined || to >= next
+        ? []
+        : [{ from: to, to: next, ...end === null ? {} : { reason: end.reason } }];
+    });
+    return { windows: stretches.map(({ from, to, chain }) => ({ from, to, chain })), gaps, fulls };
+  }
+}
+
+/** A window; `end`: why it ends although more of its chain is stored, and until when that is. */
+interface Stretch extends TimelineWindow {
+  readonly end: { readonly reason: string; readonly until: string } | null;
+}
+
+/** `fulls`: those on the chain, oldest first. Each goes as far as the first place that cannot be replayed. */
+function stretchesOf({ id, last, beyond, until }: KnownChain, fulls: readonly Manifest[]): Stretch[] {
+  if (last === null) return [];
+  const found: Stretch[] = [];
+  for (const { consistentAt: from, snapshot } of fulls) {
+    const obstacle = (last.obstacles ?? []).find(({ lsn }) => parseLsn(lsn) > parseLsn(snapshot.walInsertLsn));
+    const to = obstacle === undefined || obstacle.at > last.takenAt ? last.takenAt : obstacle.at;
+    const before = found.at(-1);
+    if (to <= from || (before !== undefined && before.to >= to)) continue;
+    const reason = obstacle !== undefined
+      ? `${obstacle.what} cannot be replayed: ${obstacle.why}`
+      : beyond === null
+      ? null
+      : `the segment before ${beyond.name} is missing`;
+    found.push({ from, to, chain: id, end: reason === null ? null : { reason, until: until ?? last.takenAt } });
+  }
+  return found;
+}
+
+async function takenAtEnd(
+  deps: OpenDeps & Pick<ReadDeps, "store">,
+  segments: readonly ListedSegment[],
+): Promise<string | null> {
+  const end = segments.reduce((most, one) => one.endLsn > most.endLsn ? one : most);
+  return (await openSegment(deps, end.name, await deps.store.read(end.name))).header.takenAt;
 }
 
 /** `from … to`, one a line; for messages. */

@@ -3,12 +3,16 @@ import { HoldfastError } from "../../errors.ts";
 import type { Connection } from "../../postgres/connection.ts";
 import { sqlstateOf } from "../../postgres/server_error.ts";
 import { closeTable } from "../../rows/beside/side_tables.ts";
-import { quoteLiteral } from "../../schema/quote.ts";
+import { quoteLiteral, quoteQualified } from "../../schema/quote.ts";
 import { applyDefinitionChanges, type DefinitionApplyContext } from "./apply_definition_changes.ts";
 import type { DefinitionStep, GoneDefinition } from "./change_format.ts";
+import type { EarlierTries } from "./earlier_tries.ts";
 
 /** Its name is one of those that a further try leaves in the side schema. */
-const tableOf = (schema: string) => `${schema}."holdfast gone of try any"`;
+export const goneTable = "holdfast gone of try any";
+/** The other name that it gets where no record says that it was told. */
+export const toldTable = "holdfast gone, told";
+const tableOf = (schema: string) => quoteQualified(schema, goneTable);
 
 /** To be called before `goneMark`. Errors: those of the connection. */
 export async function prepareGone(connection: Connection, schema: string): Promise<void> {
@@ -20,24 +24,57 @@ export async function prepareGone(connection: Connection, schema: string): Promi
   await closeTable(connection, tableOf(schema));
 }
 
+/** What went in tries that were broken off; before anything of this one goes. May be called again. Errors: those of the connection. */
+export async function inheritGone(
+  connection: Connection,
+  schema: string,
+  { sideSchemas, lists }: Pick<EarlierTries, "sideSchemas" | "lists">,
+): Promise<void> {
+  await prepareGone(connection, schema);
+  const own = tableOf(schema);
+  const add = (from: string) =>
+    connection.execute(
+      `insert into ${own} (document) select g.document from ${from} as g
+        where not exists (select from ${own} as o where o.document = g.document) order by g.place`,
+    );
+  for (const other of sideSchemas) {
+    const [row] = await connection.query("select pg_catalog.to_regclass($1) is not null as yes", [tableOf(other)]);
+    if (row?.["yes"] === "t") await add(tableOf(other));
+  }
+  for (const list of lists) {
+    await add(
+      `(select e.document, e.place from pg_catalog.jsonb_array_elements(${quoteLiteral(list)}::jsonb)
+         with ordinality as e (document, place))`,
+    );
+  }
+}
+
 /** Statements that write down what goes with a step, in its transaction. */
-export function goneMark(schema: string): (step: DefinitionStep) => readonly string[] {
+export function goneMark(schema: string): (step: Pick<DefinitionStep, "gone">) => readonly string[] {
   return ({ gone }) =>
     gone.map((one) => `insert into ${tableOf(schema)} (document) values (${quoteLiteral(JSON.stringify(one))}::jsonb)`);
 }
 
-/** In the order in which they went; each once. Errors: those of the connection. */
+/**
+ * In the order in which they went; each once, as it was at last: somebody may have made it otherwise between two tries. A policy
+ * as it was at first, since it is shut and not dropped. Errors: those of the connection.
+ */
 export async function readGone(connection: Connection, schema: string): Promise<GoneDefinition[]> {
   const rows = await connection.query(`select document::text as document from ${tableOf(schema)} order by place`);
   const found = new Map<string, GoneDefinition>();
   for (const { document } of rows) {
     const one = JSON.parse(document ?? "null") as GoneDefinition;
-    if (!found.has(one.identity)) found.set(one.identity, one);
+    if (one.kind === "policy" && found.has(one.identity)) continue;
+    found.delete(one.identity);
+    found.set(one.identity, one);
   }
   return [...found.values()];
 }
 
-type AgainContext = Omit<DefinitionApplyContext, "done" | "mark">;
+interface AgainContext extends Omit<DefinitionApplyContext, "done" | "mark"> {
+  /** Identities of what is there now. */
+  readonly present: () => Promise<ReadonlySet<string>>;
+}
 
 /**
  * Makes them again, last gone first, until nothing more can be made. Returns what stays gone, and the identities of the others.
@@ -47,7 +84,13 @@ export async function makeAgain(
   context: AgainContext,
   gone: readonly GoneDefinition[],
 ): Promise<{ gone: GoneDefinition[]; again: string[] }> {
-  const made = new Set<string>();
+  // What is there already, an earlier try or somebody made; CREATE OR REPLACE would undo what it is now.
+  const there = gone.some(({ again }) => again) ? await context.present() : new Set<string>();
+  const made = new Set(
+    gone.filter(({ identity, kind, again }) => again && kind !== "policy" && there.has(identity)).map((one) =>
+      one.identity
+    ),
+  );
   const refusals = new Map<string, string>();
   for (let before = -1; before < made.size;) {
     before = made.size;
@@ -58,13 +101,19 @@ export async function makeAgain(
       else refusals.set(one.identity, refusal);
     }
   }
-  const left = gone.filter(({ identity }) => !made.has(identity)).map((one) => {
+  // A name that was taken may be something else's.
+  const present = made.size === 0 ? made : await context.present();
+  for (const identity of made) {
+    if (!present.has(identity)) refusals.set(identity, "something else has its name");
+  }
+  const again = [...made].filter((identity) => present.has(identity));
+  const left = gone.filter(({ identity }) => !again.includes(identity)).map((one) => {
     const refusal = refusals.get(one.identity);
     return refusal === undefined
       ? one
       : { ...one, reason: `${one.reason}; made again, the server refused it: ${refusal}` };
   });
-  return { gone: left, again: [...made] };
+  return { gone: left, again };
 }
 
 /** An object of that name is there. */

@@ -8,6 +8,7 @@ import {
   type DefinitionApplyContext,
 } from "./apply_definition_changes.ts";
 import type { DefinitionPlan, GoneDefinition, InPlaceOptions } from "./change_format.ts";
+import { comparedDefinitions } from "./compare/compared.ts";
 import { goneMark, makeAgain, prepareGone, readGone } from "./gone_definitions.ts";
 import { findReplaceableViews } from "./replaceable_views.ts";
 import { planDefinitionChanges } from "./plan/plan_definition_changes.ts";
@@ -56,7 +57,10 @@ export async function settleDefinitions(
     const [open] = plan.steps.filter((step) => part === "after" || step.phase === "before");
     if (open === undefined && plan.refused.length === 0) {
       if (part === "before") return { plan, steps, emptied, gone, again: [] };
-      const made = await makeAgain(context, sideSchema === undefined ? gone : await readGone(connection, sideSchema));
+      const present = async () =>
+        new Set(comparedDefinitions(await captureNow(context)).map(({ identity }) => identity));
+      const all = sideSchema === undefined ? gone : await readGone(connection, sideSchema);
+      const made = await makeAgain({ ...context, present }, wantedOf(context, all));
       return { steps, emptied, ...made, plan: made.again.length === 0 ? plan : await planNow(context) };
     }
     if (round > maxRounds || (part === "after" && open?.phase === "before")) {
@@ -71,15 +75,25 @@ export async function settleDefinitions(
   }
 }
 
+/** Earlier tries may have had another backup, which did not have what this one brings back, or other choices. */
+function wantedOf({ was, options }: SettleContext, gone: readonly GoneDefinition[]): GoneDefinition[] {
+  const comesBack = new Set(comparedDefinitions(was).map(({ identity }) => identity));
+  const left = gone.filter(({ identity }) => !comesBack.has(identity));
+  return left.map((one) => ({ ...one, again: one.again && !options.dropExtra }));
+}
+
 /** The plan from what is there now; changes nothing. */
 export async function planNow(context: SettleContext): Promise<DefinitionPlan> {
-  const { connection, was, options, leaveOutSchemas } = context;
-  let is: SchemaCapture;
+  const { connection, was, options } = context;
+  const is = await captureNow(context);
+  return planDefinitionChanges(was, is, options, await findReplaceableViews(connection, was, is));
+}
+
+async function captureNow({ connection, leaveOutSchemas }: SettleContext): Promise<SchemaCapture> {
   await connection.execute("begin isolation level repeatable read read only");
   try {
-    is = await captureSchema(connection, { leaveOutSchemas });
+    return await captureSchema(connection, { leaveOutSchemas });
   } finally {
     await connection.execute("rollback");
   }
-  return planDefinitionChanges(was, is, options, await findReplaceableViews(connection, was, is));
 }

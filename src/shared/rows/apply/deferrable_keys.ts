@@ -35,7 +35,7 @@ export async function verifyDeferrable(connection: Connection, pairs: readonly P
         "rows_conflict",
         `${key.name}: a row would have what another row of ${liveName(pair)} has`,
         {
-          hint: "Nothing was changed. Restore beside and take the rows by hand, or use --apply replace.",
+          hint: "The last transaction was undone. Restore beside and take the rows by hand, or use --apply replace.",
         },
       );
     }

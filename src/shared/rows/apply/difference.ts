@@ -6,9 +6,10 @@
  * Aliases: `s` side, `l` live, `d` delta, `b` before.
  */
 import { HoldfastError } from "../../errors.ts";
-import { quoteIdent, quoteLiteral, quoteQualified } from "../../schema/quote.ts";
+import { quoteIdent, quoteQualified } from "../../schema/quote.ts";
 import type { Fit, FitColumn } from "../beside/fit.ts";
 import type { SideTable } from "../beside/side_tables.ts";
+import { withoutLoneMove } from "./lone_move.ts";
 
 /** `missing` inserts what is gone, `merge` also puts back what differs, `replace` also deletes what was not there. */
 export const restoreModes = ["missing", "merge", "replace"] as const;
@@ -28,10 +29,20 @@ export interface Pair {
   /** Condition on live rows `l` that `replace` may delete; null: all of them. */
   readonly scope: string | null;
   /**
+   * Which rows of then go in: `comes`, a condition that holds for rows that are gone, asked with every difference; where not
+   * `changes`, those that are there stay as they are.
+   */
+  readonly guard?: { readonly comes: string; readonly changes: boolean };
+  /**
    * Keys of live rows, under their names, that were the user's alone and are another user's now, or also. `taken`: they were
    * asked for.
    */
-  readonly theirs?: { readonly sql: string; readonly taken: boolean };
+  readonly theirs?: {
+    readonly sql: string;
+    readonly taken: boolean;
+    /** On live rows `l`: the same, asked at another time. */
+    readonly condition: string;
+  };
 }
 
 /** Names of a pair's tables of work, in the side schema; those of an earlier try have ` of try <n>` behind them. */
@@ -92,7 +103,7 @@ export function sideKeyOfDelta(pair: Pair): string {
 }
 
 /** Columns of which the values decide whether a row differs. */
-function compared(pair: Pair): FitColumn[] {
+export function compared(pair: Pair): FitColumn[] {
   return pair.fit.columns.filter((one) => !pair.keep.has(one.live));
 }
 
@@ -155,11 +166,13 @@ function keyedDifference(pair: Pair, mode: RestoreMode): string[] {
   const list = deltaKey(pair).join(", ");
   const keys = (fit.key ?? []).map(({ name }) => sideValue(pair, fitted(pair, name))).join(", ");
   const gone = "l.tableoid is null";
+  const comes = pair.guard === undefined ? gone : `${gone} and (${pair.guard.comes})`;
+  const changes = mode === "missing" || pair.guard?.changes === false ? "" : ` or not (${gone}) and ${differs(pair)}`;
   const statements = [
     `insert into ${delta} (${list}, "action", "moves")
      select ${keys}, case when ${gone} then 'insert' else 'update' end, not (${gone}) and ${moves(pair)}
        from ${side.sql} as s left join ${liveRelation(pair)} as l on ${sameKey(pair)}
-      where ${gone}${mode === "missing" ? "" : ` or ${differs(pair)}`}
+      where ${comes}${changes}
          on conflict do nothing`,
   ];
   if (mode === "replace") {
@@ -171,7 +184,7 @@ function keyedDifference(pair: Pair, mode: RestoreMode): string[] {
            on conflict do nothing`,
     );
   }
-  return statements;
+  return mode === "missing" ? statements : [...statements, ...withoutLoneMove(pair)];
 }
 
 /** Bags: a row that was there three times and is there once is inserted twice. */
@@ -180,12 +193,13 @@ function keylessDifference(pair: Pair, mode: RestoreMode): string[] {
   const rows = `select ${rowText(pair, "l")} as "row", count(*) as n from ${liveRelation(pair)} as l`;
   const was = `select ${rowText(pair, "s")} as "row", count(*) as n from ${side.sql} as s group by 1`;
   const is = `${rows}${scope === null ? "" : ` where (${scope})`} group by 1`;
+  const comes = pair.guard === undefined ? "" : ` and (${pair.guard.comes})`;
   // What is there is there, whether or not `replace` may delete it.
   const statements = [
     `insert into ${delta} ("row", copies, "action")
      select was."row", was.n - coalesce(present.n, 0), 'insert'
        from (${was}) as was left join (${rows} group by 1) as present on present."row" = was."row"
-      where was.n > coalesce(present.n, 0)`,
+      where was.n > coalesce(present.n, 0)${comes}`,
   ];
   if (mode === "replace") {
     statements.push(
@@ -217,41 +231,14 @@ export function lockRowsStatement(pair: Pair, part: Part): string | null {
   ) as locked`;
 }
 
-/** How many rows that were to be deleted are out of the scope by now; null: there is none. */
-export function strayedStatement(pair: Pair, part: Part): string | null {
-  if (pair.fit.key === null || pair.scope === null) return null;
-  return `select count(*) as n from ${pair.delta} as d where d."action" = 'delete' and ${part("d")} and not exists (
-    select from ${liveRelation(pair)} as l where ${keyOfDelta(pair, "l")} and (${pair.scope})
-  )`;
-}
-
-/** How many rows would lose something in the type that a column has now, by column of then; null: none has another type. */
-export function cutStatement(pair: Pair, part: Part): string | null {
-  const cut = pair.fit.columns.filter((one) => one.retyped && !isFreeText(pair, one)).map((one) => {
-    const type = pair.side.columns.find(({ name }) => name === one.past)?.type ?? "text";
-    const was = `s.${quoteIdent(one.past)}`;
-    return `select ${quoteLiteral(one.past)} as name, ${was}::text as was, ${
-      sideValue(pair, one)
-    }::text::${type}::text as back`;
-  });
-  if (cut.length === 0) return null;
-  const rows = pair.fit.key === null
-    ? `${pair.side.sql} as s where exists (select from ${pair.delta} as d where d."action" = 'insert' and d."row" = ${
+/** Rows of then, as `s`, that are to come: what stands behind FROM. */
+export function comingRows(pair: Pair, part: Part): string {
+  const { fit, side, delta } = pair;
+  return fit.key === null
+    ? `${side.sql} as s where exists (select from ${delta} as d where d."action" = 'insert' and d."row" = ${
       rowText(pair, "s")
     } and ${part("d")})`
-    : `${pair.side.sql} as s join ${pair.delta} as d on ${sideKeyOfDelta(pair)} where d."action" <> 'delete' and ${
-      part("d")
-    }`;
-  return `select c.name, count(*) as n from (select s.* from ${rows}) as s
-     cross join lateral (${
-    cut.join(" union all ")
-  }) as c where c.was is distinct from c.back group by c.name order by c.name`;
-}
-
-/** JSON may be written otherwise without meaning anything else. */
-function isFreeText({ side }: Pair, column: FitColumn): boolean {
-  const type = side.columns.find(({ name }) => name === column.past)?.type ?? "text";
-  return /^jsonb?$/.test(type) && /^jsonb?$/.test(column.liveType);
+    : `${side.sql} as s join ${delta} as d on ${sideKeyOfDelta(pair)} where d."action" <> 'delete' and ${part("d")}`;
 }
 
 /** Which live rows go, as a condition on `l`. */
@@ -313,8 +300,8 @@ export function insertStatement(pair: Pair, part: Part): string {
 export function changeStatements(pair: Pair, part: Part): { readonly keep: string; readonly set: string } | null {
   const { fit, side, delta, before } = pair;
   if (fit.key === null) return null;
-  const pinned = new Set(fit.live.pinned);
-  const columns = compared(pair).filter((one) => !pinned.has(one.live));
+  const always = new Set(fit.live.columns.filter((one) => one.always).map(({ name }) => name));
+  const columns = compared(pair).filter((one) => !always.has(one.live));
   if (columns.length === 0) return null;
   const meant = `d."action" = 'update' and not d."moves" and ${part("d")}`;
   const values = columns.map((one) => `${quoteIdent(one.live)} = ${sideValue(pair, one)}`).join(", ");
@@ -355,47 +342,9 @@ export function unprovenStatement(pair: Pair, part: Part): string | null {
             (d."action" = 'insert' and ${differs({ ...pair, keep: new Set() })}))`;
 }
 
-/** How many rows of a table that was made equal are not; 0 is the proof. */
+/** How many rows of a table that was made equal are not; 0 is the proof. Rows out of the scope stay, whoever made them. */
 export function unequalStatement(pair: Pair): string | null {
   if (pair.fit.key === null) return null;
   return `select count(*) as n from ${pair.side.sql} as s full join ${liveRelation(pair)} as l on ${sameKey(pair)}
-     where s.tableoid is null or l.tableoid is null or ${differs(pair)}`;
-}
-
-/** Rows by what is to be done with them, and what stays as it is. */
-export function countStatement(pair: Pair): string {
-  const n = pair.fit.key === null ? "coalesce(sum(d.copies), 0)" : "count(*)";
-  const of = (action: string) =>
-    `(select ${n} from ${pair.delta} as d where d."action" = '${action}' and not d."done")`;
-  return `select (select count(*) from ${pair.side.sql}) as side, ${of("insert")} as inserts, ${
-    of("update")
-  } as updates,
-    ${of("delete")} as deletes`;
-}
-
-/**
- * Rows that want a value of a unique key which another live row has, one that stays. Null: no such key has all of its columns
- * in the rows of then.
- */
-export function takenStatement(pair: Pair, unique: Pair["fit"]["live"]["uniques"][number]): string | null {
-  const { fit, side, delta } = pair;
-  if (fit.key === null) return null;
-  const columns = new Map(fit.columns.map((one) => [one.live, one]));
-  if (!unique.columns.every(({ name }) => columns.has(name))) return null;
-  const same = unique.columns.map(({ name, equals }) => {
-    const [own, other] = [sideValue(pair, fitted(pair, name)), `l.${quoteIdent(name)}`];
-    const alike = `${other} ${equals} ${own}`;
-    return unique.nullsToo ? `(${alike} or pg_catalog.num_nulls(${other}, ${own}) = 2)` : alike;
-  }).join(" and ");
-  return `select count(*) as n from ${side.sql} as s join ${delta} as d on ${sideKeyOfDelta(pair)}
-      join ${liveRelation(pair)} as l on ${same} and not (${keyOfDelta(pair, "l")})
-     where d."action" <> 'delete' and not d."done"
-       and not exists (
-         select from ${delta} as o where ${keyOfDelta(pair, "l", "o")} and o."action" <> 'insert' and not o."done"
-       )`;
-}
-
-/** A text as a literal of the column's type, for conditions that a person gave. */
-export function typedLiteral(text: string, type: string): string {
-  return `${quoteLiteral(text)}::${type}`;
+     where case when s.tableoid is null then (${pair.scope ?? "true"}) else l.tableoid is null or ${differs(pair)} end`;
 }

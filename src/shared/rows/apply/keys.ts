@@ -26,6 +26,8 @@ const foreignKey = z.object({
   parents: z.array(end),
   /** MATCH FULL: all columns have a value, or none has. */
   whole: z.boolean(),
+  /** ON DELETE SET NULL: the columns that are emptied when the parent goes; else none. */
+  emptied: z.array(z.string()),
   /** Parent column, its child column, and what compares them, parent first. */
   pairs: z.array(z.object({ parent: z.string(), child: z.string(), equals: z.string() })),
 });
@@ -67,6 +69,11 @@ export async function readForeignKeys(connection: Connection, tables: readonly s
             k.confrelid::regclass::text as parent, k.confrelid as "parentOid",
             ${rows("k.confrelid")} as "parentRows", pg_catalog.to_jsonb(${ends("k.confrelid")}) as parents,
             k.confmatchtype = 'f' as whole,
+            pg_catalog.to_jsonb(array(
+              select c.attname::text from pg_catalog.pg_attribute as c
+              where k.confdeltype = 'n' and c.attrelid = k.conrelid and c.attnum = any (coalesce(k.confdelsetcols, k.conkey))
+              order by c.attnum
+            )) as emptied,
             (
               select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
                 'parent', p.attname, 'child', c.attname, 'equals', pg_catalog.format('operator(%I.%s)', n.nspname, o.oprname)

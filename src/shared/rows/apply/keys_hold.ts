@@ -16,7 +16,7 @@ export interface KeyTrouble {
 }
 
 /** A table that rows go into, at one end of a key. */
-interface End {
+export interface End {
   readonly pair: Pair;
   /** What stands behind FROM for those of its rows that the key is about. */
   readonly rows: string;
@@ -24,13 +24,13 @@ interface End {
   readonly below: boolean;
 }
 
-interface Ends {
+export interface Ends {
   readonly key: ForeignKey;
   readonly children: readonly End[];
   readonly parents: readonly End[];
 }
 
-function endsOf(keys: readonly ForeignKey[], pairs: readonly Pair[]): Ends[] {
+export function endsOf(keys: readonly ForeignKey[], pairs: readonly Pair[]): Ends[] {
   const byOid = new Map(pairs.map((pair) => [pair.fit.live.oid, pair]));
   const at = (ends: readonly KeyEnd[], keyRows: string): End[] =>
     ends.flatMap(({ oid, below }) => {
@@ -68,13 +68,22 @@ export async function foretellKeys(
   return found;
 }
 
+function parentless(key: ForeignKey, child: End, parents: readonly End[]): string | null {
+  const condition = child.pair.fit.key === null ? null : lacksParent(key, child, parents);
+  const { side, delta } = child.pair;
+  return condition === null
+    ? null
+    : `select count(*) as n from ${side.sql} as s join ${delta} as d on ${sideKeyOfDelta(child.pair)}
+        where d."action" <> 'delete' and not d."done" and ${condition}`;
+}
+
 /**
- * Rows of then whose parent is neither there nor among the rows of then. Null: a column of the key is not theirs, or it
- * cannot be told which of them will be under the key.
+ * Condition on rows of then (`s`) that their parent is neither there nor among the rows of then. Null: a column of the key is
+ * not theirs, or it cannot be told which of them will be under the key.
  */
-function parentless(key: ForeignKey, { pair: child, below }: End, parents: readonly End[]): string | null {
+export function lacksParent(key: ForeignKey, { pair: child, below }: End, parents: readonly End[]): string | null {
   const has = (name: string) => child.fit.columns.some((column) => column.live === name);
-  if (below || child.fit.key === null || !key.pairs.every((pair) => has(pair.child))) return null;
+  if (below || !key.pairs.every((pair) => has(pair.child))) return null;
   const value = (name: string) => sideValue(child, fitted(child, name));
   const live = key.pairs.map((pair) => `p.${quoteIdent(pair.parent)} ${pair.equals} ${value(pair.child)}`).join(
     " and ",
@@ -83,9 +92,8 @@ function parentless(key: ForeignKey, { pair: child, below }: End, parents: reado
     ` and not exists (select from ${pair.delta} as d where ${keyOfDelta(pair, "p")} and d."action" = 'delete')`
   ).join("");
   const back = parents.map(({ pair }) => parentAmongPast(key, pair, value)).join("");
-  return `select count(*) as n from ${child.side.sql} as s join ${child.delta} as d on ${sideKeyOfDelta(child)}
-    where d."action" <> 'delete' and not d."done" and ${filled(key.pairs.map((pair) => value(pair.child)))}
-      and not exists (select from ${key.parentRows} as p where ${live}${stays})${back}`;
+  return `${filled(key.pairs.map((pair) => value(pair.child)))}
+    and not exists (select from ${key.parentRows} as p where ${live}${stays})${back}`;
 }
 
 /** Every row of then is there afterwards. */
@@ -182,7 +190,8 @@ async function verifyParent(connection: Connection, key: ForeignKey, { pair }: E
 
 function broken(key: ForeignKey, why: string): HoldfastError {
   return new HoldfastError("rows_conflict", `foreign key ${key.name}: ${why}`, {
-    hint: "Nothing was changed. Restore the other table as well, or restore beside and take the rows by hand.",
+    hint:
+      "The last transaction was undone. Restore the other table as well, or restore beside and take the rows by hand.",
   });
 }
 

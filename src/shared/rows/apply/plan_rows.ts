@@ -1,16 +1,19 @@
 /** What putting rows back would do, counted before anything is touched. */
 import { HoldfastError } from "../../errors.ts";
 import type { Connection } from "../../postgres/connection.ts";
+import { quoteIdent } from "../../schema/quote.ts";
+import { findCut } from "./cut_values.ts";
 import {
-  countStatement,
-  cutStatement,
   differenceStatements,
+  fitted,
   keyOfDelta,
   liveName,
+  liveRelation,
   openRows,
   type Pair,
   type RestoreMode,
-  takenStatement,
+  sideKeyOfDelta,
+  sideValue,
 } from "./difference.ts";
 import type { ForeignKey } from "./keys.ts";
 import { foretellKeys, type KeyTrouble } from "./keys_hold.ts";
@@ -76,6 +79,7 @@ export async function planRows(
     ) as [number, number, number, number];
     const { fit } = pair;
     const theirs = await countTheirs(connection, pair, mode);
+    const cut = await cutValues(connection, pair);
     bytes += (inserts + 2 * updates + deletes) * bytesOf(pair);
     tables.push({
       table: liveName(pair),
@@ -86,7 +90,7 @@ export async function planRows(
       conflicts: [
         ...await takenKeys(connection, pair),
         ...theirs.conflicts,
-        ...await cutValues(connection, pair),
+        ...cut.conflicts,
         ...(troubles.get(pair) ?? []).map(({ what, constraint, other, rows }) => ({
           what,
           name: constraint,
@@ -95,7 +99,7 @@ export async function planRows(
         })),
       ],
       alwaysTriggers: inserts + updates + deletes > 0 ? fit.live.alwaysTriggers : [],
-      notes: [...fit.notes, ...theirs.notes],
+      notes: [...fit.notes, ...theirs.notes, ...cut.notes],
     });
   }
   return { mode, tables, bytes: Math.round(bytes) };
@@ -142,21 +146,66 @@ export function bytesOf({ fit }: Pair): number {
   return fit.past.rows === 0 ? 100 : fit.past.rawBytes / fit.past.rows + 40;
 }
 
-async function cutValues(connection: Connection, pair: Pair): Promise<RowConflict[]> {
-  const sql = cutStatement(pair, openRows);
-  const cut = sql === null ? [] : await connection.query(sql).catch((error: unknown) => {
+async function cutValues(
+  connection: Connection,
+  pair: Pair,
+): Promise<{ readonly conflicts: RowConflict[]; readonly notes: string[] }> {
+  await connection.execute("begin");
+  const cut = await findCut(connection, pair, openRows).catch((error: unknown) => {
     throw refused(error);
-  });
-  return cut.map(({ name, n }) => ({ what: "a value would be cut", name: name ?? "", other: null, rows: Number(n) }));
+  }).finally(() => connection.execute("rollback").catch(() => {}));
+  return {
+    conflicts: cut.flatMap(({ column, rows }) =>
+      rows === null ? [] : [{ what: "a value would be cut" as const, name: column, other: null, rows }]
+    ),
+    notes: cut.flatMap(({ column, rows }) =>
+      rows === null
+        ? [`whether the type of now cuts values of ${liveName(pair)}.${quoteIdent(column)} cannot be told`]
+        : []
+    ),
+  };
 }
 
 async function takenKeys(connection: Connection, pair: Pair): Promise<RowConflict[]> {
   const found: RowConflict[] = [];
   for (const unique of pair.fit.live.uniques) {
-    const sql = takenStatement(pair, unique);
+    const sql = takenKeyStatement(pair, unique);
     const [row] = sql === null ? [] : await connection.query(sql);
     const rows = Number(row?.["n"] ?? 0);
     if (rows > 0) found.push({ what: "a unique key is taken", name: unique.name, other: null, rows });
   }
   return found;
+}
+
+/** Rows by what is to be done with them, and what stays as it is. */
+function countStatement(pair: Pair): string {
+  const n = pair.fit.key === null ? "coalesce(sum(d.copies), 0)" : "count(*)";
+  const of = (action: string) =>
+    `(select ${n} from ${pair.delta} as d where d."action" = '${action}' and not d."done")`;
+  return `select (select count(*) from ${pair.side.sql}) as side, ${of("insert")} as inserts, ${
+    of("update")
+  } as updates,
+    ${of("delete")} as deletes`;
+}
+
+/**
+ * Rows that want a value of a unique key which another live row has, one that stays. Null: no such key has all of its columns
+ * in the rows of then.
+ */
+function takenKeyStatement(pair: Pair, unique: Pair["fit"]["live"]["uniques"][number]): string | null {
+  const { fit, side, delta } = pair;
+  if (fit.key === null) return null;
+  const columns = new Map(fit.columns.map((one) => [one.live, one]));
+  if (!unique.columns.every(({ name }) => columns.has(name))) return null;
+  const same = unique.columns.map(({ name, equals }) => {
+    const [own, other] = [sideValue(pair, fitted(pair, name)), `l.${quoteIdent(name)}`];
+    const alike = `${other} ${equals} ${own}`;
+    return unique.nullsToo ? `(${alike} or pg_catalog.num_nulls(${other}, ${own}) = 2)` : alike;
+  }).join(" and ");
+  return `select count(*) as n from ${side.sql} as s join ${delta} as d on ${sideKeyOfDelta(pair)}
+      join ${liveRelation(pair)} as l on ${same} and not (${keyOfDelta(pair, "l")})
+     where d."action" <> 'delete' and not d."done"
+       and not exists (
+         select from ${delta} as o where ${keyOfDelta(pair, "l", "o")} and o."action" <> 'insert' and not o."done"
+       )`;
 }

@@ -1,6 +1,6 @@
 /**
- * Tables that a publication sends deletes of although their rows have no replica identity: the server refuses to delete from
- * them (SQLSTATE 55000). For the time of a transaction they are identified by whole rows, and its subscribers hear of all.
+ * Tables that a publication sends deletes or updates of although their rows have no replica identity: the server refuses both
+ * then (SQLSTATE 55000). For the time of a transaction they are identified by whole rows, and its subscribers hear of all.
  */
 import { HoldfastError } from "../../errors.ts";
 import type { Connection } from "../../postgres/connection.ts";
@@ -38,7 +38,7 @@ const publishedTables = `
       ) as above
       cross join pg_catalog.pg_publication as p
       left join pg_catalog.pg_publication_rel as r on r.prpubid = p.oid and r.prrelid = above.oid
-     where p.pubdelete and (p.puballtables or r.oid is not null or exists (
+     where (p.pubdelete or p.pubupdate) and (p.puballtables or r.oid is not null or exists (
        select from pg_catalog.pg_publication_namespace as n where n.pnpubid = p.oid and n.pnnspid = above.relnamespace
      ))
      group by c.oid
@@ -82,7 +82,7 @@ function refuseObstacle(tables: readonly PublishedTable[]): void {
   if (stuck === undefined) return;
   throw new HoldfastError(
     "definitions_stuck",
-    `the server refuses to delete rows of ${stuck.name}: a publication sends its deletes, it has no usable replica ` +
+    `the server refuses to delete or change rows of ${stuck.name}: a publication sends that, it has no usable replica ` +
       `identity, and ${stuck.obstacle}`,
     {
       hint:

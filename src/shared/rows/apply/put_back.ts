@@ -2,10 +2,10 @@
 import { HoldfastError } from "../../errors.ts";
 import type { Connection } from "../../postgres/connection.ts";
 import { sqlstateOf } from "../../postgres/server_error.ts";
+import type { BeforeCommit } from "../../restore/before_commit.ts";
 import {
   allRows,
   changeStatements,
-  cutStatement,
   differenceStatements,
   insertStatement,
   liveName,
@@ -15,15 +15,16 @@ import {
   type Part,
   putBackStatement,
   type RestoreMode,
-  strayedStatement,
   takeOutStatement,
   unequalStatement,
   unprovenStatement,
 } from "./difference.ts";
+import { findCut } from "./cut_values.ts";
 import type { ForeignKey } from "./keys.ts";
 import { verifyKeys } from "./keys_hold.ts";
 import { whileDeletable } from "./published_deletes.ts";
 import { ownPath, withUsersPath } from "./user_path.ts";
+import { refuseOthers } from "./whose_now.ts";
 import { moveSequencesAhead } from "./sequences_ahead.ts";
 import { changed as notAsPlanned, requireUnchanged } from "./unchanged.ts";
 import { beginTry, triedPairs } from "./work_tables.ts";
@@ -36,8 +37,8 @@ export interface PutBackOptions {
   readonly fireTriggers: boolean;
   /** How long a lock is waited for. */
   readonly lockMs: number;
-  /** After the rows are in and before the commit, in the same transaction: what was lawfully erased goes again. */
-  readonly beforeCommit?: (connection: Connection) => Promise<void>;
+  /** After the rows are in and before the commit, in the same transaction, whose session replication role is replica. */
+  readonly beforeCommit?: BeforeCommit | undefined;
 }
 
 export interface PutBackResult {
@@ -58,9 +59,27 @@ export interface PutBackResult {
  * One transaction: locks, the difference once more, rows out, rows in, every foreign key verified, every row read again.
  * Whatever fails leaves the live tables as they were. `pairs`: parents before children.
  * Errors: `triggers_would_fire`, `rows_conflict`, `value_unfit`, `lock_timeout`, `database_denied` where the role may not put
- * triggers aside, `counts_differ`, those of the connection.
+ * triggers aside, `counts_differ`, those of the connection. Where it and somebody else wait for each other, and the server ends
+ * this one, it is tried again.
  */
 export async function putBack(
+  connection: Connection,
+  pairs: readonly Pair[],
+  keys: readonly ForeignKey[],
+  options: PutBackOptions,
+): Promise<PutBackResult> {
+  for (let left = mostDeadlocks;; left--) {
+    try {
+      return await putBackOnce(connection, pairs, keys, options);
+    } catch (error) {
+      if (left === 0 || sqlstateOf(error) !== "40P01") throw error;
+    }
+  }
+}
+
+const mostDeadlocks = 3;
+
+async function putBackOnce(
   connection: Connection,
   pairs: readonly Pair[],
   keys: readonly ForeignKey[],
@@ -140,8 +159,11 @@ export async function lock(
     const isUsers = past.dataOwner === "user";
     const touched = found?.["touched"] === "t";
     if (!touched && !(wholeTables && isUsers && found?.["writable"] === "t")) continue;
-    const alone = live.deferrable || (isUsers && (wholeTables || found?.["moved"] === "t"));
-    await connection.execute(`lock table ${liveName(pair)} in ${alone ? "share row exclusive" : "row exclusive"} mode`)
+    // Who locks a row that moves would be told that it is gone: nobody waits for it, but for the table.
+    const moved = isUsers && found?.["moved"] === "t";
+    const alone = live.deferrable || (isUsers && wholeTables);
+    const mode = moved ? "exclusive" : alone ? "share row exclusive" : "row exclusive";
+    await connection.execute(`lock table ${liveName(pair)} in ${mode} mode`)
       .catch((error: unknown) => {
         throw sqlstateOf(error) === "42P01" ? notAsPlanned(`table ${liveName(pair)}`) : error;
       });
@@ -175,7 +197,7 @@ export async function applyPart(
   }
   const losing = [...counts].filter(([, wanted]) => wanted.updated + wanted.deleted > 0);
   // Whose rows they are can hang on rows of the other tables: asked while all of them are there.
-  for (const [pair] of losing) await refuseStrayed(connection, pair, part);
+  for (const [pair] of losing) await refuseOthers(connection, pair, part);
   await whileDeletable(connection, losing.map(([pair]) => pair.fit.live.oid), async () => {
     // All that goes first, since a value that one row gives up can be one that another gets back.
     for (const [pair, wanted] of losing.reverse()) {
@@ -237,22 +259,12 @@ async function changeInPlace(connection: Connection, pair: Pair, part: Part): Pr
 
 /** Errors: `value_unfit` naming the columns. */
 async function refuseCut(connection: Connection, pair: Pair, part: Part): Promise<void> {
-  const sql = cutStatement(pair, part);
-  const cut = sql === null ? [] : await connection.query(sql);
+  const cut = (await findCut(connection, pair, part)).filter(({ rows }) => rows !== null);
   if (cut.length === 0) return;
-  const columns = cut.map(({ name, n }) => `${name} (${n} rows)`).join(", ");
+  const columns = cut.map(({ column, rows }) => `${column} (${rows} rows)`).join(", ");
   throw new HoldfastError("value_unfit", `values of ${liveName(pair)} would be cut by the types of now: ${columns}`, {
-    hint: "Nothing was changed. Give the columns their types of then, or restore beside and take the rows by hand.",
-  });
-}
-
-/** Errors: `rows_conflict`. */
-async function refuseStrayed(connection: Connection, pair: Pair, part: Part): Promise<void> {
-  const sql = strayedStatement(pair, part);
-  const [row] = sql === null ? [] : await connection.query(sql);
-  if (Number(row?.["n"] ?? 0) === 0) return;
-  throw new HoldfastError("rows_conflict", `rows of ${liveName(pair)} that were to go are somebody else's by now`, {
-    hint: "Nothing was changed. Look at the plan again.",
+    hint:
+      "The last transaction was undone. Give the columns their types of then, or restore beside and take the rows by hand.",
   });
 }
 
@@ -275,7 +287,7 @@ async function prove(
     const [row] = sql === null ? [] : await connection.query(sql);
     if (Number(row?.["n"] ?? 0) > 0) {
       throw new HoldfastError("counts_differ", `rows of ${liveName(pair)} were read again and are not as they were`, {
-        hint: "Nothing was changed. A rule or a trigger may be in the way.",
+        hint: "The last transaction was undone. A rule or a trigger may be in the way.",
       });
     }
   }
@@ -293,7 +305,7 @@ async function proveBags(connection: Connection, pairs: readonly Pair[], mode: R
 
 function differ(pair: Pair): HoldfastError {
   return new HoldfastError("counts_differ", `${liveName(pair)} took another number of rows than it was to`, {
-    hint: "Nothing was changed. A rule or a trigger may be in the way.",
+    hint: "The last transaction was undone. A rule or a trigger may be in the way.",
   });
 }
 
@@ -303,7 +315,7 @@ export function refused(error: unknown): unknown {
   if (error instanceof HoldfastError && error.code !== "database_failed") return error;
   if (sqlstate.startsWith("23")) {
     return new HoldfastError("rows_conflict", `a constraint refuses the rows: ${messageOf(error)}`, {
-      hint: "Nothing was changed. Somebody may have written meanwhile: look at the plan again.",
+      hint: "The last transaction was undone. Somebody may have written meanwhile: look at the plan again.",
       cause: error,
     });
   }

@@ -116,6 +116,7 @@ async function oneStep(connection: Connection, { pair, pairs, keys }: Steps, opt
     const result = await applyPart(connection, [pair], inStep, options);
     await verifyKeys(connection, keys, [pair], inStep);
     await markDone(connection, pair, inStep);
+    await options.beforeCommit?.(connection);
     await connection.execute("commit");
     return result;
   } catch (error) {
@@ -126,8 +127,8 @@ async function oneStep(connection: Connection, { pair, pairs, keys }: Steps, opt
   }
 }
 
-/** A row that another step brings, or takes away, is in the way; or somebody wrote meanwhile. */
+/** A row that another step brings, or takes away, is in the way; or somebody wrote meanwhile, or waited for us as we for them. */
 function isForTheEnd(error: unknown): boolean {
-  if ((sqlstateOf(error) ?? "").startsWith("23")) return true;
+  if (/^(23|40P01$)/.test(sqlstateOf(error) ?? "")) return true;
   return error instanceof HoldfastError && (error.code === "rows_conflict" || error.code === "counts_differ");
 }

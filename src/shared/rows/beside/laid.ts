@@ -49,8 +49,8 @@ const userFacts = z.object({
   suspects: z.array(z.object({ table: tableName, column: z.string() })).readonly(),
   /** Entries of the map that fit nothing. */
   unmatched: z.array(z.string()).readonly(),
-  /** Tables of which rows of the user stay out, with the reason; `rows`: so many of them, without it all. */
-  leftOut: z.array(z.object({ table: z.string(), rows: z.int().optional(), reason: z.string() })).readonly(),
+  /** Tables of which rows of the user stay out, with the reason. */
+  leftOut: z.array(z.object({ table: z.string(), reason: z.string() })).readonly(),
   /** Rows that are the user's now and were not theirs alone then. */
   stay: counted,
   /** Rows that are the user's now, of tables without a key that tells whether they were there then. */

@@ -10,7 +10,6 @@ import { ownershipSteps } from "../ownership/ownership_steps.ts";
 import { checkShares, type TableShare } from "../ownership/share_limit.ts";
 import { userIdColumns } from "../ownership/user_id_columns.ts";
 import { nameOf } from "../past/fold_partitions.ts";
-import type { PastTable } from "../past/past.ts";
 import type { PairDeps } from "./beside.ts";
 import { type Laid, type LaidTable, readLaid, settleOnce } from "./laid.ts";
 import { countOf, findPastTable, type LayDeps } from "./lay.ts";
@@ -21,7 +20,6 @@ import { forgetTokens, keptColumns } from "./service_tables.ts";
 import { makeSideSchema, type SideTable } from "./side_tables.ts";
 import { Extraction, type Wanted } from "./user_extraction.ts";
 import { readUserId, readUserNow, userIsThere } from "./user_now.ts";
-import { leaveOutReferring } from "./user_referring.ts";
 
 export interface UserChoice {
   /** `auth.users.id` of then. */
@@ -50,8 +48,7 @@ export async function layUser(deps: LayDeps, choice: UserChoice, comment: string
   const as = choice.as === null ? null : await readUserId(connection, choice.as);
   const plan = planOwnership(source.graph, choice.map);
   findPastTable(source, usersTable);
-  const isThere = await userIsThere(connection, as ?? user);
-  if (as !== null && !isThere) {
+  if (as !== null && !(await userIsThere(connection, as))) {
     throw new HoldfastError("user_not_found", "the database has no user with the id of --as", {
       hint: "Give the id of the new account, as it stands in auth.users.",
     });
@@ -84,22 +81,19 @@ export async function layUser(deps: LayDeps, choice: UserChoice, comment: string
   return await settleOnce(connection, schema, async () => {
     const shared = await keepOwned(deps, plan, extraction, user, choice.shared, equals);
     if (as !== null) await moveTo(deps, extraction, tables, userIdColumns(source.graph, choice.map), user, as);
-    const leftOut: { table: string; rows?: number; reason: string }[] = [];
-    const kept: { name: string; table: OwnedTable; past: PastTable; side: SideTable }[] = [];
-    const out: PastTable[] = [];
-    for (const [name, { table, past }] of tables) {
+    const leftOut: { table: string; reason: string }[] = [];
+    const kept: { name: string; table: OwnedTable; side: SideTable }[] = [];
+    for (const [name, { table }] of tables) {
       const side = extraction.sideOf(table);
       if (side === null) continue;
-      const reason = reasonToLeaveOut(table, { isThere, as, credentials: choice.credentials });
+      const reason = reasonToLeaveOut(table, as);
       if (reason === null) {
-        kept.push({ name, table, past, side });
+        kept.push({ name, table, side });
         continue;
       }
       if (await countOf(deps, side.sql) > 0) leftOut.push({ table: name, reason });
-      if (name !== nameOf(usersTable)) out.push(past);
       await connection.execute(`drop table ${side.sql}`);
     }
-    leftOut.push(...await leaveOutReferring(deps, now, kept, out, live));
     const laid: LaidTable[] = [];
     const stay: { table: string; rows: number }[] = [];
     const untold: { table: string; rows: number }[] = [];
@@ -124,19 +118,10 @@ export async function layUser(deps: LayDeps, choice: UserChoice, comment: string
   });
 }
 
-function reasonToLeaveOut(
-  table: OwnedTable,
-  { isThere, as, credentials }: {
-    readonly isThere: boolean;
-    readonly as: string | null;
-    readonly credentials: boolean;
-  },
-): string | null {
-  const { treatment, schema } = table;
+function reasonToLeaveOut({ treatment, schema }: OwnedTable, as: string | null): string | null {
   if (treatment.restore === "never") return treatment.why;
   if (treatment.restore === "files") return "a row comes back with its file only";
   if (as !== null && schema === "auth") return "the new account keeps its own";
-  if (treatment.restore === "credentials" && isThere && !credentials) return "second factors need --credentials";
   return null;
 }
 

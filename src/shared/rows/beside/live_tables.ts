@@ -12,6 +12,8 @@ const column = z.object({
   generated: z.boolean(),
   /** Has a default, or is an identity column. */
   filled: z.boolean(),
+  /** GENERATED ALWAYS AS IDENTITY: no statement sets it where the row stands. */
+  always: z.boolean(),
 });
 
 const keyColumn = z.object({
@@ -89,7 +91,7 @@ export async function readLiveTables(
               select pg_catalog.jsonb_build_object(
                 'name', a.attname, 'type', pg_catalog.format_type(a.atttypid, a.atttypmod), 'attnum', a.attnum,
                 'notNull', a.attnotnull, 'generated', a.attgenerated <> '',
-                'filled', a.atthasdef or a.attidentity <> ''
+                'filled', a.atthasdef or a.attidentity <> '', 'always', a.attidentity = 'a'
               )
               from pg_catalog.pg_attribute as a
               where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.attnum

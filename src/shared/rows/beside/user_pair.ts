@@ -13,6 +13,7 @@ import type { UserChoice } from "./lay_user.ts";
 import { readLiveTables } from "./live_tables.ts";
 import { isNewcomer } from "./newcomers.ts";
 import { closeTable, deletable } from "./side_tables.ts";
+import { withoutParentless } from "./user_parentless.ts";
 import { othersNow, readUserId, readUserNow, userIsThere, type UserNow } from "./user_now.ts";
 
 /**
@@ -22,7 +23,6 @@ import { othersNow, readUserId, readUserNow, userIsThere, type UserNow } from ".
 export async function pairUser(deps: PairDeps, { tables }: Laid, choice: UserChoice): Promise<Beside> {
   const { connection } = deps;
   const live = await readLiveTables(connection, tables.map(({ side }) => side.past));
-  for (const at of tables.keys()) await connection.execute(`drop view if exists ${factorsView(deps, at + 1)}`);
   const user = await readUserId(connection, choice.as ?? choice.user);
   const now = await readUserNow(connection, user, choice.map);
   const beside = await pairUp(deps, tables, live, ({ side, newcomers }) => {
@@ -31,18 +31,16 @@ export async function pairUser(deps: PairDeps, { tables }: Laid, choice: UserCho
     const fit = fitTable(side.past, live, deps.sameDatabase);
     return isUnfit(fit) ? "false" : `(${meant}) and ${isNewcomer(newcomers, fit)}`;
   });
-  const guarded = choice.credentials ? beside.pairs : await withoutFactors(deps, beside.pairs, user);
-  return { ...beside, pairs: await withTheirs(deps, guarded, now, choice, user) };
+  const whole = await withoutParentless(deps, beside.pairs, beside.keys);
+  const pairs = choice.credentials ? whole : await guarded(deps, whole, user);
+  return { ...beside, pairs: await withTheirs(deps, pairs, now, choice, user) };
 }
 
 /**
- * Second factors come with the account that the restore brings. Into one that is there, or that somebody has made again by the
- * time they would go in, they do not.
+ * What lets somebody in comes with the account that the restore brings. Into one that is there, or that somebody has made again
+ * by the time it would go in, it does not; and second factors that are there stay as they are.
  */
-async function withoutFactors(deps: PairDeps, pairs: readonly Pair[], user: string): Promise<Pair[]> {
-  const { connection, schema } = deps;
-  const isFactors = ({ fit }: Pair) => treatmentOf(fit.past).restore === "credentials";
-  if (!pairs.some(isFactors)) return [...pairs];
+async function guarded({ connection, schema }: PairDeps, pairs: readonly Pair[], user: string): Promise<Pair[]> {
   const account = pairs.find(({ fit }) => nameOf(fit.past) === nameOf(usersTable));
   const deltas = account === undefined ? [] : await triesOf(connection, schema, workNames.delta(account.place));
   const brought = deltas.map((name) => {
@@ -50,38 +48,36 @@ async function withoutFactors(deps: PairDeps, pairs: readonly Pair[], user: stri
     const done = sql === account?.delta ? "" : ` and d."done"`;
     return `exists (select from ${sql} as d where d."action" = 'insert'${done})`;
   });
-  const condition = brought.length === 0 ? "false" : brought.join(" or ");
-  const isThere = await userIsThere(connection, user) && !(await holds(deps, condition));
-  const guarded: Pair[] = [];
+  // Asked again with every difference, under the locks too.
+  const comes = brought.length === 0 ? "false" : brought.join(" or ");
+  const [now] = await connection.query(`select (${comes}) as brought`);
+  const isThere = await userIsThere(connection, user) && now?.["brought"] !== "t";
+  const found: Pair[] = [];
   for (const pair of pairs) {
-    if (!isFactors(pair)) {
-      guarded.push(pair);
+    const { fit, side, scope } = pair;
+    const { restore, letsIn } = treatmentOf(fit.past);
+    const isFactor = restore === "credentials";
+    if (!isFactor && letsIn !== true) {
+      found.push(pair);
       continue;
     }
-    const { fit, side } = pair;
-    const view = factorsView(deps, pair.place);
-    // Asked again by every statement, under the locks too.
-    await connection.execute(
-      `create view ${view} with (security_invoker = true) as select r.tableoid, r.* from ${side.sql} as r where ${condition}`,
+    const [gone] = await connection.query(
+      `select count(*) as n from ${side.sql} as s where not exists (select from ${liveRelation(pair)} as l where ${
+        fit.key === null ? "false" : sameKey(pair)
+      })`,
     );
-    const note = `rows of ${nameOf(fit.live)} stay out: the account is there again, and they need --credentials`;
-    guarded.push({
+    const rows = Number(gone?.["n"]);
+    const note = `${rows === 1 ? "1 row" : `${rows} rows`} of ${
+      nameOf(fit.live)
+    } that are gone stay out: the account is there, and they need --credentials`;
+    found.push({
       ...pair,
-      side: { ...side, sql: view },
-      fit: isThere ? { ...fit, notes: [...fit.notes, note] } : fit,
+      guard: { comes, changes: !isFactor },
+      scope: isFactor ? `(${comes}) and (${scope ?? "true"})` : scope,
+      fit: isThere && rows > 0 ? { ...fit, notes: [...fit.notes, note] } : fit,
     });
   }
-  return guarded;
-}
-
-/** In the place of a side table: its rows, as long as they may go in. */
-function factorsView({ schema }: PairDeps, place: number): string {
-  return quoteQualified(schema, `holdfast factors ${place}`);
-}
-
-async function holds({ connection }: PairDeps, condition: string): Promise<boolean> {
-  const [row] = await connection.query(`select (${condition}) as yes`);
-  return row?.["yes"] === "t";
+  return found;
 }
 
 /** With the keys of live rows that were the user's alone and are another user's now, or also. */
@@ -121,7 +117,7 @@ async function withTheirs(
       `create table ${sql} as select ${key} from ${liveRelation(pair)} as l where ${condition}; ${deletable(sql)}`,
     );
     await closeTable(connection, sql);
-    found.push({ ...pair, theirs: { sql, taken: choice.shared } });
+    found.push({ ...pair, theirs: { sql, taken: choice.shared, condition } });
   }
   return found;
 }

@@ -18,9 +18,7 @@ export function userWarnings(
       `${nameOf(table)}.${column} looks like a user's id and is no key; backup.map.json can say so`
     ),
     ...unmatched,
-    ...leftOut.map(({ table, rows, reason }) =>
-      `${rows === undefined ? "rows" : rowsText(rows)} of ${table} stay out: ${reason}`
-    ),
+    ...leftOut.map(({ table, reason }) => `rows of ${table} stay out: ${reason}`),
     ...stay.map(({ table, rows }) =>
       `${rowsText(rows)} of ${table} are the user's now and were not theirs alone then; replace leaves them as they are`
     ),

@@ -11,11 +11,16 @@ export interface Treatment {
    * a row comes back with its file only. `never`: what they open or describe is over.
    */
   readonly restore: "rows" | "credentials" | "files" | "never";
+  /**
+   * A row of `rows` lets somebody in: one that is gone goes into an account that is there only when credentials are asked for,
+   * since it may have been taken away on purpose.
+   */
+  readonly letsIn?: boolean;
   /** What a person gets who asks for their data. `without secrets`: all but the columns of `credentials` and `tokens`. */
   readonly export: "rows" | "without secrets" | "files" | "never";
   /** `scrub`: the row stays, what it says of the person goes. */
   readonly erase: "rows" | "files" | "scrub";
-  /** Columns by which the user signs in: into an existing row they go only when credentials are asked for. */
+  /** Columns by which the user, or an app, is let in: into an existing row they go only when credentials are asked for. */
   readonly credentials: readonly string[];
   /** Columns of texts that open something once: an existing row keeps its own, a new one gets the empty text. */
   readonly tokens: readonly string[];
@@ -50,7 +55,7 @@ export const platformTreatments: Readonly<Record<string, Treatment>> = {
     ],
     why: "the user",
   },
-  "auth.identities": { ...plainTreatment, why: "ways in which the user signs in with others" },
+  "auth.identities": { ...plainTreatment, letsIn: true, why: "ways in which the user signs in with others" },
   "auth.mfa_factors": {
     ...plainTreatment,
     restore: "credentials",
@@ -65,7 +70,12 @@ export const platformTreatments: Readonly<Record<string, Treatment>> = {
     credentials: ["credential_id", "public_key", "sign_count"],
     why: "passkeys",
   },
-  "auth.oauth_consents": { ...plainTreatment, why: "what the user allowed other apps" },
+  "auth.oauth_consents": {
+    ...plainTreatment,
+    letsIn: true,
+    credentials: ["scopes", "granted_at", "revoked_at"],
+    why: "what the user allowed other apps",
+  },
   "auth.sessions": over("a session that ended does not begin again"),
   "auth.refresh_tokens": over("tokens of sessions"),
   "auth.mfa_amr_claims": over("how sessions were opened"),

@@ -38,10 +38,11 @@ function refuseForHeirs(findings: Findings, identity: string, { retyped, remade,
   if (columns.length === 0 || findings.options.dropExtra) return;
   for (const heir of heirsOf(findings, identity)) {
     if (findings.wasBy.has(heir.identity)) continue;
-    const reason = `it came after the backup and inherits from ${identity}, whose columns ${
-      columns.join(", ")
-    } change: `;
-    findings.note(heir, "refuse", `${reason}its values would go or be converted. Take it out with NO INHERIT first`);
+    const what = `whose columns ${columns.join(", ")} change`;
+    const reason = inherits(heir)
+      ? `inherits from ${identity}, ${what}: its values would go or be converted. Take it out with NO INHERIT first`
+      : `has a column of the row type of ${identity}, ${what}: its values would go or be converted. Drop that column first`;
+    findings.note(heir, "refuse", `it came after the backup and ${reason}`);
   }
 }
 
@@ -51,6 +52,12 @@ function heirsOf(findings: Findings, identity: string, found = new Set<string>()
     found.add(user.identity);
     return [user, ...heirsOf(findings, user.identity, found)];
   });
+}
+
+/** Else it has a column of a table's row type. One that is not understood counts as inheriting. */
+function inherits(table: Definition): boolean {
+  const text = parseTable(table.statements);
+  return text === null || text.inherits !== "" || text.rest.some((one) => / inherit /.test(one));
 }
 
 /** Columns that were loosened by dropping them. */

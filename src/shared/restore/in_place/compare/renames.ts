@@ -2,6 +2,7 @@
 import type { Definition, SchemaCapture, TableShape } from "../../../schema/capture_format.ts";
 import { quoteIdent, quoteQualified, splitQualified, unquoteIdent } from "../../../schema/quote.ts";
 import { renamedConstraints } from "./constraint_renames.ts";
+import { viewsInTheWay } from "./views_in_the_way.ts";
 import { relationName } from "../texts/identity_names.ts";
 import { replaceColumn, replaceName, replaceOwner, replaceQualified } from "../texts/sql_text.ts";
 
@@ -12,9 +13,17 @@ export interface Rename {
   readonly table: string;
 }
 
+export interface PlannedRenames {
+  /** What goes before, in this order, since a name is needed; it is not in `is`. */
+  readonly drops: readonly Definition[];
+  readonly renames: readonly Rename[];
+  readonly is: SchemaCapture;
+}
+
 /** A capture as it is once the renames are done, as far as texts tell; `renames` in their order. */
-export function planRenames(was: SchemaCapture, is: SchemaCapture): { renames: Rename[]; is: SchemaCapture } {
+export function planRenames(was: SchemaCapture, is: SchemaCapture): PlannedRenames {
   const renames: Rename[] = [];
+  const drops: Definition[] = [];
   const present = new Map(is.tables.map((table) => [table.oid, table]));
   const taken = new Set(is.definitions.map((one) => one.identity));
   const pending: { identity: string; name: string; columns: ColumnRename[] }[] = [];
@@ -29,6 +38,9 @@ export function planRenames(was: SchemaCapture, is: SchemaCapture): { renames: R
       ) {
         continue;
       }
+      const going = viewsInTheWay(was, after, table.identity);
+      drops.push(...going);
+      after = { ...after, definitions: after.definitions.filter((one) => !going.includes(one)) };
       renames.push(renamed(nameOf(table), nameOf(found)));
       after = renamedTable(after, [found.schema, found.name], [table.schema, table.name]);
     }
@@ -73,7 +85,7 @@ export function planRenames(was: SchemaCapture, is: SchemaCapture): { renames: R
     renames.push(rename);
     after = renamedConstraint(after, rename.identity, identity);
   }
-  return { renames, is: after };
+  return { drops, renames, is: after };
 }
 
 const nameOf = (table: TableShape): string => quoteQualified(table.schema, table.name);

@@ -19,3 +19,26 @@ export function freeSideColumns(type: string): string {
 end`)
   }`;
 }
+
+/**
+ * Every column of that side schema of a type that somebody may want to change, or to drop, becomes text: its rows are looked at
+ * and no more worked with.
+ */
+export function freeSideSchema(schema: string): string {
+  return `do ${
+    quoteLiteral(`declare c record; begin
+  for c in
+    select a.attrelid::pg_catalog.regclass as side,
+           pg_catalog.string_agg(pg_catalog.format('alter %1$I type text using %1$I::text', a.attname), ', ') as changes
+      from pg_catalog.pg_attribute as a
+      join pg_catalog.pg_class as r on r.oid = a.attrelid and r.relkind = 'r'
+      join pg_catalog.pg_type as t on t.oid = a.atttypid
+     where r.relnamespace = pg_catalog.to_regnamespace(${quoteLiteral(schema)}) and a.attnum > 0 and not a.attisdropped
+       and t.typnamespace <> 'pg_catalog'::pg_catalog.regnamespace
+     group by a.attrelid
+  loop
+    execute pg_catalog.format('alter table %s %s', c.side, c.changes);
+  end loop;
+end`)
+  }`;
+}

@@ -19,7 +19,9 @@ export function goneOf(planning: Planning, one: Definition, reason: string): Gon
 }
 
 /** It changes nothing that is in the backup: by itself, or on something that came after the backup too. */
-function isAlone({ changes }: Planning, one: Definition): boolean {
+function isAlone({ changes: { isBy, wasBy } }: Planning, one: Definition): boolean {
+  // The table of a partition is the partition, which keeps its rows: it is the other table that would get them.
+  if (one.kind === "partition") return !one.dependsOn.some((need) => wasBy.has(need) && need.startsWith("table "));
   if (one.table === null) return standsAlone(one);
-  return changes.isBy.has(one.table) && !changes.wasBy.has(one.table);
+  return isBy.has(one.table) && !wasBy.has(one.table);
 }

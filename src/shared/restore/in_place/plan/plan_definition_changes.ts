@@ -7,7 +7,7 @@ import { planRenames, type Rename } from "../compare/renames.ts";
 import { locksOf } from "./locks.ts";
 import { planGrants, planOwner } from "./plan_access.ts";
 import { planCreation, planLastSection, roundOf } from "./plan_creations.ts";
-import { planDrops, planLateDrops } from "./plan_drops.ts";
+import { planDrops, planFirstDrops, planLateDrops } from "./plan_drops.ts";
 import { hasDefaultPrivileges, type Planning, stays } from "./planning.ts";
 import { planRowSecurity, planSwaps } from "./plan_row_security.ts";
 import { planExtraTables, planLoosening, planTable } from "./plan_tables.ts";
@@ -25,7 +25,7 @@ export function planDefinitionChanges(
   options: InPlaceOptions,
   replaceableViews: ReadonlySet<string> = new Set(),
 ): DefinitionPlan {
-  const renamed = options.sameDatabase ? planRenames(was, is) : { renames: [], is };
+  const renamed = options.sameDatabase ? planRenames(was, is) : { drops: [], renames: [], is };
   const changes = findChanges(was, renamed.is, options, replaceableViews);
   const steps = new StepList([
     ...extensionNotes(was, is),
@@ -46,6 +46,7 @@ export function planDefinitionChanges(
     planAlterations(planning, one);
     planCreation(planning, one);
   }
+  planFirstDrops(planning, renamed.drops);
   planNames(planning, renamed.renames);
   planLoosening(planning);
   planDrops(planning);
@@ -67,14 +68,15 @@ export function planDefinitionChanges(
 
 const isOfRoles = (one: Definition): boolean => one.section === "roles";
 
-/** What has another name now gets the one that it had; what is in the way of a name steps aside. */
+/** What is in the way of a name steps aside; what has another name now gets the one that it had. */
 function planNames({ changes, steps }: Planning, renames: readonly Rename[]): void {
+  // Of tables that came since alone, which no rename touches.
+  for (const { one, statements, reason } of changes.asides) {
+    steps.add(one, { action: "alter", phase: "before", statements, reason, locks: locksOf(one, true) });
+  }
   for (const { identity, statements, reason, table } of renames) {
     const locks = `${table}: against everybody, for a moment`;
     steps.add({ identity, kind: "table" }, { action: "alter", phase: "before", statements, reason, locks });
-  }
-  for (const { one, statements, reason } of changes.asides) {
-    steps.add(one, { action: "alter", phase: "before", statements, reason, locks: locksOf(one, true) });
   }
 }
 

@@ -1,5 +1,6 @@
 /** What goes: users first, never CASCADE. Pure. */
 import type { Definition } from "../../../schema/capture_format.ts";
+import { mayActAs } from "../actor.ts";
 import { isType } from "../compare/compared.ts";
 import { asideName, asideType } from "../texts/aside_types.ts";
 import { typeName } from "../texts/identity_names.ts";
@@ -9,6 +10,16 @@ import { goneOf } from "./gone.ts";
 import { locksOf } from "./locks.ts";
 import type { Planning } from "./planning.ts";
 import { loosenPolicy } from "./policy_changes.ts";
+
+/** Before names change: what has the name of a table of the backup. Refused where it is another's. */
+export function planFirstDrops(planning: Planning, first: readonly Definition[]): void {
+  const { options, steps } = planning;
+  const reason = "it has the name of a table that is called otherwise now";
+  for (const one of first) {
+    if (mayActAs(options, one.owner)) drop(planning, one, reason);
+    else steps.refuse(one, `${reason}, but belongs to ${one.owner}, whom ${options.user} may not act for`);
+  }
+}
 
 /** Before anything is made. */
 export function planDrops(planning: Planning): void {
@@ -21,7 +32,7 @@ export function planDrops(planning: Planning): void {
   for (const wanted of [0, 1, 2, 3]) {
     for (const one of going.filter((each) => rank(each) === wanted)) {
       if (asideTypes.has(one.identity)) stepAside(planning, one);
-      else if (!isLate(planning, one)) drop(planning, one);
+      else if (!isLate(planning, one)) drop(planning, one, drops.get(one.identity) ?? "");
     }
   }
 }
@@ -35,7 +46,7 @@ function isLate({ changes }: Planning, one: Definition): boolean {
 export function planLateDrops(planning: Planning): void {
   const { is, asideTypes, drops } = planning.changes;
   for (const one of [...is].reverse()) {
-    if (isLate(planning, one) && drops.has(one.identity)) drop(planning, one);
+    if (isLate(planning, one) && drops.has(one.identity)) drop(planning, one, drops.get(one.identity) ?? "");
     if (!asideTypes.has(one.identity)) continue;
     const aside = asideType(typeName(one.identity));
     planning.steps.add(one, {
@@ -47,10 +58,9 @@ export function planLateDrops(planning: Planning): void {
   }
 }
 
-function drop(planning: Planning, one: Definition): void {
+function drop(planning: Planning, one: Definition, reason: string): void {
   const { changes, steps } = planning;
   const comes = changes.wasBy.has(one.identity);
-  const reason = changes.drops.get(one.identity) ?? "";
   const gone = goneOf(planning, one, reason);
   const isAgain = gone.some(({ again }) => again);
   const statements = one.kind === "policy" && (comes || isAgain) ? loosenPolicy(one) : dropStatements(one);
@@ -61,10 +71,14 @@ function drop(planning: Planning, one: Definition): void {
     phase: "before",
     statements: statements.length === 0 ? [] : [...frees, ...statements],
     reason: comes ? `${reason}; it comes back` : isAgain ? `${reason}; it is made again if it still can` : reason,
-    gone,
+    // What a view holds goes with the view, and has to be made again besides.
+    gone: statements.length > 0 || isOfView(one) ? gone : [],
     locks: locksOf(one, true),
   });
 }
+
+const isOfView = (one: Definition): boolean =>
+  one.kind === "materialized view data" || one.identity.startsWith("body of ");
 
 function stepAside({ changes, steps }: Planning, one: Definition): void {
   const name = typeName(one.identity);

@@ -18,9 +18,9 @@ export class StepList {
     this.#notes = [...notes];
   }
 
-  /** Nothing where it has no statements. */
+  /** Nothing where it has no statements and nothing goes. */
   add({ identity, kind }: Named, draft: StepDraft): void {
-    if (draft.statements.length === 0) return;
+    if (draft.statements.length === 0 && (draft.gone ?? []).length === 0) return;
     const key = this.#freeKey(`${draft.phase} ${draft.action} ${identity}`);
     this.#keys.add(key);
     this.#steps.push({ otherwise: [], empties: [], gone: [], locks: null, ...draft, key, identity, kind });

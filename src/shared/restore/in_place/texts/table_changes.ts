@@ -41,8 +41,6 @@ export function tableChanges(was: TableText, is: TableText, family: boolean): Ta
   const only = `alter table only ${was.name}`;
   const own = family ? alter : only;
   const add = (list: TableStatement[], text: string, recursive: string | null = null) => list.push({ text, recursive });
-  const stuck = stuckOf(was, is);
-
   const wanted = new Map(was.columns.map((column) => [column.name, column]));
   const present = new Map(is.columns.map((column) => [column.name, column]));
   const changed = [...wanted.values()].filter((column) => {
@@ -51,6 +49,7 @@ export function tableChanges(was: TableText, is: TableText, family: boolean): Ta
   });
   const changedNames = new Set(changed.map((column) => column.name));
   const remade = remadeColumns(was, is, changedNames);
+  const stuck = stuckOf(was, is, [...changedNames, ...remade]);
 
   const checks = new Map(was.checks.map((check) => [check.name, check.text]));
   const there = new Map(is.checks.map((check) => [check.name, check.text]));
@@ -128,8 +127,11 @@ function bareType(type: string): string {
   return type.replace(/\([0-9,]+\)/, "");
 }
 
-function stuckOf(was: TableText, is: TableText): string | null {
+/** `converted`: names of columns whose type changes, or that are made again. */
+function stuckOf(was: TableText, is: TableText, converted: readonly string[]): string | null {
   if (was.partitionBy !== is.partitionBy) return "it is partitioned in another way";
+  const key = converted.find((column) => mentions(was.partitionBy, column));
+  if (key !== undefined) return `column ${key}, by which it is partitioned, is of another type`;
   if (parentsOf(was) !== parentsOf(is)) return "it inherits from other tables";
   const isDefault = (text: string) => / default(?: |$)/.test(text);
   if (overrides(is).some((text) => isDefault(text) && !overrides(was).includes(text))) {

@@ -45,6 +45,7 @@ export function textChange(was: Definition, is: Definition, options: TextChangeO
     case "publication":
       return publicationChange(was, is);
     case "statistics":
+      return statisticsChange(was, is);
     case "publication table":
       return inAnyOrder(main(was)[0] ?? "") === inAnyOrder(main(is)[0] ?? "") ? alter([]) : remake;
     case "row security":
@@ -82,6 +83,16 @@ function inAnyOrder(text: string): string {
   const published = /^(alter publication [\s\S]+? add table only [^(]+ \()([^)]+)(\)[\s\S]*)$/.exec(text);
   const [, head, list, tail] = statistics ?? (published?.[1]?.endsWith(" where (") === true ? null : published) ?? [];
   return list === undefined ? text : `${head}${splitAtCommas(list).sort().join(", ")}${tail}`;
+}
+
+/** How many values are kept is a statement of its own, where somebody set it. */
+function statisticsChange(was: Definition, is: Definition): TextChange {
+  const [wanted = "", ...target] = main(was);
+  const [present = "", set] = main(is);
+  if (inAnyOrder(wanted) !== inAnyOrder(present)) return remake;
+  return alter(
+    target.length > 0 || set === undefined ? target : [set.replace(/ set statistics \d+$/, " set statistics -1")],
+  );
 }
 
 /** CREATE OR REPLACE keeps what stands on it, where arguments and result are as they were. */

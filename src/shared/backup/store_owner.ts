@@ -1,0 +1,87 @@
+/** Whose backups a store holds. Two databases in one store could not be told apart by a restore, so the second is refused. */
+import { epochSource } from "../crypto/epochs.ts";
+import { HoldfastError } from "../errors.ts";
+import { type BackupName, parseManifestName, prefixes } from "../format/layout.ts";
+import type { Manifest } from "../format/manifest.ts";
+import { openManifest } from "../format/manifest_codec.ts";
+import { isSameProject, nameOfProject } from "../format/project.ts";
+import { readRepository } from "../format/repository.ts";
+import { text } from "../jobs/run_row.ts";
+import type { Connection } from "../postgres/connection.ts";
+import type { Store } from "../store/store.ts";
+import type { BackupDeps } from "./deps.ts";
+
+export interface ListedManifest extends BackupName {
+  readonly name: string;
+}
+
+/** Newest first; nothing is opened. */
+export async function listManifests(store: Store): Promise<ListedManifest[]> {
+  const found: ListedManifest[] = [];
+  for await (const { name } of store.list(prefixes.backups)) {
+    const parsed = parseManifestName(name);
+    if (parsed !== null) found.push({ ...parsed, name });
+  }
+  return found.sort((a, b) => b.createdAt.getTime() - a.createdAt.getTime() || (a.name < b.name ? 1 : -1));
+}
+
+/** Errors: `schema_missing`. */
+export async function readProject(connection: Connection): Promise<Manifest["project"]> {
+  const [row] = await connection.query(
+    `select coalesce(i.present_ref, i.project_ref) as project_ref, c.system_identifier,
+            pg_catalog.current_database() as database
+       from backup.identity as i, pg_catalog.pg_control_system() as c`,
+  );
+  if (row === undefined) throw new HoldfastError("schema_missing", "schema backup has no identity");
+  return {
+    ref: row["project_ref"] ?? null,
+    systemIdentifier: text(row, "system_identifier"),
+    database: text(row, "database"),
+  };
+}
+
+type StoreDeps = Pick<BackupDeps, "store" | "ring" | "compressor">;
+
+/** Of one backup. Errors: those of keys and store. */
+export async function projectOfBackup(deps: StoreDeps, { name }: ListedManifest): Promise<Manifest["project"] | null> {
+  const repository = await readRepository(deps.store);
+  if (repository === null) return null;
+  const epochOf = epochSource(deps.store, deps.ring, repository.id);
+  const bytes = await deps.store.read(name);
+  return (await openManifest({ compressor: deps.compressor, epochOf }, name, bytes)).manifest.project;
+}
+
+/**
+ * The newest backup of `manifests` has to be of this database: of the same server, or of the same project where the database
+ * knows that backup as its own (the server was upgraded). Else an alert, and `object_conflict`; nothing was written.
+ * Further errors: those of keys and store.
+ */
+export async function assertOwnStore(
+  deps: StoreDeps,
+  connection: Connection,
+  manifests: readonly ListedManifest[],
+): Promise<void> {
+  const [newest] = manifests;
+  const theirs = newest === undefined ? null : await projectOfBackup(deps, newest);
+  if (newest === undefined || theirs === null) return;
+  const mine = await readProject(connection);
+  if (isSameProject(mine, theirs)) return;
+  const [known] = await connection.query("select from backup.runs as r where r.id = $1::uuid", [newest.id]);
+  if (known !== undefined && mine.ref !== null && mine.ref === theirs.ref) return;
+  const message = `the newest backup in ${deps.store.label} is of ${nameOfProject(theirs)}, this is ` +
+    `${nameOfProject(mine)}: a copy, or another one`;
+  await connection.query("select backup.raise_alert('identity_changed', 'store', $1)", [message]);
+  throw new HoldfastError("object_conflict", message, {
+    hint: "Give this database a store of its own: another bucket, folder or prefix. Nothing was written.",
+  });
+}
+
+/** Is this the server, database and project where Holdfast was installed, as far as the database knows? */
+export async function isItself(connection: Connection): Promise<boolean> {
+  const [row] = await connection.query(
+    `select i.present_ref is null and i.system_identifier = c.system_identifier::text
+            and i.database_name = pg_catalog.current_database()::text as yes
+       from backup.identity as i, pg_catalog.pg_control_system() as c`,
+  );
+  return row?.["yes"] === "t";
+}
