@@ -2,7 +2,7 @@ import { defineConfig } from "vitest/config";
 
 /**
  * One project a folder of `tests/`. The pure ones share two threads; those that start servers run one file at a time,
- * in a process of their own, after the pure ones. `npm test` runs `integration` beside the others (tests/run.mjs).
+ * in a process of their own, after the pure ones. `npm test` runs three such processes side by side (tests/run.mjs).
  */
 const pure = (name: string) => ({
   test: {

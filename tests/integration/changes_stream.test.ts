@@ -111,7 +111,7 @@ describe("the guard of the slot", () => {
       expect(await alerts()).toEqual([]);
       expect(await guard(mb + 1)).toBe("behind");
       const message = expect.stringMatching(
-        new RegExp(`^the slot holds back \\d+ MB of WAL; at ${mb + 1} MB it is given up`),
+        new RegExp(`^the slot holds back \\d+ MB of WAL \\(kept from .*\\); at ${mb + 1} MB it is given up`),
       ) as string;
       expect(await alerts()).toEqual([{ severity: "warning", status: "open", message }]);
       expect([await query(from.url, slots), await open()]).toEqual([[{ active: false }], [{ chains: 1 }]]);

@@ -6,6 +6,7 @@ import { putBack } from "../../src/shared/rows/apply/put_back.ts";
 import { shrinkDifference } from "../../src/shared/rows/apply/put_back_steps.ts";
 import type { RestoreMode } from "../../src/shared/rows/apply/difference.ts";
 import { layAsked, pairAsked, type RowsAsked, warningsOf } from "../../src/shared/rows/asked.ts";
+import { layDatabaseBeside } from "../../src/shared/rows/beside/database_beside.ts";
 import { parseCondition } from "../../src/shared/rows/beside/conditions.ts";
 import type { UserChoice } from "../../src/shared/rows/beside/lay_user.ts";
 import { readBackupMap } from "../../src/shared/rows/ownership/map_file.ts";
@@ -316,6 +317,41 @@ describe("a person who is gone", () => {
     },
     30_000,
   );
+
+  it("gets it from a restore of the whole project that was killed between the account and the factor", async () => {
+    await change(gone);
+    const wanted = new Set(["auth.users", "auth.mfa_factors"]);
+    const tables = past.source.tables.filter(({ schema, name }) => wanted.has(`${schema}.${name}`));
+    const deps = {
+      connection: past.connection,
+      source: { ...past.source, tables },
+      sameDatabase: true,
+      schema: sideName(),
+    };
+    const options = { ...patient, mode: "missing" } as const;
+    const begun = async () => {
+      const beside = await layDatabaseBeside(deps, { credentials: false, changingTypes: null }, "test");
+      await planRows(past.connection, beside.pairs, beside.keys, "missing");
+      return beside;
+    };
+    const first = await begun();
+    const killed = { ...options, capBytes: 1, onStep: () => Promise.reject(new Error("killed")) };
+    await expect(shrinkDifference(past.connection, parentsFirst(first.pairs, first.keys), first.keys, killed)).rejects
+      .toThrow("killed");
+    expect(await change(`${account} where u.id = '${anna}'`)).toEqual([{ password: "then", secret: null }]);
+    await clearSide(past.connection, deps.schema);
+    const second = await begun();
+    await putBack(past.connection, parentsFirst(second.pairs, second.keys), second.keys, options);
+    expect(await change(`${account} where u.id = '${anna}'`)).toEqual([{ password: "then", secret: "of then" }]);
+    await change(`delete from auth.mfa_factors; update auth.users set encrypted_password = 'new' where id = '${anna}'`);
+    const third = await layDatabaseBeside(
+      { ...deps, schema: sideName() },
+      { credentials: false, changingTypes: null },
+      "test",
+    );
+    await putBack(past.connection, third.pairs, third.keys, options);
+    expect(await change("select * from auth.mfa_factors"), "whom this restore did not bring").toEqual([]);
+  }, 30_000);
 
   it("gets the rows back that do not hang on a session, and is told of the others", async () => {
     await change(gone);

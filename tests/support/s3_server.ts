@@ -8,12 +8,12 @@
  */
 import { Buffer } from "node:buffer";
 import { createHash, createHmac, randomBytes, timingSafeEqual } from "node:crypto";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, rename, rm, writeFile } from "node:fs/promises";
 import { createServer, type IncomingMessage, request as httpRequest, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 
 export interface S3Server {
   /** `http://127.0.0.1:<port>` */
@@ -32,6 +32,20 @@ export interface S3ServerOptions {
   readonly conditions?: boolean;
 }
 
+interface InnerObject {
+  readonly bucket: string;
+  readonly key: string;
+  readonly content: Uint8Array | AsyncIterable<Uint8Array>;
+  readonly metadata: unknown;
+}
+
+interface InnerStore {
+  deleteObject(bucket: string, key: string): Promise<void>;
+  putObject(object: InnerObject): Promise<{ size: number; md5: string }>;
+  getResourcePath(bucket: string, key: string, resource: "object"): string;
+  putMetadata(bucket: string, key: string, metadata: unknown, md5: string): Promise<void>;
+}
+
 /** What is used of s3rver, which brings no types. */
 const S3rver: new (options: {
   address: string;
@@ -42,7 +56,7 @@ const S3rver: new (options: {
 }) => {
   run(): Promise<AddressInfo>;
   close(): Promise<void>;
-  readonly store: { deleteObject(bucket: string, key: string): Promise<void> };
+  readonly store: InnerStore;
 } = createRequire(import.meta.url)("s3rver");
 
 const region = "us-east-1";
@@ -81,6 +95,7 @@ export async function startS3Server({ conditions = true }: S3ServerOptions = {})
     configureBuckets: [{ name: bucket, configs: [] }],
   });
   deleteOneByOne(inner.store);
+  putWhole(inner.store, folder);
   const { port: innerPort } = await inner.run();
   const accessKeyId = `AK${randomBytes(8).toString("hex").toUpperCase()}`;
   const secretAccessKey = randomBytes(30).toString("base64");
@@ -135,13 +150,33 @@ export async function startS3Server({ conditions = true }: S3ServerOptions = {})
 }
 
 /** s3rver removes the keys of a batch at once and trips over the folders that its own deletions emptied (error 500). */
-function deleteOneByOne(store: { deleteObject(bucket: string, key: string): Promise<void> }): void {
+function deleteOneByOne(store: InnerStore): void {
   const remove = store.deleteObject.bind(store);
   let last = Promise.resolve();
   store.deleteObject = (bucket, key) => {
     const done = last.then(() => remove(bucket, key));
     last = done.catch(() => {});
     return done;
+  };
+}
+
+/** s3rver answers before its file is written: whoever reads right behind gets what was there before. S3 is consistent. */
+function putWhole(store: InnerStore, folder: string): void {
+  let puts = 0;
+  store.putObject = async (object) => {
+    const { bucket, key, content, metadata } = object;
+    const parts: Uint8Array[] = [];
+    if (content instanceof Uint8Array) parts.push(content);
+    else for await (const part of content) parts.push(part);
+    const body = Buffer.concat(parts);
+    const path = store.getResourcePath(bucket, key, "object");
+    const fresh = join(folder, `.put-${puts++}`);
+    await writeFile(fresh, body);
+    await mkdir(dirname(path), { recursive: true });
+    await rename(fresh, path);
+    const md5 = createHash("md5").update(body).digest("hex");
+    await store.putMetadata(bucket, key, metadata, md5);
+    return { size: body.length, md5 };
   };
 }
 

@@ -8,6 +8,8 @@ import type { LaidTable } from "./laid.ts";
 import { countOf, type LayDeps, load, makeSide } from "./lay.ts";
 import { LaySteps } from "./lay_steps.ts";
 import { nameOf } from "../past/fold_partitions.ts";
+import { workNames } from "../apply/difference.ts";
+import { triesOf } from "../apply/done_counts.ts";
 import { readForeignKeys } from "../apply/keys.ts";
 import { type LiveTable, readLiveTables } from "./live_tables.ts";
 import { usersTable } from "../ownership/ownership.ts";
@@ -91,7 +93,7 @@ export async function layDatabaseBeside(
     const isPlatform = table.schema === "auth" || table.schema === "storage";
     if (isPlatform) await forgetTokens(deps, side.sql, side.columns.map(({ name }) => name), tokens);
     if (restore === "credentials" && isPlatform && !choice.credentials) {
-      rows = await withoutPresentUsers(deps, side.sql, live);
+      rows = await withoutPresentUsers(deps, side.sql, live, users === undefined ? 0 : wanted.indexOf(users) + 1);
     }
     const isGuarded = isPlatform && restore === "credentials" && !choice.credentials;
     laid.push({
@@ -217,14 +219,27 @@ async function forgetTokens(
   await connection.execute(`update ${side} set ${there.map((one) => `${quoteIdent(one)} = ''`).join(", ")}`);
 }
 
-/** Second factors come back with their user only. Returns how many rows are left. */
+/**
+ * Second factors come back with their user only: with one who is not there, or whom an earlier try of this restore brought.
+ * `place`: of the accounts among the tables of work; 0: there are none. Returns how many rows are left.
+ */
 async function withoutPresentUsers(
   deps: LayDeps,
   side: string,
   live: readonly LiveTable[],
+  place: number,
 ): Promise<number> {
-  if (live.some((table) => table.schema === "auth" && table.name === "users")) {
-    await deps.connection.execute(`delete from ${side} where user_id in (select id from auth.users)`);
+  const { connection, schema } = deps;
+  if (live.some((table) => nameOf(table) === nameOf(usersTable))) {
+    const tries = place === 0 ? [] : await triesOf(connection, schema, workNames.delta(place));
+    const ownWork = tries.map((name) =>
+      ` and not exists (select from ${
+        quoteQualified(schema, name)
+      } as d where d."action" = 'insert' and d."done" and d."key 1" = s.user_id)`
+    );
+    await connection.execute(
+      `delete from ${side} as s where s.user_id in (select id from auth.users)${ownWork.join("")}`,
+    );
   }
   return await countOf(deps, side);
 }
