@@ -38,6 +38,7 @@ export default defineConfig({
       servers("integration", 3),
       servers("failure", 4),
       servers("compat", 5),
+      servers("access", 7),
       servers("restores", 6),
     ],
   },

@@ -21,11 +21,9 @@ try {
   const packages = await run(denoPath(), ["run", "-A", "src/local/packages.ts"], { cwd: root });
   if (packages !== 0) throw new Error(`src/local/packages.ts ended with ${packages}`);
 
-  // They wait for servers of their own much of the time; each folder stays in a process of its own.
-  const halves = filters.length > 0
-    ? [[]]
-    : [["integration"], ["unit", "contract", "sql", "failure", "compat"], ["restores"]];
-  const reports = await Promise.all(halves.map((projects, half) => runHalf(projects, half)));
+  // They wait for servers of their own much of the time.
+  const shares = filters.length > 0 ? [filters] : sharesOf(testFiles());
+  const reports = await Promise.all(shares.map((files, share) => runShare(files, share)));
   const status = Math.max(...reports.map((one) => one.status));
 
   const testResults = reports.flatMap(({ report }) => JSON.parse(readFileSync(report, "utf8")).testResults);
@@ -46,17 +44,24 @@ const failed = Math.max(counts.failed, problems.length > 0 ? 1 : 0);
 process.exitCode = failed > 0 || counts.skipped > 0 || counts.passed === 0 ? 1 : 0;
 process.stdout.write(`${closingLine({ ...counts, failed })}\n`);
 
-/** Runs the projects of vitest.config.ts that are named, all of them where none is. */
-async function runHalf(projects, half) {
-  const report = join(folder, `report-${half}.json`);
+/** Files for each process, so that all take about the same time; what shares a server stays together. */
+function sharesOf(files) {
+  const second = /^tests\/(unit|failure|compat|integration\/r)/;
+  const third = /^tests\/(contract|sql|restores|access|integration\/[s-z])/;
+  const shareOf = (file) => second.test(file) ? 1 : third.test(file) ? 2 : 0;
+  return [0, 1, 2].map((share) => files.filter((file) => shareOf(file) === share));
+}
+
+/** Runs the files, or what the words of the command line name; all where there are none. */
+async function runShare(names, share) {
+  const report = join(folder, `report-${share}.json`);
   const status = await run(process.execPath, [
     join(root, "node_modules", "vitest", "vitest.mjs"),
     "run",
     "--reporter=default",
     "--reporter=json",
     `--outputFile.json=${report}`,
-    ...projects.flatMap((project) => ["--project", project]),
-    ...filters,
+    ...names,
   ], { cwd: root });
   return { report, status };
 }

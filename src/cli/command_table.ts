@@ -302,12 +302,50 @@ export const commands = {
     options: [...database, ...store, "project-url"],
     examples: [{ line: "doctor", does: "everything that is set" }],
   },
+  "keys": {
+    summary: "keys of the backups: list, rotate, recovery, check",
+    about:
+      "`list`: which keys open which epoch. `rotate`: wraps every epoch for exactly the keys of BACKUP_KEYS; objects are not touched. To replace a key, put the new one first, rotate, then take the old one out and rotate again. `recovery`: makes a pair whose private half stays offline. `check`: opens every epoch and the newest backup with each key that is there, one by one. What was done stands in the audit where --db-url is given.",
+    words: [{ name: "what", required: true, help: "`list`, `rotate`, `recovery` or `check`" }],
+    options: ["dry-run", "yes", ...database, ...store],
+    examples: [
+      { line: "keys rotate -- --dry-run", does: "which keys would open what" },
+      { line: "keys recovery", does: "a key for paper: prints both halves once" },
+      {
+        line: "keys check -- --keys-file /media/usb/recovery.key",
+        does: "whether the paper key still opens everything",
+      },
+    ],
+  },
+  "admins": {
+    summary: "who may administrate the backups: list, add, remove",
+    about:
+      "Administrators are users of the project. They see what is recorded here and call the functions, once signed in with a second factor. The last one cannot be removed. Every change stands in the audit.",
+    words: [
+      { name: "what", required: true, help: "`list`, `add` or `remove`" },
+      { name: "who", required: false, help: "a user's id or address" },
+    ],
+    options: ["note", ...database],
+    examples: [
+      { line: 'admins add anna@example.com -- --note "on call"', does: "lets Anna in, with her second factor" },
+      { line: "admins list", does: "who they are, and who has no second factor yet" },
+      { line: "admins remove anna@example.com", does: "lets her in no more, from now on" },
+    ],
+  },
   "audit": {
-    summary: "show the audit log",
-    about: "Newest first. People appear as keyed hashes.",
-    words: [],
-    options: ["limit", ...database],
-    examples: [{ line: "audit -- --limit 200", does: "the last 200 rows" }],
+    summary: "show, export or verify the audit log",
+    about:
+      "`show` (the default): newest first. `export`: all of it, oldest first, one JSON object a line. `verify`: computes the chain of hashes anew and compares it with every anchor in the store; exit 3 where a row was changed, removed, added or moved, or where the database was put back to an earlier moment. People appear as keyed hashes.",
+    words: [{ name: "what", required: false, help: "`show`, `export` or `verify`" }],
+    options: ["limit", "kind", ...database, ...store],
+    examples: [
+      { line: "audit -- --limit 200", does: "the last 200 rows" },
+      {
+        line: "audit export -- --kind change",
+        does: "every change of administrators, schedules, policies, settings and keys",
+      },
+      { line: "audit verify", does: "whether anything was changed, by chain and anchors" },
+    ],
   },
 } as const satisfies Record<string, CommandFacts>;
 

@@ -41,6 +41,8 @@ const load: Readonly<Record<CommandName, () => Promise<{ readonly run: Command }
   "accept": () => import("./commands/accept.ts"),
   "maintenance": () => import("./commands/maintenance.ts"),
   "doctor": () => import("./commands/doctor.ts"),
+  "keys": () => import("./commands/keys.ts"),
+  "admins": () => import("./commands/admins.ts"),
   "audit": () => import("./commands/audit.ts"),
 };
 

@@ -201,6 +201,8 @@ export const options = {
     value: "moment",
     help: "when it is to be over, such as 2024-01-09T12:00:00Z; nothing ends by itself, but an alert tells",
   },
+  "kind": { type: "string", value: "kind", help: "only rows of this kind: `change`" },
+  "note": { type: "string", value: "text", help: "who this is, for the others" },
   "reason": { type: "string", value: "text", help: "why; it is written to the audit log" },
 } as const satisfies Record<string, OptionFacts>;
 

@@ -26,11 +26,14 @@ export const errorTable = {
   payload_invalid: f(400, 2, "HF003", "after_fix", "Compare the request with docs/http.md."),
   payload_too_large: f(413, 2, "HF004", "after_fix", "Send a smaller request."),
   method_not_allowed: f(405, 2, "HF005", "after_fix", "Use POST."),
-  unauthorised: f(401, 1, "HF006", "after_fix", "Sign the call with the worker secret."),
+  unauthorised: f(401, 1, "HF006", "after_fix", "Sign the call with the worker secret, or sign in."),
   forbidden: f(403, 1, "HF007", "after_fix", "Ask an administrator of the backups."),
   not_found: f(404, 1, "HF008", "after_fix", "Check the name."),
   packages_missing: f(500, 1, "HF009", "after_fix", "Run it as root on Debian 12, or install what the message names."),
   project_unreachable: f(503, 1, "HF010", "backoff", "Check --project-url and that the functions are deployed."),
+  too_many_refusals: f(429, 1, "HF011", "backoff", "Wait, then call with what is accepted."),
+  second_factor_missing: f(403, 1, "HF012", "after_fix", "Sign in with your second factor."),
+  second_factor_old: f(403, 1, "HF013", "after_fix", "Use your second factor again, then repeat the call."),
 
   key_missing: f(500, 2, "HF101", "after_fix", "Set BACKUP_KEYS; `holdfast keygen` makes a key."),
   key_malformed: f(500, 2, "HF102", "after_fix", "BACKUP_KEYS is `id:base64url`, several separated by commas."),
@@ -189,12 +192,19 @@ export class HoldfastError extends Error {
   readonly code: ErrorCode;
   readonly hint: string;
   readonly retry: Retry;
+  /** How long the caller has to wait at least; null where nobody knows. */
+  readonly waitSeconds: number | null;
 
-  constructor(code: ErrorCode, message: string, options: { hint?: string; retry?: Retry; cause?: unknown } = {}) {
+  constructor(
+    code: ErrorCode,
+    message: string,
+    options: { hint?: string; retry?: Retry; waitSeconds?: number; cause?: unknown } = {},
+  ) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.code = code;
     this.hint = options.hint ?? errorTable[code].hint;
     this.retry = options.retry ?? errorTable[code].retry;
+    this.waitSeconds = options.waitSeconds ?? null;
   }
 
   get status(): number {

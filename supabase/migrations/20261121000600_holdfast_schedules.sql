@@ -157,7 +157,7 @@ create table backup.schedules (
   -- what was due before is not missed
   enabled_since timestamptz not null default backup.clock_now(),
   constraint name_is_a_snake_case_word check (name ~ '^[a-z][a-z_]{0,40}$'),
-  constraint kind_is_known check (kind in ('full', 'changes', 'watchdog')),
+  constraint kind_is_known check (kind in ('full', 'changes', 'watchdog', 'anchor')),
   constraint a_backup_has_a_tier check ((kind = 'full') = (tier is not null)),
   constraint cron_is_understood check (backup.last_due(cron, timestamptz '2001-01-01 00:00+00') is not null)
 );
@@ -170,7 +170,8 @@ insert into backup.schedules (name, kind, tier, cron) values
   ('daily', 'full', 'daily', '0 0 * * *'),
   ('weekly', 'full', 'weekly', '0 0 * * 0'),
   ('changes', 'changes', null, '* * * * *'),
-  ('watchdog', 'watchdog', null, '* * * * *');
+  ('watchdog', 'watchdog', null, '* * * * *'),
+  ('anchor', 'anchor', null, '17 * * * *');
 
 -- Makes pg_cron agree with the rows and says what it did, one line a schedule. A job that a person changed is taken as
 -- it is, and its row follows it; a job that is missing is added; one whose schedule is not enabled is removed.
@@ -194,6 +195,7 @@ begin
     job_command := case wanted.kind
       when 'watchdog' then 'select backup.tick()'
       when 'changes' then 'select backup.call_drain()'
+      when 'anchor' then 'select backup.call_anchor()'
       else pg_catalog.format('select backup.run_schedule(%L)', wanted.name)
     end;
     job_cron := (

@@ -213,7 +213,7 @@ begin
       from cron.job_run_details as old
       where old.end_time < oldest
         and (
-          old.command in ('select backup.tick()', 'select backup.call_drain()') or old.command like 'select backup.run_schedule(%'
+          old.command in ('select backup.tick()', 'select backup.call_drain()', 'select backup.call_anchor()') or old.command like 'select backup.run_schedule(%'
           or old.command like 'set statement_timeout = %; select backup.try_smoke(%'
         )
       order by old.runid
@@ -235,7 +235,7 @@ as $$
 declare
   steps constant text[] := array[
     'reconcile_calls', 'revive_runs', 'end_orphaned_keepers', 'watch_schedules', 'watch_maintenance',
-    'revive_restores', 'watch_restores', 'watch_recoveries', 'purge_traces'
+    'revive_restores', 'watch_restores', 'watch_recoveries', 'audit_refusals', 'chain_audit', 'purge_traces'
   ];
   step text;
   outcome integer;

@@ -155,6 +155,7 @@ describe("a replay that dies inside of a group", () => {
       await expect(restorePoint(deps, plan), `table ${nth}`).rejects.toThrow(/killed at step:replay\.table/);
       kills += from.killer.fired;
       from.killer.disarm();
+      await sessionsGone(copy.url);
     }
     expect(kills).toBe(6);
     expect(await restorePoint(deps, plan)).toMatchObject({ ok: true, resumed: true });
@@ -183,6 +184,19 @@ describe("a replay that dies inside of a group", () => {
     expect(await tableHashes(copy.url)).toEqual(expected);
   }, 240_000);
 });
+
+/** A server notices a moment later that a client is gone; until then its sessions hold the lock of the restore. */
+async function sessionsGone(url: string): Promise<void> {
+  await expect.poll(
+    async () =>
+      (await query(
+        url,
+        `select count(*)::int as n from pg_stat_activity
+          where datname = current_database() and application_name ~ '^holdfast:(restore|replay)'`,
+      ))[0]?.["n"],
+    { timeout: 30_000, interval: 20 },
+  ).toBe(0);
+}
 
 /** Ends the replay's session once it waits for a lock. */
 async function terminateWaiting(url: string): Promise<void> {

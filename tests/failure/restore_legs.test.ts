@@ -372,9 +372,13 @@ async function call(request: object): Promise<{ status: number; document: Record
   const deps: DoorDeps = {
     environment: { BACKUP_WORKER_SECRET: secret },
     clock: w.deps.clock,
+    random: w.deps.random,
     log: w.deps.log,
     waitUntil: () => {},
     slot: createLegSlot(),
+    checkPerson: () => Promise.reject(new Error("no person calls")),
+    countRefusal: () => Promise.resolve(0),
+    anchor: () => Promise.reject(new Error("no anchor was asked for")),
     openDatabase: () => w.deps.database,
     legs: { full: () => Promise.resolve(), verify: () => Promise.resolve() },
     drain: () => Promise.reject(new Error("no drain was asked for")),

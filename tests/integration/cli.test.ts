@@ -40,6 +40,8 @@ const usualWords: Readonly<Partial<Record<CommandName, readonly string[]>>> = {
   "accept": ["latest"],
   "release": ["all"],
   "maintenance": ["off"],
+  "admins": ["list"],
+  "keys": ["check"],
 };
 
 describe("the CLI before anything is installed", () => {

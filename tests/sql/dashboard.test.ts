@@ -36,6 +36,7 @@ describe("docs/dashboard.md", () => {
       await backupRow("succeeded");
       await backupRow("quarantined");
       await postgres.query("select backup.raise_alert('run_missed', 'schedule:daily', 'message')");
+      await postgres.query("insert into auth.users (id) values ('00000000-0000-4000-8000-000000000001')");
       for (const sql of blocks) expect(await sqlstate(postgres, sql), sql).toBe("none");
       const { rows } = await postgres.query(
         `select

@@ -47,6 +47,8 @@ describe.each([15, 17] as const)(
             watch_maintenance: 0,
             revive_restores: 0,
             watch_restores: 0,
+            audit_refusals: 0,
+            chain_audit: expect.any(Number),
             watch_recoveries: 0,
             purge_traces: 0,
           });

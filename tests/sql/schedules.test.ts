@@ -27,6 +27,7 @@ async function apply(): Promise<Record<string, string>> {
 }
 
 const asInstalled = {
+  "holdfast-anchor": "17 * * * *",
   "holdfast-changes": "* * * * *",
   "holdfast-daily": "0 0 * * *",
   "holdfast-watchdog": "* * * * *",
@@ -45,6 +46,7 @@ describe("cron jobs", () => {
   it("hold no address and no secret, only a call of a function", async () => {
     const { rows } = await postgres.query("select command from cron.job where jobname ~ '^holdfast-' order by jobname");
     expect(rows.map((row) => row.command)).toEqual([
+      "select backup.call_anchor()",
       "select backup.call_drain()",
       "select backup.run_schedule('daily')",
       "select backup.tick()",
@@ -54,7 +56,13 @@ describe("cron jobs", () => {
 
   it("are kept as they are when nothing changed", async () => {
     await rolledBack(postgres, async () => {
-      expect(await apply()).toEqual({ changes: "kept", daily: "kept", watchdog: "kept", weekly: "kept" });
+      expect(await apply()).toEqual({
+        anchor: "kept",
+        changes: "kept",
+        daily: "kept",
+        watchdog: "kept",
+        weekly: "kept",
+      });
       expect(await jobs()).toEqual(asInstalled);
     });
   });
@@ -76,8 +84,15 @@ describe("cron jobs", () => {
       await postgres.query("update backup.schedules set cron = '15 2 * * *' where name = 'daily'");
       await postgres.query("update backup.schedules set enabled = false where name = 'watchdog'");
       await postgres.query("select cron.unschedule('holdfast-weekly')");
-      expect(await apply()).toEqual({ changes: "kept", daily: "changed", watchdog: "removed", weekly: "added" });
+      expect(await apply()).toEqual({
+        anchor: "kept",
+        changes: "kept",
+        daily: "changed",
+        watchdog: "removed",
+        weekly: "added",
+      });
       expect(await jobs()).toEqual({
+        "holdfast-anchor": "17 * * * *",
         "holdfast-changes": "* * * * *",
         "holdfast-daily": "15 2 * * *",
         "holdfast-weekly": "0 0 * * 0",

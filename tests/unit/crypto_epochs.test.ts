@@ -1,8 +1,9 @@
 import { Buffer } from "node:buffer";
-import { createDecipheriv, createHmac, hkdfSync } from "node:crypto";
+import { createDecipheriv, createECDH, createHash, createHmac, hkdfSync } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import { currentEpoch, epochSource, listEpochs, newEpoch, openEpoch, rewrap } from "../../src/shared/crypto/epochs.ts";
 import { generateKey, parseKeyRing } from "../../src/shared/crypto/key_ring.ts";
+import { generateRecoveryKey } from "../../src/shared/crypto/recovery_key.ts";
 import { objectName } from "../../src/shared/format/object_name.ts";
 import { faulty } from "../support/faulty_store.ts";
 import { failureOf, pick, seeded, world } from "./format_fixture.ts";
@@ -24,6 +25,28 @@ function openByHand(file: string, kid: string, key: Uint8Array): Buffer {
   return gcm(contentKey, jwe.iv, jwe.ciphertext, jwe.tag, jwe.protected);
 }
 
+/** The same for a recovery pair: `half` is the private half's text. */
+function openByPair(file: string, kid: string, half: string): Buffer {
+  const jwe = JSON.parse(file);
+  const { header, encrypted_key } = jwe.recipients.find((each: { header: { kid: string } }) => each.header.kid === kid);
+  const ecdh = createECDH("prime256v1");
+  ecdh.setPrivateKey(decode(half.replace(/^prv\./, "")).subarray(0, 32));
+  const shared = ecdh.computeSecret(Buffer.concat([Buffer.from([4]), decode(header.epk.x), decode(header.epk.y)]));
+  const info = [
+    Buffer.from("0000000e", "hex"),
+    Buffer.from("ECDH-ES+A256KW"),
+    Buffer.from("000000000000000000000100", "hex"),
+  ];
+  const wrapping = createHash("sha256").update(Buffer.concat([Buffer.from("00000001", "hex"), shared, ...info]))
+    .digest();
+  const unwrap = createDecipheriv("id-aes256-wrap", wrapping, Buffer.alloc(8, 0xa6));
+  const contentKey = Buffer.concat([unwrap.update(decode(encrypted_key)), unwrap.final()]);
+  const decipher = createDecipheriv("aes-256-gcm", contentKey, decode(jwe.iv));
+  decipher.setAuthTag(decode(jwe.tag));
+  decipher.setAAD(Buffer.from(jwe.protected, "ascii"));
+  return Buffer.concat([decipher.update(decode(jwe.ciphertext)), decipher.final()]);
+}
+
 describe("an epoch (docs/format.md)", () => {
   it("opens by the steps of the document, with one key and with three, and gives the documented names", async () => {
     const { store, random, clock, repository } = await world();
@@ -41,6 +64,28 @@ describe("an epoch (docs/format.md)", () => {
         expect(named).toEqual({ name: `v1/objects/${hash.slice(0, 2)}/${hash}`, hash: digest.toString("hex") });
       }
     }
+  });
+
+  it("opens by a recovery pair's private half, kept offline, and by no public half", async () => {
+    const { store, random, clock, repository, key } = await world();
+    const pair = await generateRecoveryKey(random);
+    const ring = parseKeyRing(`${key.entry},${pair.publicEntry}`);
+    const epoch = await newEpoch({ store, ring, clock, random }, repository.id);
+    const file = Buffer.from(await store.read(`v1/keys/${epoch.id}.jwe.json`)).toString();
+    const byHand = openByPair(file, pair.id, pair.privateEntry.split(":")[1] ?? "");
+    expect(byHand).toEqual(openByHand(file, key.id, ring.secretOf(key.id) ?? new Uint8Array()));
+
+    const opened = await openEpoch(store, parseKeyRing(pair.privateEntry), repository.id, epoch.id);
+    const bytes = new Uint8Array([1, 2, 3]);
+    expect(await objectName(opened, "chunk", bytes)).toEqual(await objectName(epoch, "chunk", bytes));
+    const stranger = generateKey(random);
+    const wrong = parseKeyRing(`${stranger.entry},${pair.publicEntry}`);
+    const error = await failureOf(openEpoch(store, wrong, repository.id, epoch.id));
+    expect(error).toMatchObject({ code: "key_wrong" });
+    expect(error.message).toContain(pair.id);
+    const impostor = await generateRecoveryKey(random);
+    const named = parseKeyRing(impostor.privateEntry.replace(impostor.id, pair.id));
+    expect((await failureOf(openEpoch(store, named, repository.id, epoch.id))).code).toBe("key_wrong");
   });
 
   it("has an id of 26 characters that sorts by time, and no secret that leaves it", async () => {

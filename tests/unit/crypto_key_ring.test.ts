@@ -1,6 +1,7 @@
 import { Buffer } from "node:buffer";
 import { describe, expect, it } from "vitest";
 import { generateKey, parseKeyRing } from "../../src/shared/crypto/key_ring.ts";
+import { generateRecoveryKey } from "../../src/shared/crypto/recovery_key.ts";
 import { failureOf, seeded } from "./format_fixture.ts";
 
 const good = Buffer.from(Uint8Array.from({ length: 32 }, (_, index) => index * 7)).toString("base64url");
@@ -40,6 +41,36 @@ describe("the key ring", () => {
     for (const secret of [good, other, good.slice(0, 42), good.slice(0, 8)]) {
       expect(`${error.message} ${error.hint} ${error.stack} ${JSON.stringify(error)}`).not.toContain(secret);
     }
+  });
+
+  it("takes halves of recovery pairs, and refuses what is none without showing any of it", async () => {
+    const { id, publicEntry, privateEntry } = await generateRecoveryKey(seeded(7));
+    const ring = parseKeyRing(`a:${good},${publicEntry}`);
+    expect(ring.ids).toEqual(["a", id]);
+    expect(ring.secretOf(id)).toBeUndefined();
+    expect(ring.pairOf(id)).toMatchObject({ kty: "EC", crv: "P-256" });
+    expect(ring.pairOf(id)).not.toHaveProperty("d");
+    expect(parseKeyRing(privateEntry).pairOf(id)).toHaveProperty("d");
+    const secret = privateEntry.split(":")[1] ?? "";
+    const half = publicEntry.split(":")[1] ?? "";
+    const spoiled = [
+      publicEntry,
+      `r:${secret.slice(0, -1)}`,
+      `r:${secret}A`,
+      `r:${secret.replace("prv.", "pub.")}`,
+      `r:${half.replace("pub.", "prv.")}`,
+      `r:prv.`,
+      `r:pub.${"+".repeat(87)}`,
+      `r:${half.replace("pub.B", "pub.A")}`,
+    ];
+    for (const text of spoiled) {
+      const error = await failureOf(() => parseKeyRing(text));
+      expect(error.code, text.slice(0, 8)).toBe("key_malformed");
+      expect(`${error.message} ${error.hint} ${error.stack}`).not.toContain(secret.slice(8, 20));
+    }
+    const { inspect } = await import("node:util");
+    const shown = parseKeyRing(privateEntry);
+    expect(inspect(shown, { depth: 9, showHidden: true }) + JSON.stringify(shown)).not.toContain(secret.slice(8, 20));
   });
 
   it("names the two keys of one id by that id", async () => {

@@ -6,6 +6,7 @@ import { handleBackup } from "../../src/shared/http/handle_backup.ts";
 import { createLegSlot } from "../../src/shared/http/leg_slot.ts";
 import { maxBodyBytes } from "../../src/shared/http/read_body.ts";
 import { silentLog } from "../../src/shared/log.ts";
+import { webCryptoRandom } from "../../src/shared/random.ts";
 import type { Connection, Row } from "../../src/shared/postgres/connection.ts";
 
 const secret = "a worker secret that is long enough to be one";
@@ -52,25 +53,35 @@ interface Scene {
   readonly deps: DoorDeps;
   readonly database: ScriptedDatabase;
   readonly work: Promise<void>[];
+  /** Calls of nobody known. */
+  readonly counted: string[];
 }
 
 function scene(answers: Readonly<Record<string, Row | Error>> = {}, changes: Partial<DoorDeps> = {}): Scene {
   const database = new ScriptedDatabase(answers);
   const work: Promise<void>[] = [];
+  const counted: string[] = [];
   const deps: DoorDeps = {
     environment: { BACKUP_WORKER_SECRET: secret },
     clock: { now: () => now, monotonicMs: () => 0, sleep: () => Promise.resolve() },
+    random: webCryptoRandom,
     log: silentLog,
     waitUntil: (one) => work.push(one),
     slot: createLegSlot(),
+    checkPerson: () => Promise.reject(new HoldfastError("unauthorised", "nobody is signed in")),
+    countRefusal: (_open, refused) => {
+      counted.push(refused.reason);
+      return Promise.resolve(0);
+    },
     openDatabase: () => ({ label: "scripted", connect: () => database.connect() }),
     legs: { full: () => Promise.resolve(), verify: () => Promise.resolve() },
+    anchor: () => Promise.reject(new Error("no anchor was asked for")),
     drain: () => Promise.reject(new Error("no drain was asked for")),
     outlineFull: () => Promise.reject(new Error("no restore was asked for")),
     restore: () => Promise.reject(new Error("no restore was asked for")),
     ...changes,
   };
-  return { deps, database, work };
+  return { deps, database, work, counted };
 }
 
 function call(body: string, options: { method?: string; sign?: string; nonce?: string } = {}): Request {
@@ -96,23 +107,40 @@ async function told(response: Response): Promise<{ status: number; code: unknown
 const leg = JSON.stringify({ action: "leg", run });
 
 describe("a function's door", () => {
-  it("answers code, message and hint with the status of the code", async () => {
-    const { deps, database } = scene();
-    const cases: readonly [Request, number, string][] = [
+  it("answers code, message and hint with the status of the code, and counts every refusal", async () => {
+    const { deps, database, counted } = scene();
+    const strangers: readonly [Request, number, string][] = [
       [call(leg, { method: "GET" }), 405, "method_not_allowed"],
       [call(leg, { sign: "another secret that is long enough as well" }), 401, "unauthorised"],
       [call("x".repeat(maxBodyBytes + 1)), 413, "payload_too_large"],
-      [call("not json"), 400, "payload_invalid"],
-      [call(JSON.stringify({ action: "leg" })), 400, "payload_invalid"],
-      [call(JSON.stringify({ action: "leg", run, more: 1 })), 400, "payload_invalid"],
-      [call(JSON.stringify({ action: "start", tier: "hourly" })), 400, "payload_invalid"],
-      [call(JSON.stringify({ action: "erase" })), 400, "payload_invalid"],
     ];
-    for (const [request, status, code] of cases) {
+    for (const [request, status, code] of strangers) {
       const answer = await told(await handleBackup(request, deps));
       expect(answer).toMatchObject({ status, code, keys: ["code", "hint", "message"] });
     }
+    expect(counted).toEqual(strangers.map(([, , code]) => code));
     expect(database.opened, "nobody gets as far as the database without a good call").toBe(0);
+    const wrong = [
+      "not json",
+      JSON.stringify({ action: "leg" }),
+      JSON.stringify({ action: "leg", run, more: 1 }),
+      JSON.stringify({ action: "start", tier: "hourly" }),
+      JSON.stringify({ action: "erase" }),
+    ];
+    for (const body of wrong) {
+      const answer = await told(await handleBackup(call(body), deps));
+      expect(answer).toMatchObject({ status: 400, code: "payload_invalid", keys: ["code", "hint", "message"] });
+      expect(database.asked.splice(0)).toEqual(["accept_call", "note_refusal", "end_call"]);
+      expect(database.values.splice(0)[1]).toEqual([null, "backup", "payload_invalid"]);
+    }
+  });
+
+  it("lets whoever was refused too often wait, but never a call that the worker secret signed", async () => {
+    const { deps } = scene({}, { countRefusal: () => Promise.resolve(900) });
+    const refused = await handleBackup(call(leg, { sign: "another secret that is long enough as well" }), deps);
+    expect(refused.headers.get("retry-after")).toBe("900");
+    expect(await told(refused)).toMatchObject({ status: 429, code: "too_many_refusals" });
+    expect((await handleBackup(call(leg), deps)).status).toBe(202);
   });
 
   it("does not say what was in a request that it refuses", async () => {
@@ -129,7 +157,7 @@ describe("a function's door", () => {
     const replayed = await told(await handleBackup(call(leg), deps));
     const unsigned = await told(await handleBackup(call(leg, { sign: "no" }), deps));
     expect(replayed.text).toBe(unsigned.text);
-    expect(database.asked).toEqual(["accept_call"]);
+    expect(database.asked).toEqual(["accept_call", "note_refusal"]);
     expect(database.closed).toBe(1);
   });
 

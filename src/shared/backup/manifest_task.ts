@@ -1,9 +1,10 @@
 /** The last task of a run: definitions unchanged, counts equal, manifest sealed, put, read back; then the run has ended. */
 import { z } from "zod";
+import { type AnchorDeps, putAnchor } from "../audit/anchor.ts";
 import { sha256Hex } from "../crypto/digest.ts";
 import type { Epoch } from "../crypto/epoch.ts";
 import { epochSource } from "../crypto/epochs.ts";
-import { HoldfastError } from "../errors.ts";
+import { asHoldfastError, HoldfastError } from "../errors.ts";
 import { type Manifest, type ManifestChunk, quarantinedCode, quarantineOf } from "../format/manifest.ts";
 import { openManifest, sealManifest } from "../format/manifest_codec.ts";
 import { finishRun, readRun, type Task } from "../jobs/queries.ts";
@@ -96,6 +97,16 @@ export async function doManifest({ deps, connection, epoch }: ManifestContext, t
     quarantine_reason: quarantineOf(stored),
   });
   deps.log.step("run.recorded", { run: task.run, status });
+  await anchorEnd({ ...deps, connection }, epoch);
+}
+
+/** The backup stands whatever becomes of this: the next anchor comes within the hour. */
+async function anchorEnd(deps: AnchorDeps & Pick<BackupDeps, "log">, epoch: Epoch): Promise<void> {
+  try {
+    await putAnchor(deps, epoch);
+  } catch (error) {
+    deps.log.warn("anchor.not_put", { code: asHoldfastError(error).code });
+  }
 }
 
 type ChunksByTable = ReadonlyMap<string, readonly ManifestChunk[]>;

@@ -3,7 +3,7 @@
  *
  * What is not secret stands in the protected header, which the JWE authenticates. docs/format.md, "Epochs".
  */
-import { base64url, flattenedDecrypt, GeneralEncrypt } from "jose";
+import { base64url, type CryptoKey, flattenedDecrypt, GeneralEncrypt, importJWK, type JWK } from "jose";
 import { z } from "zod";
 import { HoldfastError } from "../errors.ts";
 import { type EpochFacts, epochIdPattern } from "./epoch.ts";
@@ -11,6 +11,8 @@ import type { KeyRing } from "./key_ring.ts";
 
 export const epochFileType = "holdfast-epoch+jwe";
 export const epochFileVersion = 1;
+const secretAlg = "A256GCMKW";
+const pairAlg = "ECDH-ES+A256KW";
 
 /** A file with 32 recipients has about 10 kB; more is not ours. */
 const maxFileBytes = 64 * 1024;
@@ -59,8 +61,13 @@ export async function encodeEpochFile(facts: EpochFacts, secret: Uint8Array, rin
     },
   });
   for (const id of ring.ids) {
-    const key = ring.secretOf(id);
-    if (key !== undefined) jwe.addRecipient(key).setUnprotectedHeader({ alg: "A256GCMKW", kid: id });
+    const secret = ring.secretOf(id);
+    if (secret !== undefined) jwe.addRecipient(secret).setUnprotectedHeader({ alg: secretAlg, kid: id });
+    const pair = ring.pairOf(id);
+    if (pair !== undefined) {
+      const { d: _private, ...half } = pair;
+      jwe.addRecipient(await imported(id, half)).setUnprotectedHeader({ alg: pairAlg, kid: id });
+    }
   }
   return new TextEncoder().encode(JSON.stringify(await jwe.encrypt()) + "\n");
 }
@@ -79,14 +86,14 @@ export async function decodeEpochFile(
   const facts = readFacts(jwe.protected, name);
   if (facts.id !== expected.id) throw damaged(`${name} belongs to another epoch`);
   if (facts.repositoryId !== expected.repositoryId) throw damaged(`${name} belongs to another repository`);
-  const wrappedFor = jwe.recipients.map((r) => r.header.kid).filter((id) => keyIdPattern.test(id));
+  const wrappedFor = recipientsOf(jwe);
   for (const one of jwe.recipients) {
-    const key = one.header.alg === "A256GCMKW" ? ring.secretOf(one.header.kid) : undefined;
+    const key = await keyFor(one.header, ring);
     if (key === undefined) continue;
     const { recipients: _, ...shared } = jwe;
     try {
       const opened = await flattenedDecrypt({ ...shared, ...one }, key, {
-        keyManagementAlgorithms: ["A256GCMKW"],
+        keyManagementAlgorithms: [secretAlg, pairAlg],
         contentEncryptionAlgorithms: ["A256GCM"],
       });
       return { facts, secret: opened.plaintext, wrappedFor };
@@ -103,6 +110,39 @@ export async function decodeEpochFile(
     "key_wrong",
     `epoch ${expected.id} needs the key ${needed}; BACKUP_KEYS has ${ring.ids.join(", ")}`,
   );
+}
+
+/** Ids of the keys that open the file, whoever holds them, without opening it. Errors: `object_damaged`, `format_newer`. */
+export function readRecipients(bytes: Uint8Array, epochId: string): string[] {
+  const name = `the key file of epoch ${epochId}`;
+  const jwe = readShape(bytes, name);
+  if (readFacts(jwe.protected, name).id !== epochId) throw damaged(`${name} belongs to another epoch`);
+  return recipientsOf(jwe);
+}
+
+function recipientsOf({ recipients }: z.infer<typeof file>): string[] {
+  return recipients.map((one) => one.header.kid).filter((id) => keyIdPattern.test(id));
+}
+
+/** What opens the recipient; undefined where the ring holds nothing that does. */
+async function keyFor(
+  { alg, kid }: { readonly alg: string; readonly kid: string },
+  ring: KeyRing,
+): Promise<Uint8Array | CryptoKey | undefined> {
+  if (alg === secretAlg) return ring.secretOf(kid);
+  const pair = alg === pairAlg ? ring.pairOf(kid) : undefined;
+  return pair?.d === undefined ? undefined : await imported(kid, pair);
+}
+
+/** Errors: `key_malformed` for what is no point of the curve. */
+async function imported(id: string, half: JWK): Promise<CryptoKey> {
+  try {
+    const key = await importJWK(half, pairAlg);
+    if (!(key instanceof Uint8Array)) return key;
+  } catch {
+    // Said below, without what the library says of the key.
+  }
+  throw new HoldfastError("key_malformed", `the key ${id} in BACKUP_KEYS is no key of its curve; was it mistyped?`);
 }
 
 function readShape(bytes: Uint8Array, name: string): z.infer<typeof file> {

@@ -5,7 +5,7 @@ import { epochName, parseEpochName, prefixes } from "../format/layout.ts";
 import type { Random } from "../random.ts";
 import type { Store } from "../store/store.ts";
 import { sameBytes } from "./digest.ts";
-import { decodeEpochFile, encodeEpochFile } from "./epoch_file.ts";
+import { decodeEpochFile, encodeEpochFile, readRecipients } from "./epoch_file.ts";
 import { deriveEpoch, type Epoch, epochLifeMs, type EpochSource, newEpochFacts } from "./epoch.ts";
 import { keyBytes, type KeyRing } from "./key_ring.ts";
 
@@ -91,6 +91,17 @@ export async function rewrap(deps: Omit<EpochDeps, "clock">, repositoryId: strin
     done.push({ epochId, wrappedFor: after.wrappedFor, dropped });
   }
   return done;
+}
+
+/** Which keys open which epoch, oldest first; nothing is opened. Errors: `object_damaged`, `format_newer`, the store's. */
+export async function listRecipients(
+  store: Store,
+): Promise<{ readonly epochId: string; readonly wrappedFor: readonly string[] }[]> {
+  const found = [];
+  for (const epochId of await listEpochs(store)) {
+    found.push({ epochId, wrappedFor: readRecipients(await readEpochFile(store, epochId), epochId) });
+  }
+  return found;
 }
 
 /** Ids of all epochs, oldest first. */

@@ -1,9 +1,11 @@
 /**
- * The key-encryption keys of `BACKUP_KEYS`: `id:base64url(32 bytes)`, several separated by commas, the first is current.
+ * The key-encryption keys of `BACKUP_KEYS`: `id:key`, several separated by commas, the first is current. docs/format.md,
+ * "Key-encryption keys": a secret of 32 bytes, or half of a recovery pair.
  *
  * A key never leaves this object by printing or JSON: it sits in a private field.
  */
-import { base64url } from "jose";
+import { base64url, type JWK } from "jose";
+import { decodeHalf, isHalf } from "./recovery_key.ts";
 import { HoldfastError } from "../errors.ts";
 import type { Random } from "../random.ts";
 import { toHex } from "./digest.ts";
@@ -22,20 +24,38 @@ export class KeyRing {
   readonly currentId: string;
   /** All ids, the current one first. */
   readonly ids: readonly string[];
-  readonly #secrets: ReadonlyMap<string, Uint8Array>;
+  readonly #keys: ReadonlyMap<string, Uint8Array | JWK>;
 
-  /** `secrets` has at least one entry; the first is current. Use `parseKeyRing` for what people give. */
-  constructor(secrets: ReadonlyMap<string, Uint8Array>) {
-    const [first] = secrets.keys();
+  /** `keys` has at least one entry that opens something; the first is current. Use `parseKeyRing` for what people give. */
+  constructor(keys: ReadonlyMap<string, Uint8Array | JWK>) {
+    const [first] = keys.keys();
     if (first === undefined) throw new HoldfastError("key_missing", "no key was given");
     this.currentId = first;
-    this.ids = [...secrets.keys()];
-    this.#secrets = secrets;
+    this.ids = [...keys.keys()];
+    this.#keys = keys;
   }
 
-  /** The 32 bytes of the key, or undefined when the ring does not hold it. The caller does not keep or change them. */
+  /** The 32 bytes of the key, or undefined when the ring holds none of that id. The caller does not keep or change them. */
   secretOf(id: string): Uint8Array | undefined {
-    return this.#secrets.get(id);
+    const key = this.#keys.get(id);
+    return key instanceof Uint8Array ? key : undefined;
+  }
+
+  /** Keys that open something: not those of which only the public half is there. */
+  get opening(): string[] {
+    return this.ids.filter((id) => this.secretOf(id) !== undefined || this.pairOf(id)?.d !== undefined);
+  }
+
+  /** A ring of this one key. Errors: `key_missing` where it is not here. */
+  alone(id: string): KeyRing {
+    const key = this.#keys.get(id);
+    return new KeyRing(new Map(key === undefined ? [] : [[id, key]]));
+  }
+
+  /** The recovery pair, with its private half where the ring holds that, or undefined. */
+  pairOf(id: string): JWK | undefined {
+    const key = this.#keys.get(id);
+    return key instanceof Uint8Array ? undefined : key;
   }
 }
 
@@ -46,7 +66,7 @@ export function parseKeyRing(text: string | undefined): KeyRing {
   if (entries.length > maxKeys) {
     throw malformed(`BACKUP_KEYS has ${entries.length} entries, at most ${maxKeys} are taken`);
   }
-  const secrets = new Map<string, Uint8Array>();
+  const keys = new Map<string, Uint8Array | JWK>();
   for (const [index, entry] of entries.entries()) {
     const place = `entry ${index + 1} of BACKUP_KEYS`;
     const colon = entry.indexOf(":");
@@ -55,10 +75,14 @@ export function parseKeyRing(text: string | undefined): KeyRing {
     if (!keyIdPattern.test(id)) {
       throw malformed(`${place} has no usable id; an id is 1 to 31 letters, digits, dots, dashes or underscores`);
     }
-    if (secrets.has(id)) throw malformed(`BACKUP_KEYS holds two keys with the id ${id}`);
-    secrets.set(id, decodeKey(id, entry.slice(colon + 1).trim()));
+    if (keys.has(id)) throw malformed(`BACKUP_KEYS holds two keys with the id ${id}`);
+    const key = entry.slice(colon + 1).trim();
+    keys.set(id, isHalf(key) ? decodeHalf(id, key) : decodeKey(id, key));
   }
-  return new KeyRing(secrets);
+  if ([...keys.values()].every((key) => !(key instanceof Uint8Array) && key.d === undefined)) {
+    throw malformed("BACKUP_KEYS holds public halves alone: nothing could be opened with it");
+  }
+  return new KeyRing(keys);
 }
 
 /** A new key under an id of its own. `entry` is the text for BACKUP_KEYS: show it once, store it nowhere else. */

@@ -13,6 +13,7 @@ export const prefixes = {
   blobs: "v1/blobs/",
   changes: "v1/changes/",
   backups: "v1/backups/",
+  anchors: "v1/anchors/",
 } as const;
 
 export const tierPattern = /^[a-z][a-z0-9_]{0,30}$/;
@@ -84,6 +85,25 @@ export function parseManifestName(name: string): BackupName | null {
   const createdAt = parseUtcStamp(stamp);
   if (createdAt === null || !tierPattern.test(tier) || !idPattern.test(id)) return null;
   return { createdAt, tier, id };
+}
+
+/** A head of an audit's chain: its place in the chain, its hash in hex, and the install whose audit it is. */
+export interface AnchorName {
+  readonly install: string;
+  readonly place: number;
+  readonly hash: string;
+}
+
+export function anchorName({ install, place, hash }: AnchorName): string {
+  const head = `${String(place).padStart(15, "0")}-${must(hash, hashPattern, "hash")}`;
+  return `${prefixes.anchors}${must(install, idPattern, "install id")}/${head}`;
+}
+
+/** Null for a name that no anchor has. */
+export function parseAnchorName(name: string): AnchorName | null {
+  const found = /^v1\/anchors\/([0-9a-f-]{36})\/(\d{15})-([0-9a-f]{64})$/.exec(name);
+  const [install, place, hash] = [found?.[1] ?? "", Number(found?.[2] ?? 0), found?.[3] ?? ""];
+  return idPattern.test(install) && place > 0 ? { install, place, hash } : null;
 }
 
 /** `20261121T184500Z`; parts of a second are cut off. */

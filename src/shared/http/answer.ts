@@ -20,5 +20,7 @@ export function errorAnswer(error: unknown, known: boolean): Response {
   const told = known || ours.status < 500
     ? { code: ours.code, message: ours.message, hint: ours.hint }
     : { code: ours.code, message: "the call could not be checked", hint: errorTable[ours.code].hint };
-  return answer(ours.status, told);
+  const response = answer(ours.status, told);
+  if (ours.waitSeconds !== null) response.headers.set("retry-after", String(ours.waitSeconds));
+  return response;
 }

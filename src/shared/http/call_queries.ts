@@ -4,7 +4,9 @@ import { HoldfastError } from "../errors.ts";
 import type { Requested } from "../jobs/queries.ts";
 import { numberOrNull, text } from "../jobs/run_row.ts";
 import type { Connection } from "../postgres/connection.ts";
+import type { Needs } from "./admission.ts";
 import type { SignedCall } from "./caller.ts";
+import type { PersonClaims } from "./person.ts";
 
 /** The kinds of run that functions work on. */
 export type CalledKind = "full" | "verify";
@@ -106,4 +108,54 @@ export async function recordVerifyLeg(
 export async function secondsUntilClaimable(connection: Connection, run: string): Promise<number | null> {
   const [row] = await connection.query("select backup.seconds_until_claimable($1::uuid) as seconds", [run]);
   return numberOrNull(row ?? {}, "seconds");
+}
+
+/** What `backup.accept_person` says; the SQL function tells when. */
+export type Verdict =
+  | "accepted"
+  | "paused"
+  | "session_over"
+  | "not_admin"
+  | "one_factor"
+  | "factor_old"
+  | "machines_only";
+
+/** May the person do this? Every other verdict than `accepted` is counted; `pauseSeconds`: how long they are told to wait. */
+export async function acceptPerson(
+  connection: Connection,
+  person: PersonClaims,
+  functionName: string,
+  needs: Needs,
+): Promise<{ readonly verdict: Verdict; readonly pauseSeconds: number }> {
+  const [row] = await connection.query("select verdict, pause from backup.accept_person($1::jsonb, $2, $3)", [
+    JSON.stringify(person),
+    functionName,
+    needs,
+  ]);
+  return { verdict: (row?.["verdict"] ?? "session_over") as Verdict, pauseSeconds: Number(row?.["pause"] ?? 0) };
+}
+
+/** Counts a call of nobody known. Seconds for which the address is told to wait. */
+export async function refuseAddress(
+  connection: Connection,
+  address: string,
+  functionName: string,
+  reason: string,
+): Promise<number> {
+  const [row] = await connection.query("select backup.refuse_address($1, $2, $3) as pause", [
+    address,
+    functionName,
+    reason,
+  ]);
+  return Number(row?.["pause"] ?? 0);
+}
+
+/** Tells the audit of a call of somebody who was let in and asked for what cannot be. */
+export async function noteRefusal(
+  connection: Connection,
+  person: PersonClaims | null,
+  functionName: string,
+  reason: string,
+): Promise<void> {
+  await connection.query("select backup.note_refusal($1, $2, $3)", [person?.sub ?? null, functionName, reason]);
 }

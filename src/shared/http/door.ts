@@ -1,17 +1,23 @@
 /** What every function does with a request before and after its own action. */
+import type { Anchor } from "../audit/anchor.ts";
 import { asHoldfastError, HoldfastError } from "../errors.ts";
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
+import type { Random } from "../random.ts";
 import type { Connection, Database } from "../postgres/connection.ts";
 import type { z } from "zod";
 import { answer, errorAnswer } from "./answer.ts";
 import type { DrainResult } from "../changes/drain/drain.ts";
-import { acceptCall, type CalledKind, endCall, endDrain, endLeg } from "./call_queries.ts";
-import { checkSignature, refusal } from "./caller.ts";
+import { admit, type Caller, type Needs, recognise, tooMany } from "./admission.ts";
+import { acceptCall, type CalledKind, endCall, endDrain, endLeg, noteRefusal } from "./call_queries.ts";
+import { refusal } from "./caller.ts";
+import { allowedOrigin, preflight, withOrigin } from "./cors.ts";
 import { type Environment, optional, variables } from "./environment.ts";
 import type { FullOutline } from "../restore/legs.ts";
 import type { LegSlot } from "./leg_slot.ts";
+import type { CheckPerson } from "./person.ts";
 import { readBody } from "./read_body.ts";
+import { addressOf, type CountRefusal } from "./refusals.ts";
 import { parseRequest } from "./requests.ts";
 
 /**
@@ -23,23 +29,28 @@ export type Leg = (connection: Connection, run: string, worker: string) => Promi
 export interface DoorDeps {
   readonly environment: Environment;
   readonly clock: Clock;
+  readonly random: Random;
   readonly log: Log;
   /** Keeps the isolate alive for work that goes on after the answer. Gets native promises that never reject. */
   readonly waitUntil: (work: Promise<void>) => void;
   /** Of this isolate, the same for all its requests. */
   readonly slot: LegSlot;
+  readonly checkPerson: CheckPerson;
+  readonly countRefusal: CountRefusal;
   /** Opens nothing yet. Errors: `setting_missing`, `usage`. */
   readonly openDatabase: (environment: Environment) => Database;
   readonly legs: Readonly<Record<CalledKind, Leg>>;
   /** Drains the change stream, as `worker`, until its end or the budget's. */
   readonly drain: (worker: string) => Promise<DrainResult>;
+  /** Puts the head of the audit's chain into the store; null where it stands there. Errors: of key, store and database. */
+  readonly anchor: (connection: Connection) => Promise<Anchor | null>;
   /** What a full restore into a new database would make. Errors: those of the store and the keys. */
   readonly outlineFull: (connection: Connection, backup: string) => Promise<FullOutline>;
   /** Works on a restore, as `worker`, until its budget is spent or it has ended. Throws what ended it. */
   readonly restore: (connection: Connection, restore: string, worker: string) => Promise<void>;
 }
 
-/** A call that was accepted: signed, understood, and brought for the first time. */
+/** A call that was accepted: its caller is known, it is understood, and brought for the first time. */
 export interface AcceptedCall {
   readonly nonce: string;
   readonly connection: Connection;
@@ -55,60 +66,102 @@ export interface Outcome {
 export interface Door<T> {
   readonly functionName: string;
   readonly schema: z.ZodType<T>;
+  /** What a person needs for the action. A call that the worker secret signed may do everything. */
+  readonly needs: (action: T) => Needs;
   readonly act: (action: T, call: AcceptedCall, deps: DoorDeps) => Promise<Outcome>;
 }
 
 /** Never rejects: every failure is an answer with code, message and hint. */
 export async function handle<T>(door: Door<T>, request: Request, deps: DoorDeps): Promise<Response> {
-  let known = false;
+  const origin = allowedOrigin(request, deps.environment);
+  const response = request.method === "OPTIONS" ? preflight() : await answered(door, request, deps);
+  return withOrigin(response, origin);
+}
+
+async function answered<T>(door: Door<T>, request: Request, deps: DoorDeps): Promise<Response> {
+  const { functionName } = door;
+  let body: Uint8Array;
+  let caller: Caller;
   try {
     if (request.method !== "POST") throw new HoldfastError("method_not_allowed", "a function takes POST only");
-    const body = await readBody(request);
+    body = await readBody(request);
     const secret = optional(deps.environment, variables.workerSecret);
     if (secret === undefined) deps.log.error("caller.secret_missing", { variable: variables.workerSecret });
-    const signed = await checkSignature({
-      functionName: door.functionName,
-      headers: request.headers,
-      body,
-      secret,
-      now: deps.clock.now(),
-    });
-    known = true;
-    const action = parseRequest(door.schema, body);
-    const connection = await deps.openDatabase(deps.environment).connect("holdfast:function");
-    return await act(door, action, { nonce: signed.nonce, connection }, signed.expiresAt, deps);
+    const { checkPerson, random } = deps;
+    const now = deps.clock.now();
+    caller = await recognise({ functionName, headers: request.headers, body, secret, now, checkPerson, random });
   } catch (error) {
-    return refused(door, error, known, deps);
+    return await turnedAway(door, request.headers, error, deps);
+  }
+  try {
+    const connection = await deps.openDatabase(deps.environment).connect("holdfast:function");
+    return await act(door, caller, body, connection, deps);
+  } catch (error) {
+    return refused(door, error, caller.person === null, deps);
   }
 }
 
 async function act<T>(
   door: Door<T>,
-  action: T,
-  call: AcceptedCall,
-  expiresAt: Date,
+  caller: Caller,
+  body: Uint8Array,
+  connection: Connection,
   deps: DoorDeps,
 ): Promise<Response> {
-  let working = false;
-  let accepted = false;
+  const { functionName } = door;
+  const { person, nonce, expiresAt } = caller;
+  const call: AcceptedCall = { nonce, connection };
+  let [working, known, accepted] = [false, person === null, false];
   try {
-    accepted = await acceptCall(call.connection, door.functionName, { nonce: call.nonce, expiresAt });
+    const action = understood(door, body);
+    // Whoever may not do anything here learns nothing of what was wrong with the request.
+    if (person !== null) {
+      await admit(
+        connection,
+        person,
+        functionName,
+        action instanceof HoldfastError ? "second factor" : door.needs(action),
+      );
+      known = true;
+    }
+    accepted = await acceptCall(connection, functionName, { nonce, expiresAt });
     if (!accepted) throw refusal();
+    if (action instanceof HoldfastError) throw action;
     const outcome = await door.act(action, call, deps);
     if (outcome.work === undefined) {
-      await endCall(call.connection, call.nonce, `answered ${outcome.status}`);
+      await endCall(connection, nonce, `answered ${outcome.status}`);
     } else {
       working = true;
-      deps.waitUntil(outcome.work().finally(() => call.connection.close()));
+      deps.waitUntil(outcome.work().finally(() => connection.close()));
     }
     return answer(outcome.status, outcome.document);
   } catch (error) {
-    // The call's row is for people to look at; an answer that is on its way does not wait for it to be right.
-    if (accepted) await endCall(call.connection, call.nonce, asHoldfastError(error).code).catch(() => {});
-    return refused(door, error, true, deps);
+    const { code, status } = asHoldfastError(error);
+    // These rows are for people to look at; an answer that is on its way does not wait for them to be right.
+    if (known && status < 500) await noteRefusal(connection, person, functionName, code).catch(() => {});
+    if (accepted) await endCall(connection, nonce, code).catch(() => {});
+    return refused(door, error, known, deps);
   } finally {
-    if (!working) await call.connection.close();
+    if (!working) await connection.close();
   }
+}
+
+function understood<T>(door: Door<T>, body: Uint8Array): T | HoldfastError {
+  try {
+    return parseRequest(door.schema, body);
+  } catch (error) {
+    return asHoldfastError(error);
+  }
+}
+
+/** The call of nobody known: counted, so that whoever tries again and again has to wait. */
+async function turnedAway<T>(door: Door<T>, headers: Headers, error: unknown, deps: DoorDeps): Promise<Response> {
+  const { code, status } = asHoldfastError(error);
+  if (status >= 500) return refused(door, error, false, deps);
+  const open = () => deps.openDatabase(deps.environment);
+  const call = { address: addressOf(headers), functionName: door.functionName, reason: code };
+  const pause = await deps.countRefusal(open, call);
+  return refused(door, pause > 0 ? tooMany(pause) : error, false, deps);
 }
 
 function refused<T>(door: Door<T>, error: unknown, known: boolean, deps: DoorDeps): Response {

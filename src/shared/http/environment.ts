@@ -4,12 +4,16 @@ import { HoldfastError } from "../errors.ts";
 /** Values by name, as the runtime gives them. Nothing below here asks the runtime itself. */
 export type Environment = Readonly<Record<string, string | undefined>>;
 
-/** Names as people set them with `supabase secrets set`; the first four are set by the platform. */
+/** Names as people set them with `supabase secrets set`; those with SUPABASE_ are set by the platform. */
 export const variables = {
   databaseUrl: "SUPABASE_DB_URL",
   projectUrl: "SUPABASE_URL",
   secretKeys: "SUPABASE_SECRET_KEYS",
   serviceRoleKey: "SUPABASE_SERVICE_ROLE_KEY",
+  publishableKeys: "SUPABASE_PUBLISHABLE_KEYS",
+  anonKey: "SUPABASE_ANON_KEY",
+  authIssuer: "BACKUP_AUTH_ISSUER",
+  allowedOrigins: "BACKUP_ALLOWED_ORIGINS",
   keys: "BACKUP_KEYS",
   workerSecret: "BACKUP_WORKER_SECRET",
   store: "BACKUP_STORE",
@@ -42,17 +46,26 @@ export function optional(environment: Environment, name: string): string | undef
  * else SUPABASE_SERVICE_ROLE_KEY. `setting_missing` when there is neither.
  */
 export function storageKey(environment: Environment): string {
-  const dictionary = optional(environment, variables.secretKeys);
-  const keys = dictionary === undefined ? {} : secretKeys(dictionary);
-  return keys["default"] ?? Object.values(keys)[0] ?? required(environment, variables.serviceRoleKey);
+  return keyOf(environment, variables.secretKeys) ?? required(environment, variables.serviceRoleKey);
 }
 
-function secretKeys(text: string): Record<string, string> {
+/** The key that anybody may have, which the platform's edge wants to see; of SUPABASE_PUBLISHABLE_KEYS, else SUPABASE_ANON_KEY. */
+export function publishableKey(environment: Environment): string {
+  return keyOf(environment, variables.publishableKeys) ?? optional(environment, variables.anonKey) ?? "";
+}
+
+function keyOf(environment: Environment, variable: string): string | undefined {
+  const dictionary = optional(environment, variable);
+  const keys = dictionary === undefined ? {} : keysByName(dictionary, variable);
+  return keys["default"] ?? Object.values(keys)[0];
+}
+
+function keysByName(text: string, variable: string): Record<string, string> {
   let value: unknown;
   try {
     value = JSON.parse(text);
   } catch {
-    throw new HoldfastError("setting_missing", `${variables.secretKeys} is not a JSON object of keys by name`);
+    throw new HoldfastError("setting_missing", `${variable} is not a JSON object of keys by name`);
   }
   if (typeof value !== "object" || value === null) return {};
   return Object.fromEntries(

@@ -1,5 +1,7 @@
-/** The function `backup`: starts a full backup, works on one, shows a run, drains the change stream. docs/http.md. */
+/** The function `backup`: starts a full backup, works on one, shows a run, drains the change stream,
+ * anchors the audit. docs/http.md. */
 import { readRun, requestRun } from "../jobs/queries.ts";
+import type { Needs } from "./admission.ts";
 import { attachCall, launchRun } from "./call_queries.ts";
 import { type AcceptedCall, type DoorDeps, drainWork, handle, legWork, type Outcome } from "./door.ts";
 import { type BackupRequest, backupRequest } from "./requests.ts";
@@ -7,7 +9,11 @@ import { runDocument } from "./run_document.ts";
 
 /** Errors as answers: `method_not_allowed`, `payload_…`, `unauthorised`, `run_not_found`, those of the database. */
 export function handleBackup(request: Request, deps: DoorDeps): Promise<Response> {
-  return handle({ functionName: "backup", schema: backupRequest, act }, request, deps);
+  return handle({ functionName: "backup", schema: backupRequest, needs, act }, request, deps);
+}
+
+function needs({ action }: BackupRequest): Needs {
+  return action === "start" || action === "status" ? "second factor" : "machines";
 }
 
 async function act(action: BackupRequest, call: AcceptedCall, deps: DoorDeps): Promise<Outcome> {
@@ -18,6 +24,10 @@ async function act(action: BackupRequest, call: AcceptedCall, deps: DoorDeps): P
       return await leg(action.run, call, deps);
     case "status":
       return { status: 200, document: runDocument(await readRun(call.connection, action.run)) };
+    case "anchor": {
+      const anchor = await deps.anchor(call.connection);
+      return { status: 200, document: { place: anchor?.place ?? null } };
+    }
     case "drain": {
       const work = drainWork(call, deps);
       return work === "busy"

@@ -12,6 +12,7 @@ import {
 import { inTransaction } from "../postgres/in_transaction.ts";
 import { makeSideSchema } from "../rows/beside/side_tables.ts";
 import { refuseUnplanned } from "../rows/leg.ts";
+import type { Needs } from "./admission.ts";
 import { type AcceptedCall, type DoorDeps, handle, type Outcome, restoreWork } from "./door.ts";
 import { type PlanRequest, type RestoreRequest, restoreRequest } from "./requests.ts";
 import { restoreDocument } from "./restore_document.ts";
@@ -20,7 +21,13 @@ import { keepRequest, legRequestOf, readLegRequest } from "./restore_request.ts"
 /** Errors as answers: `method_not_allowed`, `payload_…`, `unauthorised`, `backup_not_found`, `run_not_found`, `run_state`,
  * `confirmation_wrong`, those of the store and of the database. */
 export function handleRestore(request: Request, deps: DoorDeps): Promise<Response> {
-  return handle({ functionName: "restore", schema: restoreRequest, act }, request, deps);
+  return handle({ functionName: "restore", schema: restoreRequest, needs, act }, request, deps);
+}
+
+/** A plan lays rows of then open already. */
+function needs({ action }: RestoreRequest): Needs {
+  if (action === "leg") return "machines";
+  return action === "status" ? "second factor" : "fresh second factor";
 }
 
 async function act(action: RestoreRequest, call: AcceptedCall, deps: DoorDeps): Promise<Outcome> {

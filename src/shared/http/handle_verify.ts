@@ -1,11 +1,16 @@
 /** The function `verify`: reads every object of a backup again, leg by leg. docs/http.md. */
+import type { Needs } from "./admission.ts";
 import { attachCall, launchRun, requestVerification } from "./call_queries.ts";
 import { type AcceptedCall, type DoorDeps, handle, legWork, type Outcome } from "./door.ts";
 import { type VerifyRequest, verifyRequest } from "./requests.ts";
 
 /** Errors as answers: `method_not_allowed`, `payload_…`, `unauthorised`, `backup_not_found`, `run_not_found`, those of the database. */
 export function handleVerify(request: Request, deps: DoorDeps): Promise<Response> {
-  return handle({ functionName: "verify", schema: verifyRequest, act }, request, deps);
+  return handle({ functionName: "verify", schema: verifyRequest, needs, act }, request, deps);
+}
+
+function needs({ action }: VerifyRequest): Needs {
+  return action === "start" ? "second factor" : "machines";
 }
 
 async function act(action: VerifyRequest, call: AcceptedCall, deps: DoorDeps): Promise<Outcome> {

@@ -1,5 +1,7 @@
 /** From a function's runtime to what its door needs: the one place where the rooms of the product are put together. */
+import { putAnchor } from "../audit/anchor.ts";
 import type { BackupDeps } from "../backup/deps.ts";
+import { newestEpoch } from "../backup/repository_epoch.ts";
 import { drain, functionDrainLimits } from "../changes/drain/drain.ts";
 import { systemClock } from "../clock.ts";
 import { parseKeyRing } from "../crypto/key_ring.ts";
@@ -22,12 +24,15 @@ import {
   type Environment,
   optional,
   projectRef,
+  publishableKey,
   required,
   storageKey,
   variables,
 } from "./environment.ts";
 import { createIsolateBudget } from "./isolate_budget.ts";
 import { createLegSlot } from "./leg_slot.ts";
+import { type CheckPerson, createCheckPerson } from "./person.ts";
+import { createCountRefusal } from "./refusals.ts";
 import { readLegRequest } from "./restore_request.ts";
 import { unwaitedClose } from "./unwaited_close.ts";
 import { runVerifyLeg } from "./verify_leg.ts";
@@ -79,11 +84,18 @@ export function isolateDeps(runtime: IsolateRuntime): DoorDeps {
   return {
     environment,
     clock,
+    random,
     log,
     waitUntil,
     slot: createLegSlot(),
+    checkPerson: personCheck(environment, fetch),
+    countRefusal: createCountRefusal({ clock, log }),
     openDatabase: databaseOf,
     legs: { full, verify },
+    anchor: async (connection) => {
+      const deps = await open();
+      return await putAnchor({ ...deps, connection }, await newestEpoch(deps));
+    },
     outlineFull: async (connection, backup) => await outlineFull(fullDeps(), connection, backup),
     restore: async (connection, restore, worker) => {
       const leg = { worker, budget: budget.next() };
@@ -100,6 +112,17 @@ export function isolateDeps(runtime: IsolateRuntime): DoorDeps {
         ownBucket: ownBucketOf(storeAddress(environment)),
         projectRef: projectRef(environment),
       }),
+  };
+}
+
+/** Nothing is fetched before a person calls. Errors: `setting_missing`. */
+function personCheck(environment: Environment, fetch: Fetch): CheckPerson {
+  let check: CheckPerson | undefined;
+  return (token, now) => {
+    const projectUrl = required(environment, variables.projectUrl).replace(/\/+$/, "");
+    const issuer = optional(environment, variables.authIssuer) ?? `${projectUrl}/auth/v1`;
+    check ??= createCheckPerson({ projectUrl, issuer, apiKey: publishableKey(environment), fetch });
+    return check(token, now);
   };
 }
 

@@ -15,6 +15,7 @@ export const backupRequest = z.discriminatedUnion("action", [
   z.strictObject({ action: z.literal("leg"), run }),
   z.strictObject({ action: z.literal("status"), run }),
   z.strictObject({ action: z.literal("drain") }),
+  z.strictObject({ action: z.literal("anchor") }),
 ]);
 export type BackupRequest = z.infer<typeof backupRequest>;
 

@@ -1,0 +1,370 @@
+/** Who gets in: every function and action, called by everybody. Tokens of people are issued by the stack's own Auth. */
+import { Buffer } from "node:buffer";
+import { createHash, createHmac, randomUUID } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { decodeJwt, exportJWK, generateKeyPair, importJWK, type JWTPayload, SignJWT } from "jose";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { type Stack, startStack } from "../../src/local/stack.ts";
+import { query } from "../support/cluster.ts";
+import { factorUsedAgo, type SignedIn, signedIn } from "../support/signed_in.ts";
+
+let stack: Stack;
+let admin: SignedIn;
+let other: SignedIn;
+const page = "https://admin.example.com";
+
+/** Everything that can be asked for, with what a person needs for it (docs/http.md, People). */
+const nobody = randomUUID();
+const actions = [
+  ["backup", { action: "status", run: nobody }, "second factor"],
+  ["backup", { action: "start", tier: "manual", requestKey: "callers" }, "second factor"],
+  ["backup", { action: "leg", run: nobody }, "machines"],
+  ["backup", { action: "drain" }, "machines"],
+  ["backup", { action: "anchor" }, "machines"],
+  ["verify", { action: "start", id: nobody }, "second factor"],
+  ["verify", { action: "leg", run: nobody }, "machines"],
+  ["restore", { action: "plan", scope: "table", backup: nobody, table: "public.notes" }, "fresh second factor"],
+  ["restore", { action: "full", backup: nobody }, "fresh second factor"],
+  ["restore", { action: "apply", restore: nobody, mode: "missing", confirm: "postgres" }, "fresh second factor"],
+  ["restore", { action: "status", restore: nobody }, "second factor"],
+  ["restore", { action: "cancel", restore: nobody }, "fresh second factor"],
+  ["restore", { action: "leg", restore: nobody }, "machines"],
+] as const;
+
+beforeAll(async () => {
+  stack = await startStack({ durable: false, stream: false, environment: { BACKUP_ALLOWED_ORIGINS: page } });
+  admin = await signedIn(stack, { aal2: true });
+  other = await signedIn(stack, { aal2: true });
+  await ask("insert into backup.admins (user_id) values ($1)", [admin.userId]);
+}, 300_000);
+
+afterAll(async () => {
+  await stack?.destroy();
+}, 60_000);
+
+beforeEach(async () => {
+  await ask("delete from backup.pauses");
+  await ask("delete from backup.refusals");
+});
+
+async function ask(text: string, values: readonly unknown[] = []): Promise<Record<string, unknown>[]> {
+  return await query(stack.cluster.plainUrl(), text, values);
+}
+
+interface Told {
+  readonly status: number;
+  readonly code: string | null;
+  readonly headers: Headers;
+  readonly text: string;
+}
+
+/** An address for one call, so that no count is reached by accident. */
+const somewhere = () => ({ "cf-connecting-ip": randomUUID() });
+
+async function call(
+  name: string,
+  body: unknown,
+  headers: Readonly<Record<string, string>> = {},
+  method = "POST",
+): Promise<Told> {
+  const answer = await fetch(`${stack.gateway.url}/functions/v1/${name}`, {
+    method,
+    headers: { "content-type": "application/json", ...somewhere(), ...headers },
+    ...(method === "GET" || method === "OPTIONS"
+      ? {}
+      : { body: typeof body === "string" ? body : JSON.stringify(body) }),
+  });
+  const text = await answer.text();
+  const document = text === "" ? {} : JSON.parse(text) as { code?: string };
+  return { status: answer.status, code: document.code ?? null, headers: answer.headers, text };
+}
+
+const bearer = (token: string) => ({ authorization: `Bearer ${token}` });
+
+function signedHeaders(
+  name: string,
+  body: unknown,
+  { secret = stack.workerSecret, nonce = randomUUID(), seconds = 0 } = {},
+): Record<string, string> {
+  const timestamp = String(Math.floor(Date.now() / 1000) + seconds);
+  const lines = [name, timestamp, nonce, createHash("sha256").update(JSON.stringify(body)).digest("hex")].join("\n");
+  return {
+    "x-holdfast-timestamp": timestamp,
+    "x-holdfast-nonce": nonce,
+    "x-holdfast-signature": createHmac("sha256", secret).update(lines).digest("hex"),
+  };
+}
+
+/** The token's claims, changed and without `left`, and signed with the key that the project's Auth signs with: as genuine as any. */
+async function issued(token: string, changes: JWTPayload, left: string | null = null): Promise<string> {
+  const { signingKey } = JSON.parse(readFileSync(join(stack.directory, "gateway", "keys.json"), "utf8"));
+  const claims = Object.entries({ ...decodeJwt(token), ...changes }).filter(([name]) => name !== left);
+  return await new SignJWT(Object.fromEntries(claims))
+    .setProtectedHeader({ alg: "ES256", typ: "JWT", kid: signingKey.kid })
+    .sign(await importJWK(signingKey, "ES256"));
+}
+
+async function bySecret(token: string, secret = stack.gateway.jwtSecret, changes: JWTPayload = {}): Promise<string> {
+  return await new SignJWT({ ...decodeJwt(token), ...changes })
+    .setProtectedHeader({ alg: "HS256", typ: "JWT" })
+    .sign(new TextEncoder().encode(secret));
+}
+
+const part = (value: unknown) => Buffer.from(JSON.stringify(value)).toString("base64url");
+
+/** What each of them is answered when it is let in or not. */
+const letIn = ([, body]: typeof actions[number], { status }: Told): boolean =>
+  status !== 401 && status !== 403 && status !== 429 && status < 500 &&
+  (body.action === "start" || body.action === "drain" || status < 300 || status === 404 || status === 409);
+
+describe("nobody is let in", () => {
+  const refused: readonly (readonly [string, () => Promise<Record<string, string>> | Record<string, string>])[] = [
+    ["without a token", () => ({})],
+    [
+      "with the publishable key",
+      () => ({ apikey: stack.gateway.publishableKey, ...bearer(stack.gateway.publishableKey) }),
+    ],
+    ["with the anon key", () => ({ apikey: stack.gateway.anonKey, ...bearer(stack.gateway.anonKey) })],
+    ["with the secret key", () => ({ apikey: stack.gateway.secretKey, ...bearer(stack.gateway.secretKey) })],
+    [
+      "with the service role's key",
+      () => ({ apikey: stack.gateway.serviceRoleKey, ...bearer(stack.gateway.serviceRoleKey) }),
+    ],
+    ["with the worker secret itself", () => bearer(stack.workerSecret)],
+    ["with a malformed token", () => bearer("a.b.c")],
+    ["with half a token", () => bearer(admin.accessToken.slice(0, -20))],
+    ["with an endless token", () => bearer(`${admin.accessToken}${"A".repeat(9000)}`)],
+    ["with a token whose claims were changed", () => {
+      const [header, , signature] = admin.accessToken.split(".");
+      return bearer([header, part({ ...decodeJwt(other.accessToken), sub: admin.userId }), signature].join("."));
+    }],
+    ["with alg none", () => bearer(`${part({ alg: "none", typ: "JWT" })}.${part(decodeJwt(admin.accessToken))}.`)],
+    ["with a token by another project's key", async () => {
+      const { privateKey } = await generateKeyPair("ES256");
+      const { kid } = JSON.parse(Buffer.from(admin.accessToken.split(".")[0] ?? "", "base64url").toString());
+      return bearer(
+        await new SignJWT(decodeJwt(admin.accessToken)).setProtectedHeader({ alg: "ES256", kid }).sign(privateKey),
+      );
+    }],
+    ["with the public key as an HMAC secret", async () => {
+      const { publicKey } = await generateKeyPair("ES256", { extractable: true });
+      return bearer(await bySecret(admin.accessToken, JSON.stringify(await exportJWK(publicKey))));
+    }],
+    ["with a token by another shared secret", async () => bearer(await bySecret(admin.accessToken, "s".repeat(40)))],
+    [
+      "with an expired token",
+      async () => bearer(await issued(admin.accessToken, { exp: Math.floor(Date.now() / 1000) - 1 })),
+    ],
+    ["with a token without an end", async () => bearer(await issued(admin.accessToken, {}, "exp"))],
+    [
+      "with an expired token by the shared secret",
+      async () =>
+        bearer(await bySecret(admin.accessToken, stack.gateway.jwtSecret, { exp: Math.floor(Date.now() / 1000) - 1 })),
+    ],
+    ["with a token for another audience", async () => bearer(await issued(admin.accessToken, { aud: "elsewhere" }))],
+    [
+      "with a token of another issuer",
+      async () => bearer(await issued(admin.accessToken, { iss: "https://x.test/auth/v1" })),
+    ],
+    ["with a token for another role", async () => bearer(await issued(admin.accessToken, { role: "service_role" }))],
+    [
+      "with a token of a session that is not there",
+      async () => bearer(await issued(admin.accessToken, { session_id: randomUUID() })),
+    ],
+    ["with a session of somebody else", async () => bearer(await issued(other.accessToken, { sub: admin.userId }))],
+    [
+      "with another worker secret",
+      () => signedHeaders("backup", {}, { secret: "not the secret, but of a good length" }),
+    ],
+    ["with a signature for nothing", () => ({ ...signedHeaders("backup", {}), "x-holdfast-signature": "" })],
+  ];
+
+  it.each(refused)("%s", async (_what, headersOf) => {
+    const headers = await headersOf();
+    const answers = [];
+    for (const [name, body] of actions) {
+      answers.push(await call(name, body, headers));
+      await ask("delete from backup.pauses");
+    }
+    expect(answers.map(({ status, code }) => `${status} ${code}`)).toEqual(actions.map(() => "401 unauthorised"));
+    expect(new Set(answers.map(({ text }) => text)).size, "one answer to all of it").toBe(1);
+  }, 60_000);
+
+  it("with a body that was signed for another function, too long ago, or brought before", async () => {
+    const body = { action: "status", run: nobody };
+    const headers = signedHeaders("backup", body);
+    expect((await call("backup", body, headers)).status).toBe(404);
+    for (
+      const again of [
+        headers,
+        signedHeaders("verify", body),
+        signedHeaders("backup", { action: "drain" }),
+        signedHeaders("backup", body, { seconds: -330 }),
+        signedHeaders("backup", body, { seconds: 330 }),
+      ]
+    ) expect(await call("backup", body, again)).toMatchObject({ status: 401, code: "unauthorised" });
+  });
+
+  it("whose session has ended, who is banned, or who is no administrator any more", async () => {
+    const [name, body] = actions[0];
+    const gone = await signedIn(stack, { aal2: true });
+    await ask("insert into backup.admins (user_id) values ($1)", [gone.userId]);
+    expect((await call(name, body, bearer(gone.accessToken))).status).toBe(404);
+    await query(
+      stack.cluster.plainUrl("supabase_admin"),
+      "update auth.users set banned_until = now() + interval '1 hour' where id = $1",
+      [gone.userId],
+    );
+    expect(await call(name, body, bearer(gone.accessToken))).toMatchObject({ status: 401 });
+    await query(stack.cluster.plainUrl("supabase_admin"), "update auth.users set banned_until = null where id = $1", [
+      gone.userId,
+    ]);
+    await ask("delete from backup.admins where user_id = $1", [gone.userId]);
+    expect(await call(name, body, bearer(gone.accessToken))).toMatchObject({ status: 403, code: "forbidden" });
+    await ask("insert into backup.admins (user_id) values ($1)", [gone.userId]);
+    expect((await call(name, body, bearer(gone.accessToken))).status).toBe(404);
+    await gone.client.auth.signOut();
+    expect(await call(name, body, bearer(gone.accessToken))).toMatchObject({ status: 401 });
+  }, 60_000);
+});
+
+describe("a person", () => {
+  it("who is an administrator with a fresh second factor may do all that is not for machines", async () => {
+    for (const one of actions) {
+      const [name, body, needs] = one;
+      const told = await call(name, body, bearer(admin.accessToken));
+      if (needs === "machines") expect(told, body.action).toMatchObject({ status: 403, code: "forbidden" });
+      else expect(letIn(one, told), `${name} ${body.action}: ${told.text}`).toBe(true);
+    }
+  }, 60_000);
+
+  it("may do the same with a token by the project's old shared secret", async () => {
+    const token = await bySecret(admin.accessToken);
+    for (const one of actions) {
+      const [name, body, needs] = one;
+      const told = await call(name, body, bearer(token));
+      if (needs === "machines") expect(told, body.action).toMatchObject({ status: 403, code: "forbidden" });
+      else expect(letIn(one, told), `${name} ${body.action}: ${told.text}`).toBe(true);
+    }
+  }, 60_000);
+
+  it("whose factor was used 16 minutes ago may look and start a backup, and restore nothing", async () => {
+    const again = await signedIn(stack, { email: admin.email, aal2: true });
+    const token = await factorUsedAgo(stack, again, 16 * 60);
+    for (const one of actions) {
+      const [name, body, needs] = one;
+      const told = await call(name, body, bearer(token));
+      if (needs === "fresh second factor") {
+        expect(told, body.action).toMatchObject({ status: 403, code: "second_factor_old" });
+      } else if (needs === "second factor") expect(letIn(one, told), `${name} ${body.action}: ${told.text}`).toBe(true);
+      await ask("delete from backup.pauses");
+    }
+  }, 60_000);
+
+  it("without a second factor, or who is no administrator, gets nothing", async () => {
+    const alone = await signedIn(stack, { email: admin.email });
+    const before = await ask("select count(*)::int as n from backup.runs");
+    for (const [name, body] of actions) {
+      expect(await call(name, body, bearer(alone.accessToken))).toMatchObject({
+        status: 403,
+        code: "second_factor_missing",
+      });
+      expect(await call(name, body, bearer(other.accessToken))).toMatchObject({ status: 403, code: "forbidden" });
+      await ask("delete from backup.pauses");
+    }
+    expect(await ask("select count(*)::int as n from backup.runs")).toEqual(before);
+  }, 60_000);
+
+  it("who is nobody here learns nothing of what was wrong with the request", async () => {
+    const told = await call("restore", { action: "plan", nonsense: 1 }, bearer(other.accessToken));
+    expect(told).toMatchObject({ status: 403, code: "forbidden" });
+    expect(told.text).not.toContain("nonsense");
+    expect(await call("restore", { action: "plan", nonsense: 1 }, bearer(admin.accessToken))).toMatchObject({
+      status: 400,
+    });
+  });
+
+  it("stands in the audit with what they did, as a keyed hash", async () => {
+    await call("backup", { action: "start", tier: "manual" }, bearer(admin.accessToken));
+    const [row] = await ask(
+      `select actor = backup.person_hash($1) as theirs, actor from backup.audit_log
+       where action = 'run.requested' order by id desc limit 1`,
+      [admin.userId],
+    );
+    expect(row).toMatchObject({ theirs: true });
+    expect(String(row?.["actor"])).not.toContain(admin.userId);
+  });
+});
+
+describe("whoever is refused ten times in five minutes", () => {
+  const [name, body] = actions[0];
+  const from = (address: string) => ({ "cf-connecting-ip": address });
+
+  it("waits for fifteen, by address where nobody is known; others, and every good signature, do not", async () => {
+    const address = randomUUID();
+    for (let time = 0; time < 10; time++) expect((await call(name, body, from(address))).status).toBe(401);
+    const paused = await call(name, body, from(address));
+    expect(paused).toMatchObject({ status: 429, code: "too_many_refusals" });
+    expect(Number(paused.headers.get("retry-after"))).toBeGreaterThan(890);
+    expect(Number(paused.headers.get("retry-after"))).toBeLessThanOrEqual(900);
+    expect((await call(name, body, { ...from(address), ...signedHeaders(name, body) })).status).toBe(404);
+    expect((await call(name, body, { ...from(address), ...bearer(admin.accessToken) })).status).toBe(404);
+    expect((await call(name, body, from(randomUUID()))).status).toBe(401);
+  }, 60_000);
+
+  it("waits as a person where the token was genuine, wherever they call from, and nobody else does", async () => {
+    for (let time = 0; time < 10; time++) {
+      expect((await call(name, body, bearer(other.accessToken))).status).toBe(403);
+    }
+    expect(await call(name, body, bearer(other.accessToken))).toMatchObject({ status: 429, code: "too_many_refusals" });
+    expect((await call(name, body, bearer(admin.accessToken))).status).toBe(404);
+  }, 60_000);
+
+  it("may call again when the pause is over", async () => {
+    for (let time = 0; time < 11; time++) await call(name, body, bearer(other.accessToken));
+    await ask("update backup.pauses set paused_until = now(), counted_from = now() - interval '15 minutes'");
+    expect((await call(name, body, bearer(other.accessToken))).status).toBe(403);
+  }, 60_000);
+
+  it("stands in the audit, added up by minute, function and reason", async () => {
+    await call(name, body);
+    await call(name, body);
+    await call(name, body, bearer(other.accessToken));
+    await call(name, "{", signedHeaders(name, body));
+    await call(name, "x".repeat(20_000));
+    await call(name, "", {}, "GET");
+    await ask("update backup.refusals set minute = minute - interval '1 minute'");
+    await ask("select backup.tick()");
+    const rows = await ask(
+      `select detail ->> 'reason' as reason, (detail ->> 'times')::int as times, (detail ->> 'callers')::int as callers
+       from backup.audit_log where action = 'call.refused' and subject = 'function:backup'
+         and recorded_at > now() - interval '10 seconds' order by 1`,
+    );
+    expect(rows).toEqual([
+      { reason: "method_not_allowed", times: 1, callers: 1 },
+      { reason: "not_admin", times: 1, callers: 1 },
+      { reason: "payload_too_large", times: 1, callers: 1 },
+      { reason: "unauthorised", times: 3, callers: 3 },
+    ]);
+    expect(await ask("select * from backup.refusals")).toEqual([]);
+  });
+});
+
+describe("a page in a browser", () => {
+  it("may call from a configured origin, and from no other", async () => {
+    const asked = { origin: page, "access-control-request-method": "POST" };
+    const allowed = await call("restore", "", asked, "OPTIONS");
+    expect(allowed.status).toBe(204);
+    expect(allowed.headers.get("access-control-allow-origin")).toBe(page);
+    expect(allowed.headers.get("access-control-allow-headers")).toContain("authorization");
+    const answer = await call("backup", actions[0][1], { origin: page, ...bearer(admin.accessToken) });
+    expect(answer.headers.get("access-control-allow-origin")).toBe(page);
+    for (const origin of ["https://evil.example", `${page}.evil.example`, "null", page.replace("https", "http"), "*"]) {
+      const refused = await call("restore", "", { ...asked, origin }, "OPTIONS");
+      expect(refused.headers.get("access-control-allow-origin"), origin).toBeNull();
+      const told = await call("backup", actions[0][1], { origin, ...bearer(admin.accessToken) });
+      expect(told.headers.get("access-control-allow-origin"), origin).toBeNull();
+    }
+  });
+});
