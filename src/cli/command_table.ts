@@ -50,6 +50,21 @@ const rows = [
   "max-memory",
 ] as const satisfies readonly OptionName[];
 
+/** What a full restore into another database has no use for: taken in silence, it would look as if it had been done. */
+export const inPlaceOnly = [
+  "drop-extra",
+  "credentials",
+  "fire-triggers",
+  "without-maintenance",
+  "critical",
+  "check-user",
+  "check-table",
+  "smoke",
+  "message",
+  "until",
+  "skip-safety-backup",
+] as const satisfies readonly OptionName[];
+
 export const commands = {
   "init": {
     summary: "install the schema `backup` and make the store ready",
@@ -126,17 +141,7 @@ export const commands = {
       "jobs",
       "apply",
       "dry-run",
-      "drop-extra",
-      "credentials",
-      "fire-triggers",
-      "without-maintenance",
-      "critical",
-      "check-user",
-      "check-table",
-      "smoke",
-      "message",
-      "until",
-      "skip-safety-backup",
+      ...inPlaceOnly,
       "max-memory",
       "project-url",
       ...target,

@@ -1,7 +1,13 @@
 /** Drains of the change stream by this process, from --db-url to --store. */
 import { unlimited } from "../shared/backup/budget.ts";
 import type { BackupDeps } from "../shared/backup/deps.ts";
-import { drain, type DrainedSegment, type DrainResult, processDrainLimits } from "../shared/changes/drain/drain.ts";
+import {
+  busyDrain,
+  drain,
+  type DrainedSegment,
+  type DrainResult,
+  processDrainLimits,
+} from "../shared/changes/drain/drain.ts";
 import { toHex } from "../shared/crypto/digest.ts";
 import { asHoldfastError, HoldfastError } from "../shared/errors.ts";
 import { loadZstd } from "../shared/format/zstd.ts";
@@ -66,15 +72,7 @@ export class DirectDrain {
     } catch (error) {
       const isTaken = error instanceof HoldfastError && (error.code === "stream_busy" || error.code === "lease_lost");
       if (!isTaken) throw error;
-      return {
-        outcome: "busy",
-        chain: null,
-        begun: false,
-        gap: null,
-        lacksFull: false,
-        segments: [],
-        coveredUntil: null,
-      };
+      return busyDrain;
     } finally {
       await this.#guard();
     }

@@ -69,19 +69,18 @@ set search_path = ''
 as $$
 #variable_conflict use_column
 declare
-  moment timestamptz := backup.clock_now();
+  moment constant timestamptz := backup.clock_now();
+  -- what was counted before is over
+  since constant timestamptz := moment - backup.setting_integer('refusal_seconds') * interval '1 second';
 begin
   insert into backup.pauses as p (caller, counted_from, refused)
   values (refuse_call.caller, moment, 1)
   on conflict (caller) do update
-    set refused = case when p.counted_from > moment - backup.setting_integer('refusal_seconds') * interval '1 second'
-        then p.refused + 1 else 1 end,
-      counted_from = case when p.counted_from > moment - backup.setting_integer('refusal_seconds') * interval '1 second'
-        then p.counted_from else moment end,
+    set refused = case when p.counted_from > since then p.refused + 1 else 1 end,
+      counted_from = case when p.counted_from > since then p.counted_from else moment end,
       paused_until = case
         when p.paused_until > moment then p.paused_until
-        when p.refused >= backup.setting_integer('refusals_allowed')
-          and p.counted_from > moment - backup.setting_integer('refusal_seconds') * interval '1 second'
+        when p.refused >= backup.setting_integer('refusals_allowed') and p.counted_from > since
         then moment + backup.setting_integer('pause_seconds') * interval '1 second'
       end;
   insert into backup.refusals as r (minute, function_name, reason, caller, times)

@@ -126,15 +126,21 @@ describe("a database that was put back to an earlier state", () => {
   }, 60_000);
 });
 
+/** Another database of the server, with all that the first has. */
+async function copied({ url: from, deps }: Source) {
+  const was = new URL(from).pathname.slice(1);
+  const name = `copy_${was}`;
+  const admin = cluster().plainUrl(cluster().superuser);
+  await query(admin, `create database ${name} template "${was}"`);
+  await query(admin, `alter database ${name} owner to postgres`);
+  const url = cluster().plainUrl("postgres", name);
+  return { name, url, deps: { ...deps, database: openDatabase({ url }) } };
+}
+
 describe("a copy of a database with the same store", () => {
   it("that had written there before anybody could notice: whoever restores has to say which of the two", async () => {
     const from = await source();
-    const name = `copy_${new URL(from.url).pathname.slice(1)}`;
-    const admin = cluster().plainUrl(cluster().superuser);
-    await query(admin, `create database ${name} template "${new URL(from.url).pathname.slice(1)}"`);
-    await query(admin, `alter database ${name} owner to postgres`);
-    const url = cluster().plainUrl("postgres", name);
-    const deps = { ...from.deps, database: openDatabase({ url }) };
+    const { name, url, deps } = await copied(from);
     const { objects } = from.store;
     const hidden = [...objects].filter(([object]) => object.startsWith("v1/backups/"));
     for (const [object] of hidden) objects.delete(object);
@@ -160,12 +166,7 @@ describe("a copy of a database with the same store", () => {
 
   it("writes nothing there, says why, and the original's restores give the original", async () => {
     const from = await source();
-    const name = `copy_${new URL(from.url).pathname.slice(1)}`;
-    const admin = cluster().plainUrl(cluster().superuser);
-    await query(admin, `create database ${name} template "${new URL(from.url).pathname.slice(1)}"`);
-    await query(admin, `alter database ${name} owner to postgres`);
-    const url = cluster().plainUrl("postgres", name);
-    const deps = { ...from.deps, database: openDatabase({ url }) };
+    const { url, deps } = await copied(from);
     await query(url, "insert into app.notes values (500, 'copy')");
     const before = [...from.store.objects.keys()];
     const refusal = { code: "object_conflict", message: expect.stringMatching(/is of database .* this is database/) };

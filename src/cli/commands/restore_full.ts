@@ -8,7 +8,7 @@ import { requireApply } from "../needless.ts";
 import { keyRing } from "../open.ts";
 import { namedState, openNamed } from "../open_past.ts";
 import { openStore } from "../open_store.ts";
-import type { OptionName } from "../options.ts";
+import { inPlaceOnly } from "../command_table.ts";
 import type { Outcome } from "../output.ts";
 import { amount, duration } from "../progress.ts";
 import { inTheWay, type Place, placeOf } from "../restore_place.ts";
@@ -17,21 +17,6 @@ import { afterLines, onlyPlanned, restoreState, type ShownPlan, shownPlan } from
 import { recorded } from "../source_record.ts";
 import { endOfIncremental } from "../end_of_incremental.ts";
 import { restoreToPoint } from "../restore_to_point.ts";
-
-/** What a restore into another database has no use for: taken in silence, it would look as if it had been done. */
-const inPlaceOnly = [
-  "drop-extra",
-  "credentials",
-  "fire-triggers",
-  "without-maintenance",
-  "critical",
-  "check-user",
-  "check-table",
-  "smoke",
-  "message",
-  "until",
-  "skip-safety-backup",
-] as const satisfies readonly OptionName[];
 
 /**
  * The document: `{id, ok, inserted, updated, deleted, warnings[], target, database, held[], restore, …}`; until it is confirmed,

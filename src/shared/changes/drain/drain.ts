@@ -80,6 +80,17 @@ export interface DrainResult {
   readonly coveredUntil: string | null;
 }
 
+/** Another drainer is at work. */
+export const busyDrain: DrainResult = {
+  outcome: "busy",
+  chain: null,
+  begun: false,
+  gap: null,
+  lacksFull: false,
+  segments: [],
+  coveredUntil: null,
+};
+
 const defaultLeaseSeconds = 90;
 const defaultIdleSeconds = 600;
 const defaultLockMs = 20_000;
@@ -91,17 +102,7 @@ export async function drain(deps: BackupDeps, options: DrainOptions): Promise<Dr
     // A role's own setting could let our commits return before the log is durable.
     await connection.execute(`set synchronous_commit = local; set lock_timeout = ${options.lockMs ?? defaultLockMs}`);
     const token = await claimDrain(connection, options.worker, options.leaseSeconds ?? defaultLeaseSeconds);
-    if (token === null) {
-      return {
-        outcome: "busy",
-        chain: null,
-        begun: false,
-        gap: null,
-        lacksFull: false,
-        segments: [],
-        coveredUntil: null,
-      };
-    }
+    if (token === null) return busyDrain;
     let failure: HoldfastError | null = null;
     let coveredUntil: string | null = null;
     try {
