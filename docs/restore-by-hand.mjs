@@ -1,6 +1,6 @@
 // Restores a backup of Holdfast into an empty PostgreSQL database without Holdfast: node 20, zstd and psql are enough.
 //   BACKUP_KEYS=… PGHOST=… PGUSER=… PGPASSWORD=… PGDATABASE=… node restore-by-hand.mjs /path/of/the/store [id | latest]
-// The role must be a superuser. docs/restore-by-hand.md explains each step, docs/format.md the bytes.
+// The role must be a superuser. A copy of the second store needs `age` and BACKUP_IDENTITIES. See restore-by-hand.md.
 import { Buffer } from "node:buffer";
 import { spawn, spawnSync } from "node:child_process";
 import { createDecipheriv, createHash, hkdfSync } from "node:crypto";
@@ -13,7 +13,13 @@ const env = { ...process.env, PGCLIENTENCODING: "UTF8" };
 const fail = (message) => {
   throw new Error(message);
 };
-const read = (name) => readFileSync(`${folder}/${name}`);
+const identities = (process.env.BACKUP_IDENTITIES ?? "").replaceAll(",", "\n");
+function read(name) {
+  const bytes = readFileSync(`${folder}/${name}`);
+  if (bytes.toString("latin1", 0, 21) !== "age-encryption.org/v1") return bytes;
+  const age = spawnSync("age", ["-d", "-i", "-", `${folder}/${name}`], { input: identities, maxBuffer: 2 ** 31 });
+  return age.status === 0 ? age.stdout : fail(`${name} is not opened by BACKUP_IDENTITIES: ${age.stderr ?? age.error}`);
+}
 const json = (bytes) => JSON.parse(bytes.toString("utf8"));
 const b64 = (text) => Buffer.from(text, "base64url");
 const quote = (name) => `"${name.replaceAll('"', '""')}"`;
@@ -66,17 +72,13 @@ function open(name, kind, hash) {
 
 function ask(sql) {
   const psql = spawnSync("psql", ["-XAtq", "-v", "ON_ERROR_STOP=1"], { input: sql, env, encoding: "utf8" });
-  return {
-    lines: psql.stdout.split("\n").filter((line) => line !== ""),
-    error: psql.status === 0 ? null : psql.stderr,
-  };
+  const lines = psql.stdout.split("\n").filter((line) => line !== "");
+  return { lines, error: psql.status === 0 ? null : psql.stderr };
 }
 
 const isWanted = (name) => wanted === "latest" || name.slice(-36).startsWith(wanted);
 const fitting = readdirSync(`${folder}/v1/backups`).sort().filter(isWanted);
-if (fitting.length === 0 || (wanted !== "latest" && fitting.length > 1)) {
-  fail(`${fitting.length} backups fit ${wanted}`);
-}
+if (fitting.length !== 1 && (wanted !== "latest" || !fitting.length)) fail(`${fitting.length} backups fit ${wanted}`);
 const manifest = json(open(`v1/backups/${fitting.at(-1)}/manifest`, 3));
 if (manifest.version !== 1) fail(`the manifest has version ${manifest.version}, this script reads version 1`);
 const capture = json(open(manifest.schemaObject.name, 2, manifest.schemaObject.hash));
@@ -104,14 +106,12 @@ const definitions = capture.definitions.filter((one) => {
   if (reason !== null) console.error(`not made: ${one.identity}: ${reason.trim().split("\n")[0]}`);
   return reason === null;
 });
-const skippedNames = new Set(
-  capture.definitions.filter((one) => missing.has(one.identity)).map((one) => `${one.schema}.${one.name}`),
-);
+const skipped = capture.definitions.filter((one) => missing.has(one.identity));
+const skippedNames = new Set(skipped.map((one) => `${one.schema}.${one.name}`));
 const isThere = (one) => !skippedNames.has(`${one.schema}.${one.name}`) && one.dataOwner !== "extension pg_cron";
 
 // One transaction, committed by the last statement sent: the database is restored whole or stays empty.
-const options = ["-Xq", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null"];
-const psql = spawn("psql", options, { env, stdio: ["pipe", "inherit", "inherit"] });
+const psql = spawn("psql", ["-Xqo/dev/null", "-vON_ERROR_STOP=1"], { env, stdio: ["pipe", "inherit", "inherit"] });
 const ended = once(psql, "close");
 psql.stdin.on("error", () => {}); // psql ended early and has said why
 async function send(data) {

@@ -47,7 +47,7 @@ process.stdout.write(`${closingLine({ ...counts, failed })}\n`);
 /** Files for each process, so that all take about the same time; what shares a server stays together. */
 function sharesOf(files) {
   const second = /^tests\/(unit|failure|compat|integration\/r)/;
-  const third = /^tests\/(contract|sql|restores|access|integration\/[s-z])/;
+  const third = /^tests\/(contract|sql|restores|access\/[^a]|integration\/[s-z])/;
   const shareOf = (file) => second.test(file) ? 1 : third.test(file) ? 2 : 0;
   return [0, 1, 2].map((share) => files.filter((file) => shareOf(file) === share));
 }

@@ -15,7 +15,7 @@ export interface CommandFacts {
 export const everywhere = ["json", "help", "env-file", "local"] as const satisfies readonly OptionName[];
 
 const database = ["db-url", "db-password-file", "db-ca"] as const satisfies readonly OptionName[];
-const store = ["store", "keys-file"] as const satisfies readonly OptionName[];
+const store = ["store", "keys-file", "identities-file"] as const satisfies readonly OptionName[];
 const target = [
   "target-db-url",
   "target-db-password-file",
@@ -71,7 +71,7 @@ export const commands = {
     about:
       "Applies the migrations that are missing, each in one transaction, and records them as `supabase db push` does. Works on any PostgreSQL 15 or newer; where pg_cron, pg_net or Vault are absent it says what that leaves out. Safe to repeat.",
     words: [],
-    options: [...database, ...store],
+    options: [...database, ...store, "secondary"],
     examples: [{ line: "init -- --store file:///srv/backups", does: "prepares the database of BACKUP_DB_URL" }],
   },
   "keygen": {
@@ -107,9 +107,10 @@ export const commands = {
   },
   "status": {
     summary: "say whether backups are as they should be",
-    about: "Verdict ok, warning or critical, from the database; exit 3 when it is critical.",
+    about:
+      "Verdict ok, warning or critical, from the database and from which stores are set; exit 3 when it is critical.",
     words: [],
-    options: ["strict", ...database],
+    options: ["strict", ...database, "store", "secondary", "project-url"],
     examples: [{ line: "status -- --strict", does: "exit 3 for a warning too, for a monitor" }],
   },
   "verify": {
@@ -117,7 +118,13 @@ export const commands = {
     about: "Needs the store and the keys only. Exit 3 when a problem is found; each is listed.",
     words: [id],
     options: ["jobs", ...database, ...store],
-    examples: [{ line: "verify latest", does: "the newest backup" }],
+    examples: [
+      { line: "verify latest", does: "the newest backup" },
+      {
+        line: "verify latest -- --store second --identities-file /media/usb/age.txt",
+        does: "the copy at the second provider",
+      },
+    ],
   },
   "validate": {
     summary: "compare what was restored with what it should be",
@@ -301,18 +308,21 @@ export const commands = {
     ],
   },
   "doctor": {
-    summary: "check settings, database, store, keys and clock",
+    summary: "check settings, database, both stores, keys and clock",
     about: "One line a check: ok, warn or fail, with the way out. Exit 1 when a check fails. Writes only a probe.",
     words: [],
-    options: [...database, ...store, "project-url"],
+    options: [...database, ...store, "secondary", "project-url"],
     examples: [{ line: "doctor", does: "everything that is set" }],
   },
   "keys": {
-    summary: "keys of the backups: list, rotate, recovery, check",
+    summary: "keys of the backups: list, rotate, recovery, check, shred",
     about:
-      "`list`: which keys open which epoch. `rotate`: wraps every epoch for exactly the keys of BACKUP_KEYS; objects are not touched. To replace a key, put the new one first, rotate, then take the old one out and rotate again. `recovery`: makes a pair whose private half stays offline. `check`: opens every epoch and the newest backup with each key that is there, one by one. What was done stands in the audit where --db-url is given.",
-    words: [{ name: "what", required: true, help: "`list`, `rotate`, `recovery` or `check`" }],
-    options: ["dry-run", "yes", ...database, ...store],
+      "`list`: which keys open which epoch. `rotate`: wraps every epoch for exactly the keys of BACKUP_KEYS; objects are not touched. To replace a key, put the new one first, rotate, then take the old one out and rotate again. `recovery`: makes a pair whose private half stays offline. `check`: opens every epoch and the newest backup with each key that is there, one by one. `shred`: removes the key file of an epoch that is not the newest, so that nothing it sealed opens again; refused while a backup or a segment needs it, unless --with-backups names it as well; needs --db-url. What was done stands in the audit where --db-url is given.",
+    words: [
+      { name: "what", required: true, help: "`list`, `rotate`, `recovery`, `check` or `shred`" },
+      { name: "epoch", required: false, help: "with `shred`: its id, as `list` shows it" },
+    ],
+    options: ["dry-run", "yes", "with-backups", ...database, ...store],
     examples: [
       { line: "keys rotate -- --dry-run", does: "which keys would open what" },
       { line: "keys recovery", does: "a key for paper: prints both halves once" },
@@ -320,6 +330,19 @@ export const commands = {
         line: "keys check -- --keys-file /media/usb/recovery.key",
         does: "whether the paper key still opens everything",
       },
+      { line: "keys shred e20260101T000000Z-0a1b2c3d -- --dry-run", does: "what would become unreadable with it" },
+    ],
+  },
+  "adopt": {
+    summary: "say that a copy is the original now",
+    about:
+      "A database that is a copy, or may be one, writes below a prefix of its own, `clone-…`, which `status` tells. After this it takes the original's place and store, once the prefix is typed; the original, if it is alive, is the copy from then on. With --keep-prefix it stays where it is and counts as an original of its own. Its backups of meanwhile are restored by their address, `<store>/clone-…`.",
+    words: [],
+    options: ["keep-prefix", "dry-run", "yes", ...database, ...store],
+    examples: [
+      { line: "adopt -- --dry-run", does: "who this is, who wrote to the store last, and what would be done" },
+      { line: "adopt", does: "takes the place of the original, for good" },
+      { line: "adopt -- --keep-prefix --yes", does: "two databases from now on, each with its own backups" },
     ],
   },
   "admins": {
@@ -337,12 +360,45 @@ export const commands = {
       { line: "admins remove anna@example.com", does: "lets her in no more, from now on" },
     ],
   },
-  "audit": {
-    summary: "show, export or verify the audit log",
+  "download": {
+    summary: "take a backup, or rows of it, out of the store",
     about:
-      "`show` (the default): newest first. `export`: all of it, oldest first, one JSON object a line. `verify`: computes the chain of hashes anew and compares it with every anchor in the store; exit 3 where a row was changed, removed, added or moved, or where the database was put back to an earlier moment. People appear as keyed hashes.",
-    words: [{ name: "what", required: false, help: "`show`, `export` or `verify`" }],
-    options: ["limit", "kind", ...database, ...store],
+      "Into a file with --out. Without it the file is laid into a private bucket of the project, and a signed link to it is printed: whoever has the link can read it until it ends, then the file is removed. Each download and each link stands in the audit before it is there. `list` shows what lies there, `remove` ends one before its time. Rows in plain text are of use to everybody who gets hold of them: keep them short.",
+    words: [
+      {
+        ...id,
+        required: false,
+        help: `${id.help}; or the id of an incremental; or \`list\` or \`remove\`; not with --at`,
+      },
+      { name: "download", required: false, help: "with `remove`: the id of the download" },
+    ],
+    options: [
+      "format",
+      "table",
+      "out",
+      "expires",
+      "at",
+      "dry-run",
+      "all",
+      "limit",
+      ...target,
+      ...database,
+      ...store,
+      "project-url",
+    ],
+    examples: [
+      { line: "download latest -- --out .", does: "all that restores the newest backup, with stock tools" },
+      { line: "download latest -- --table public.notes --expires 1h", does: "a link to one table as CSV" },
+      { line: "download latest -- --format sql --dry-run", does: "how large every table is together, for psql" },
+      { line: "download remove 1b4e28ba-2fa1-11d2-883f-0016d3cca427", does: "ends a link before its time" },
+    ],
+  },
+  "audit": {
+    summary: "show, export or verify the audit log; look for open doors",
+    about:
+      "`show` (the default): newest first. `export`: all of it, oldest first, one JSON object a line. `verify`: computes the chain of hashes anew and compares it with every anchor in both stores; exit 3 where a row was changed, removed, added or moved, or where the database was put back to an earlier moment. People appear as keyed hashes. `security`: looks at access, our own objects, buckets, administrators, keys and jobs, as a job does each month; exit 3 where something has to be done.",
+    words: [{ name: "what", required: false, help: "`show`, `export`, `verify` or `security`" }],
+    options: ["limit", "kind", ...database, ...store, "secondary"],
     examples: [
       { line: "audit -- --limit 200", does: "the last 200 rows" },
       {
@@ -350,6 +406,18 @@ export const commands = {
         does: "every change of administrators, schedules, policies, settings and keys",
       },
       { line: "audit verify", does: "whether anything was changed, by chain and anchors" },
+      { line: "audit security", does: "what is open that should not be" },
+    ],
+  },
+  "replicate": {
+    summary: "copy what the second store lacks",
+    about:
+      "From --store to --secondary: each object is checked, wrapped for BACKUP_RECIPIENTS, put and read back; a manifest comes after all that it names. The functions do it by themselves after each backup; this is for installs without them, and for the first time. What was broken off goes on. The setting egress_mb_per_day bounds what is sent in a day.",
+    words: [],
+    options: ["dry-run", ...database, ...store, "secondary"],
+    examples: [
+      { line: "replicate -- --dry-run", does: "what is missing there, with its size" },
+      { line: "replicate -- --json", does: "copies it, the result as a document" },
     ],
   },
 } as const satisfies Record<string, CommandFacts>;

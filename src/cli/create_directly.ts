@@ -4,7 +4,9 @@ import { sha256Hex, toHex } from "../shared/crypto/digest.ts";
 import { parseKeyRing } from "../shared/crypto/key_ring.ts";
 import { HoldfastError } from "../shared/errors.ts";
 import { loadZstd } from "../shared/format/zstd.ts";
+import { recognise } from "../shared/identity/identity_queries.ts";
 import type { Connection } from "../shared/postgres/connection.ts";
+import { projectOfAddress, readDatabaseUrl } from "../shared/postgres/database_url.ts";
 import { openDatabase } from "../shared/postgres/pg_connection.ts";
 import { summariseRun } from "./backup_row.ts";
 import type { Tier } from "./commands/create.ts";
@@ -13,7 +15,7 @@ import { createdOutcome, progressOf } from "./created.ts";
 import { installedSession } from "./installed.ts";
 import { legWorkers } from "./leg_workers.ts";
 import { keysText, sourceOptions } from "./open.ts";
-import { openStore, storeCredentials } from "./open_store.ts";
+import { identitiesText, openPlace, placeToWrite } from "./open_store.ts";
 import type { Outcome } from "./output.ts";
 
 /** Buffers of one worker with a row of ordinary size: two chunks, their sealed copies, and the driver's. */
@@ -28,23 +30,26 @@ export async function createDirectly(context: Context, tier: Tier): Promise<Outc
   const memoryMib = settings.integer("max-memory", leastMemoryMib, 1_048_576);
   const keys = (await keysText(settings)) ?? "";
   const ring = parseKeyRing(keys);
-  const store = await openStore(context);
+  const place = placeToWrite(settings, tier === "safety");
+  const store = await openPlace(context, place);
   const database = await sourceOptions(context);
   const session = await installedSession(context, "holdfast:create");
   const workers = legWorkers({
     database,
-    store: settings.need("store"),
-    credentials: storeCredentials(settings),
+    store: place.address,
+    credentials: place.credentials,
     keys,
+    identities: await identitiesText(settings),
     maxMemoryBytes: Math.floor((memoryMib * 1024 * 1024) / jobs),
     logLevel: context.logLevel,
   }, log);
   try {
-    const place = await placeOf(store.label);
+    await recognise(session, projectOfAddress(readDatabaseUrl(settings.need("db-url"))));
+    const mark = await markOf(store.label);
     let mayWork: Promise<boolean> = Promise.resolve(true);
     let joined = false;
     const deps = { database: openDatabase(database), store, ring, compressor: await loadZstd(), clock, random, log };
-    const request = { tiers: [tier], origin: "cli", requestKey: `${place}${toHex(random(8))}` } as const;
+    const request = { tiers: [tier], origin: "cli", requestKey: `${mark}${toHex(random(8))}` } as const;
     const runLeg: LegRunner = async (run, name, over) => {
       if (await mayWork) return await workers.runLeg(run, name, over);
       await clock.sleep(waitMs, over).catch(() => {});
@@ -60,7 +65,7 @@ export async function createDirectly(context: Context, tier: Tier): Promise<Outc
         joined = wasThere;
         if (!wasThere) return;
         context.note(`notice: backup ${id} is under way already; joined`);
-        mayWork = writesTo(session, id, place);
+        mayWork = writesTo(session, id, mark);
       },
     });
     const { kind: _, from: __, full: ___, complete: ____, verifiedAt: _____, ...summary } = await summariseRun(
@@ -75,14 +80,14 @@ export async function createDirectly(context: Context, tier: Tier): Promise<Outc
 }
 
 /** The request's key names the store: workers with another store must keep away from a run that they joined. */
-async function placeOf(storeLabel: string): Promise<string> {
+async function markOf(storeLabel: string): Promise<string> {
   return `cli:${(await sha256Hex(new TextEncoder().encode(storeLabel))).slice(0, 16)}:`;
 }
 
-async function writesTo(session: Connection, run: string, place: string): Promise<boolean> {
+async function writesTo(session: Connection, run: string, mark: string): Promise<boolean> {
   const [row] = await session.query(
     "select coalesce(starts_with(request_key, $2), false) as same from backup.runs where id = $1::uuid",
-    [run, place],
+    [run, mark],
   );
   return row?.["same"] === "t";
 }

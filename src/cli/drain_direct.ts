@@ -12,9 +12,10 @@ import { toHex } from "../shared/crypto/digest.ts";
 import { asHoldfastError, HoldfastError } from "../shared/errors.ts";
 import { loadZstd } from "../shared/format/zstd.ts";
 import type { Database } from "../shared/postgres/connection.ts";
+import { projectOfAddress, readDatabaseUrl } from "../shared/postgres/database_url.ts";
 import type { Context } from "./context.ts";
 import { keyRing, sourceDatabase } from "./open.ts";
-import { openStore } from "./open_store.ts";
+import { openPlace, placeToWrite } from "./open_store.ts";
 import { readUncovered } from "./stream_facts.ts";
 import { uncoveredReasons } from "./verdict.ts";
 
@@ -30,11 +31,13 @@ export class DirectDrain {
   readonly total: Drained = { segments: 0, transactions: 0, changes: 0, storedBytes: 0 };
   readonly deps: BackupDeps;
   readonly #worker: string;
+  readonly #project: string | null;
   readonly #signal: AbortSignal;
 
-  private constructor(deps: BackupDeps, signal: AbortSignal) {
+  private constructor(deps: BackupDeps, project: string | null, signal: AbortSignal) {
     this.deps = deps;
     this.#worker = `cli:${toHex(deps.random(4))}`;
+    this.#project = project;
     this.#signal = signal;
   }
 
@@ -42,9 +45,10 @@ export class DirectDrain {
   static async open(context: Context): Promise<DirectDrain> {
     const { clock, random, log, signal } = context;
     const database = await sourceDatabase(context);
-    const store = await openStore(context);
+    const store = await openPlace(context, placeToWrite(context.settings));
     const ring = await keyRing(context.settings);
-    return new DirectDrain({ database, store, ring, compressor: await loadZstd(), clock, random, log }, signal);
+    const deps = { database, store, ring, compressor: await loadZstd(), clock, random, log };
+    return new DirectDrain(deps, projectOfAddress(readDatabaseUrl(context.settings.need("db-url"))), signal);
   }
 
   /**
@@ -60,6 +64,7 @@ export class DirectDrain {
         worker: this.#worker,
         budget: unlimited,
         limits: processDrainLimits,
+        projectRef: this.#project,
         signal: this.#signal,
         onSegment: (segment) => {
           this.total.segments++;

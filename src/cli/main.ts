@@ -34,6 +34,7 @@ const load: Readonly<Record<CommandName, () => Promise<{ readonly run: Command }
   "restore-table": () => import("./commands/restore_table.ts"),
   "restore-record": () => import("./commands/restore_record.ts"),
   "restore-user": () => import("./commands/restore_user.ts"),
+  "download": () => import("./commands/download.ts"),
   "incremental": () => import("./commands/incremental.ts"),
   "follow": () => import("./commands/follow.ts"),
   "timeline": () => import("./commands/timeline.ts"),
@@ -42,8 +43,10 @@ const load: Readonly<Record<CommandName, () => Promise<{ readonly run: Command }
   "maintenance": () => import("./commands/maintenance.ts"),
   "doctor": () => import("./commands/doctor.ts"),
   "keys": () => import("./commands/keys.ts"),
+  "adopt": () => import("./commands/adopt.ts"),
   "admins": () => import("./commands/admins.ts"),
   "audit": () => import("./commands/audit.ts"),
+  "replicate": () => import("./commands/replicate.ts"),
 };
 
 const printer: Printer = { stdout: (text) => writeAll(1, text), stderr: (text) => writeAll(2, text) };

@@ -1,4 +1,5 @@
 /** What maintenance mode works with, from the settings. */
+import { downloadBucketName } from "../shared/download/format.ts";
 import { HoldfastError } from "../shared/errors.ts";
 import type { ProjectApi } from "../shared/maintenance/project_api.ts";
 import type { MaintenanceDeps } from "../shared/maintenance/switch_on.ts";
@@ -6,7 +7,7 @@ import type { Database } from "../shared/postgres/connection.ts";
 import { ownBucketOf } from "../shared/store/open_store.ts";
 import type { Context } from "./context.ts";
 import { sourceDatabase } from "./open.ts";
-import { storeCredentials } from "./open_store.ts";
+import { storeAddress, storeCredentials } from "./open_store.ts";
 
 /** The bucket of a project whose store is not known here. */
 const usualBucket = "holdfast-backups";
@@ -17,12 +18,11 @@ const usualBucket = "holdfast-backups";
  */
 export async function maintenanceDeps(context: Context, other: Database | null = null): Promise<MaintenanceDeps> {
   const { settings, clock, random, log } = context;
-  const store = settings.get("store");
-  const bucket = store === undefined ? usualBucket : ownBucketOf(store);
+  const bucket = settings.get("store") === undefined ? usualBucket : ownBucketOf(storeAddress(settings));
   return {
     database: other ?? await sourceDatabase(context),
     project: other === null ? projectOf(context) : null,
-    ownBuckets: [...new Set([usualBucket, ...(bucket === null ? [] : [bucket])])],
+    ownBuckets: [...new Set([usualBucket, downloadBucketName, ...(bucket === null ? [] : [bucket])])],
     clock,
     random,
     log,

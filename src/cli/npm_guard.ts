@@ -41,10 +41,14 @@ export function refuseSwallowedFlags(
   throw new HoldfastError("usage", `npm kept ${names} for itself`, { hint: `Put options behind \`--\`: ${line}` });
 }
 
-/** npm reads these as shorthands of one letter each, written together: `--as 4` reaches us as the word `4`. */
+/**
+ * npm reads these as shorthands of one letter each, written together: `--as 4` reaches us as the word `4`. `--format` is to it
+ * the beginning of an option of its own, and leaves no trace in the environment.
+ */
 const shorthands: Readonly<Partial<Record<OptionName, readonly string[]>>> = {
   "as": ["--all", "--loglevel", "silent"],
   "apply": ["--all", "--parseable", "--parseable", "--long", "--yes"],
+  "format": ["--format"],
   "map": ["--message", "--all", "--parseable"],
   "sql": ["--loglevel", "silent", "--loglevel", "warn", "--long"],
 };

@@ -48,13 +48,27 @@ export const options = {
     type: "string",
     value: "url",
     variable: "BACKUP_STORE",
-    help: "where backups are kept: file:///folder, s3://bucket/prefix?endpoint=…, supabase://bucket",
+    help:
+      "where backups are kept: file:///folder, s3://bucket/prefix?endpoint=…, supabase://bucket/prefix; `second`: the store of BACKUP_SECONDARY",
+  },
+  "secondary": {
+    type: "string",
+    value: "url",
+    variable: "BACKUP_SECONDARY",
+    help:
+      "the second store, at another provider; its credentials are in BACKUP_SECONDARY_S3_…, its recipients in BACKUP_RECIPIENTS",
   },
   "keys-file": {
     type: "string",
     value: "file",
     variable: "BACKUP_KEYS_FILE",
     help: "file with the keys, as an alternative to BACKUP_KEYS in the environment or .env",
+  },
+  "identities-file": {
+    type: "string",
+    value: "file",
+    variable: "BACKUP_IDENTITIES_FILE",
+    help: "file that `age-keygen` wrote, as an alternative to BACKUP_IDENTITIES: opens what lies in the second store",
   },
   "project-url": {
     type: "string",
@@ -156,7 +170,10 @@ export const options = {
   },
   "sql": { type: "boolean", help: "print the rows as INSERTs for the SQL editor, change nothing" },
   "as": { type: "string", value: "id", help: "the rows become this user's, for somebody who signed up again" },
-  "credentials": { type: "boolean", help: "also put back password and second factors of a user who is there" },
+  "credentials": {
+    type: "boolean",
+    help: "also put back what lets a user who is there in: password, second factors, identities that are gone",
+  },
   "shared": { type: "boolean", help: "also rows that are other users' as well; not with `replace`" },
   "map": {
     type: "string",
@@ -189,6 +206,11 @@ export const options = {
     value: "database",
     help: "take no backup before the change; the name of the database that is changed",
   },
+  "with-backups": {
+    type: "string",
+    value: "epoch",
+    help: "what needs the epoch goes with it, for ever; its id once more",
+  },
   "interval": {
     type: "string",
     value: "seconds",
@@ -201,7 +223,27 @@ export const options = {
     value: "moment",
     help: "when it is to be over, such as 2024-01-09T12:00:00Z; nothing ends by itself, but an alert tells",
   },
+  "keep-prefix": { type: "boolean", help: "stay for good where the copy writes now, as an original of its own" },
   "kind": { type: "string", value: "kind", help: "only rows of this kind: `change`" },
+  "format": {
+    type: "string",
+    value: "format",
+    help:
+      "`bundle` (the default): the sealed objects with what restores them by hand; csv (with --table the default), json, sql: rows in plain text",
+  },
+  "table": {
+    type: "string",
+    value: "schema.table",
+    help: "the rows of this table; without it of all of them, as a zip archive",
+  },
+  "out": { type: "string", value: "file", help: "write it into this file, or this folder, and make no link" },
+  "expires": {
+    type: "string",
+    value: "span",
+    preset: "15m",
+    help:
+      "how long the link lasts and the file lies there: 90s, 15m, 2h, 3d; a bundle 7 days at most, the others 24 hours",
+  },
   "note": { type: "string", value: "text", help: "who this is, for the others" },
   "reason": { type: "string", value: "text", help: "why; it is written to the audit log" },
 } as const satisfies Record<string, OptionFacts>;

@@ -76,6 +76,7 @@ export async function restoreInPlace(context: Context, wanted: string): Promise<
   });
   let inPlace: InPlace | null = null;
   try {
+    await work.usedKeys(read.ring);
     requireSafety(context, work.identity.database);
     // By this name the next try ends it, if a statement of this one is under way still.
     await work.connection.execute(`set application_name = '${sessionName(work.schema)}'`);

@@ -73,6 +73,7 @@ export async function restoreRows(context: Context, wanted: string | undefined, 
     throw error;
   }
   try {
+    await work.usedKeys(read.ring);
     return await restoreInto(context, {
       ...scope,
       subject: subjectOf(asked),

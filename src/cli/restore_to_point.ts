@@ -67,6 +67,7 @@ export async function restoreToPoint(context: Context, point: Point, choices: Ta
       sourceBackup: manifest.id,
       pointAt: momentShown(plan),
       targetLabel: place.database.label,
+      ring: read.ring,
     },
     async (signal) => {
       await place.make();

@@ -1,10 +1,12 @@
 /** A restore into another database, recorded in that of --db-url: with its time against the objective, as one there would be. */
 import type { Clock } from "../shared/clock.ts";
+import type { KeyRing } from "../shared/crypto/key_ring.ts";
 import { asHoldfastError, HoldfastError } from "../shared/errors.ts";
 import {
   beginRestore,
   failRestore,
   finishRestore,
+  keysUsed,
   type RestoreEnd,
   type RestoreLease,
   restoreProgress,
@@ -15,10 +17,11 @@ import type { Context } from "./context.ts";
 import { isInstalled } from "./installed.ts";
 import { sourceDatabase } from "./open.ts";
 
-/** `pointAt` and `userId` are null by default. */
+/** `pointAt` and `userId` are null by default; `ring`: what is restored is opened with it. */
 export type RecordedRequest =
   & Pick<RestoreRequest, "scope" | "mode" | "sourceBackup" | "targetLabel">
-  & Partial<Pick<RestoreRequest, "pointAt" | "userId">>;
+  & Partial<Pick<RestoreRequest, "pointAt" | "userId">>
+  & { readonly ring?: Pick<KeyRing, "used"> };
 
 const leaseSeconds = 90;
 const renewMs = 20_000;
@@ -64,19 +67,26 @@ class SourceRecord {
   readonly #context: Context;
   readonly #session: Connection;
   readonly #lease: RestoreLease;
+  readonly #ring: Pick<KeyRing, "used"> | undefined;
   #lost = false;
 
-  private constructor(context: Context, session: Connection, lease: RestoreLease) {
+  private constructor(
+    context: Context,
+    session: Connection,
+    lease: RestoreLease,
+    ring: Pick<KeyRing, "used"> | undefined,
+  ) {
     this.#context = context;
     this.#session = session;
     this.#lease = lease;
+    this.#ring = ring;
   }
 
   get id(): string {
     return this.#lease.id;
   }
 
-  static async begin(context: Context, request: RecordedRequest): Promise<SourceRecord | null> {
+  static async begin(context: Context, { ring, ...request }: RecordedRequest): Promise<SourceRecord | null> {
     if (context.settings.get("db-url") === undefined) return null;
     let session: Connection | null = null;
     try {
@@ -99,12 +109,22 @@ class SourceRecord {
             })
             : null,
       );
-      if (begun !== null) return new SourceRecord(context, session, begun);
+      if (begun !== null) {
+        const record = new SourceRecord(context, session, begun, ring);
+        await record.#tellKeys();
+        return record;
+      }
     } catch (error) {
       tell(context, error);
     }
     await session?.close();
     return null;
+  }
+
+  async #tellKeys(): Promise<void> {
+    const ring = this.#ring;
+    if (ring === undefined || this.#lost) return;
+    await inTime(this.#context.clock, () => keysUsed(this.#session, this.id, ring));
   }
 
   /** Until `over`; `onCancel` once somebody has asked that it ends. */
@@ -127,6 +147,8 @@ class SourceRecord {
 
   async end(how: (session: Connection, lease: RestoreLease) => Promise<unknown>): Promise<void> {
     try {
+      // Segments of other epochs may have been opened on the way.
+      await this.#tellKeys();
       if (!this.#lost) await inTime(this.#context.clock, () => how(this.#session, this.#lease));
     } catch (error) {
       tell(this.#context, error);

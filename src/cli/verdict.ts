@@ -1,4 +1,5 @@
 /** Whether backups are as they should be, from what the database says. */
+import { type StorePair, storeReasons } from "../shared/store/apart.ts";
 import { amount, duration } from "./progress.ts";
 import type { StreamFacts, StreamStop, UncoveredTable } from "./stream_facts.ts";
 
@@ -23,6 +24,8 @@ export interface StatusFacts {
   readonly stream: StreamFacts | null;
   /** How the last chain ended, when none was begun after it. */
   readonly stopped: StreamStop | null;
+  /** As the settings here have them. */
+  readonly stores: StorePair;
 }
 
 export type Verdict = "ok" | "warning" | "critical";
@@ -34,8 +37,8 @@ const lateSeconds = 300;
 
 /**
  * `critical`: no backup, a newest one older than two expected intervals, or a critical alert. `warning`: older than one
- * expected interval, an alert of that severity, or a change stream that is not well. Where nothing is scheduled, one backup
- * a day is expected.
+ * expected interval, an alert of that severity, a change stream that is not well, or one store where there should be two.
+ * Where nothing is scheduled, one backup a day is expected.
  */
 export function verdictOf(facts: StatusFacts): { readonly verdict: Verdict; readonly reasons: readonly string[] } {
   const every = facts.expectedEverySeconds ?? daySeconds;
@@ -44,7 +47,7 @@ export function verdictOf(facts: StatusFacts): { readonly verdict: Verdict; read
   if (age === null) found.push(["critical", "there is no backup"]);
   else if (age > 2 * every + graceSeconds) found.push(["critical", "the newest backup is older than two intervals"]);
   else if (age > every + graceSeconds) found.push(["warning", "the newest backup is older than it should be"]);
-  for (const reason of streamReasons(facts)) found.push(["warning", reason]);
+  for (const reason of [...streamReasons(facts), ...storeReasons(facts.stores)]) found.push(["warning", reason]);
   const has = (verdict: Verdict) => found.some(([severity]) => severity === verdict);
   return {
     verdict: has("critical") ? "critical" : has("warning") ? "warning" : "ok",

@@ -4,12 +4,14 @@ import type { BackupDeps } from "../shared/backup/deps.ts";
 import { type LegResult, runLeg } from "../shared/backup/leg.ts";
 import { processLimits } from "../shared/backup/limits.ts";
 import { systemClock } from "../shared/clock.ts";
+import { parseIdentities } from "../shared/crypto/age.ts";
 import { parseKeyRing } from "../shared/crypto/key_ring.ts";
 import { asHoldfastError, HoldfastError } from "../shared/errors.ts";
 import { loadZstd } from "../shared/format/zstd.ts";
 import { createLog } from "../shared/log.ts";
 import { openDatabase } from "../shared/postgres/pg_connection.ts";
 import { webCryptoRandom } from "../shared/random.ts";
+import { withIdentities } from "../shared/store/layered.ts";
 import { openStore } from "../shared/store/open_store.ts";
 import type { FromWorker, ToWorker, WorkerSettings } from "./worker_messages.ts";
 
@@ -43,7 +45,8 @@ async function doLeg(run: string, worker: string): Promise<LegResult> {
   return await runLeg(await deps, { run, worker, budget: unlimited, limits, signal: stop.signal });
 }
 
-async function makeDeps({ database, store, credentials, keys, logLevel }: WorkerSettings): Promise<BackupDeps> {
+async function makeDeps(given: WorkerSettings): Promise<BackupDeps> {
+  const { database, store, credentials, keys, identities, logLevel } = given;
   const shared = {
     clock: systemClock,
     random: webCryptoRandom,
@@ -52,7 +55,10 @@ async function makeDeps({ database, store, credentials, keys, logLevel }: Worker
   return {
     ...shared,
     database: openDatabase(database),
-    store: openStore(store, credentials, { ...shared, fetch: (input, init) => fetch(input, init) }),
+    store: withIdentities(
+      openStore(store, credentials, { ...shared, fetch: (input, init) => fetch(input, init) }),
+      parseIdentities(identities),
+    ),
     ring: parseKeyRing(keys),
     compressor: await loadZstd(),
   };

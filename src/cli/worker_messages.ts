@@ -12,6 +12,8 @@ export interface WorkerSettings {
   readonly credentials: StoreCredentials;
   /** Value of BACKUP_KEYS. */
   readonly keys: string;
+  /** Value of BACKUP_IDENTITIES, for a store that was a second one. */
+  readonly identities: string | undefined;
   /** What this worker may hold of rows, as bytes. */
   readonly maxMemoryBytes: number;
   readonly logLevel: LogLevel;

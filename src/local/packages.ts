@@ -31,6 +31,8 @@ const needs: readonly Need[] = [
 /** The wrapper's package depends on the library that is meant; its path has the machine's architecture in it. */
 const movedClock: readonly Need[] = [{ file: "/usr/bin/faketime", debian: "faketime" }];
 
+const ageProgram: readonly Need[] = [{ file: "/usr/bin/age", debian: "age" }];
+
 /** Debian packages that are not there yet; `exists` answers for a path. */
 export function missingPackages(
   exists: (path: string) => boolean = existsSync,
@@ -56,6 +58,12 @@ export function ensurePostgres15(log: (line: string) => void = () => {}): Postgr
 export function ensureFaketime(log: (line: string) => void = () => {}): string {
   ensure(movedClock, log);
   return "/usr/$LIB/faketime/libfaketime.so.1";
+}
+
+/** For tests: the stock `age` program. Installs it as `ensurePostgres15` does. Errors: `packages_missing`. */
+export function ensureAge(log: (line: string) => void = () => {}): string {
+  ensure(ageProgram, log);
+  return "/usr/bin/age";
 }
 
 function ensure(wanted: readonly Need[], log: (line: string) => void): void {

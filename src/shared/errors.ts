@@ -38,6 +38,34 @@ export const errorTable = {
   key_missing: f(500, 2, "HF101", "after_fix", "Set BACKUP_KEYS; `holdfast keygen` makes a key."),
   key_malformed: f(500, 2, "HF102", "after_fix", "BACKUP_KEYS is `id:base64url`, several separated by commas."),
   key_wrong: f(500, 1, "HF103", "after_fix", "Put the key named in the message into BACKUP_KEYS."),
+  identity_missing: f(
+    500,
+    2,
+    "HF104",
+    "after_fix",
+    "Give the identity of one of BACKUP_RECIPIENTS, in BACKUP_IDENTITIES or with --identities-file.",
+  ),
+  identity_wrong: f(
+    500,
+    1,
+    "HF105",
+    "after_fix",
+    "Give the identity of a recipient that stood in BACKUP_RECIPIENTS when it was written, or use the first store.",
+  ),
+  age_key_malformed: f(
+    500,
+    2,
+    "HF106",
+    "after_fix",
+    "BACKUP_RECIPIENTS holds `age1…`, BACKUP_IDENTITIES holds `AGE-SECRET-KEY-1…`, as `age-keygen` prints them.",
+  ),
+  epoch_needed: f(
+    409,
+    1,
+    "HF107",
+    "after_fix",
+    "Let retention drop what needs the epoch, or name it to let that go too.",
+  ),
 
   store_unreachable: f(503, 1, "HF201", "backoff", "Check the address and the network, then run it again."),
   store_full: f(507, 1, "HF202", "after_fix", "Make room in the store, then run it again."),
@@ -91,6 +119,7 @@ export const errorTable = {
   run_state: f(409, 1, "HF415", "after_fix", "The run is not in a state that allows this."),
   cancelled: f(409, 1, "HF416", "never", "Start it again if you still want it."),
   run_stalled: f(503, 1, "HF417", "after_fix", "Look at the functions' logs and at the alerts, then start it again."),
+  place_changed: f(409, 1, "HF420", "backoff", "Run it again: it writes to a place of its own, as the alert says."),
 
   target_not_empty: f(409, 1, "HF501", "after_fix", "Restore into an empty database."),
   target_is_source: f(409, 1, "HF502", "after_fix", "Name another database as the target."),

@@ -72,18 +72,35 @@ revoke all on function backup.setting_integer(text) from public;
 
 -- Identity -----------------------------------------------------------------------------------------------------------
 
--- One row: which project this install believes to be in. `project_ref` is written by the first function that runs here.
+-- One row: which project this install believes to be in, and where it may write. What changes it is in `identity`.
 create table backup.identity (
   singleton boolean primary key default true,
   install_id uuid not null default gen_random_uuid(),
+  -- written by the first function that runs here
   project_ref text,
-  -- where the functions run now, while that is another project: this database is a copy
+  -- where the functions run now, while that is another project
   present_ref text,
   system_identifier text not null,
   database_name text not null,
   installed_at timestamptz not null default backup.clock_now(),
+  standing text not null default 'original',
+  -- all that it writes is below this in its stores; '' is their top
+  store_prefix text not null default '',
+  copied_because text,
+  noticed_at timestamptz,
+  -- a person has said that it takes the original's place: the next writer does it
+  adopting boolean not null default false,
+  -- when it took the original's place: claims of before, in further stores, are overruled too
+  adopted_at timestamptz,
   constraint there_is_one_identity check (singleton),
-  constraint project_ref_is_a_short_name check (project_ref ~ '^[a-z0-9-]{1,63}$')
+  constraint project_ref_is_a_short_name check (project_ref ~ '^[a-z0-9-]{1,63}$'),
+  constraint standing_is_known check (standing in ('original', 'copy')),
+  constraint store_prefix_is_a_plain_name check (store_prefix ~ '^(clone-[0-9a-f]{8})?$'),
+  constraint copy_writes_below_a_prefix check (standing = 'original' or store_prefix <> ''),
+  constraint copy_says_why_and_since_when check (
+    (standing = 'copy') = (copied_because is not null) and (standing = 'copy') = (noticed_at is not null)
+  ),
+  constraint only_a_copy_adopts check (standing = 'copy' or not adopting)
 );
 comment on table backup.identity is 'What tells this database apart from a clone of it.';
 alter table backup.identity enable row level security;
@@ -92,50 +109,6 @@ revoke all on table backup.identity from public;
 insert into backup.identity (system_identifier, database_name)
 select c.system_identifier::text, current_database()
 from pg_catalog.pg_control_system() as c;
-
--- What a function tells when it starts work: which project it runs in. The first to tell is believed. Returns 'same',
--- 'recorded', or what differs now: 'server' (upgraded or restored: adopted, with an alert), 'project' (this database is
--- a copy: an alert).
-create function backup.recognise(project_ref text) returns text
-language plpgsql
-volatile
-set search_path = ''
-as $$
-declare
-  known backup.identity;
-  server text := (select c.system_identifier::text from pg_catalog.pg_control_system() as c);
-begin
-  if recognise.project_ref is null then
-    return 'same';
-  end if;
-  select i.* into known from backup.identity as i;
-  update backup.identity as i set present_ref = case when i.project_ref <> recognise.project_ref then recognise.project_ref end
-  where i.present_ref is distinct from case when i.project_ref <> recognise.project_ref then recognise.project_ref end;
-  if known.project_ref = recognise.project_ref and known.system_identifier = server then
-    return 'same';
-  elsif known.project_ref is null then
-    update backup.identity as i set project_ref = recognise.project_ref, system_identifier = server;
-    perform backup.audit('install.recognised', 'project:' || recognise.project_ref, '{}');
-    return 'recorded';
-  elsif known.project_ref = recognise.project_ref then
-    update backup.identity as i set system_identifier = server;
-    perform backup.raise_alert(
-      'identity_changed', 'server',
-      'the database server is another one than before, in the same project: it was upgraded or restored', 'warning'
-    );
-    return 'server';
-  end if;
-  perform backup.raise_alert(
-    'identity_changed', 'project',
-    pg_catalog.format(
-      'this database was installed in project %s and now runs in %s: it is a copy',
-      known.project_ref, recognise.project_ref
-    )
-  );
-  return 'project';
-end
-$$;
-revoke all on function backup.recognise(text) from public;
 
 -- Administrators -----------------------------------------------------------------------------------------------------
 

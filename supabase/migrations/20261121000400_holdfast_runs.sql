@@ -44,6 +44,8 @@ create table backup.runs (
   manifest_hash text,
   generation bigint,
   epoch text,
+  -- below which its objects are in the stores; '' is their top
+  store_prefix text not null default '',
   error_code text,
   error_message text,
   hint text,
@@ -192,7 +194,7 @@ begin
   perform backup.void_tasks(fail_run.run);
   perform backup.end_keeper(fail_run.run);
   perform backup.raise_alert(
-    'backup_failed', 'kind:' || run_kind,
+    case run_kind when 'replicate' then 'copies_failed' else 'backup_failed' end, 'kind:' || run_kind,
     pg_catalog.format('run %s failed: %s (%s)', fail_run.run, fail_run.message, fail_run.code)
   );
   perform backup.audit('run.failed', 'run:' || fail_run.run, pg_catalog.jsonb_build_object('code', fail_run.code));

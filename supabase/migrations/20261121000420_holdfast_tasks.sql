@@ -18,7 +18,7 @@ create table backup.tasks (
   result jsonb,
   error jsonb,
   done_at timestamptz,
-  constraint kind_is_known check (kind in ('plan', 'chunks', 'counts', 'manifest', 'verify')),
+  constraint kind_is_known check (kind in ('plan', 'chunks', 'counts', 'manifest', 'verify', 'replicate')),
   constraint status_is_known check (status in ('open', 'leased', 'done', 'failed', 'void')),
   constraint leased_task_has_a_worker_and_an_end check (
     status <> 'leased' or (worker is not null and lease_until is not null)
@@ -93,7 +93,7 @@ begin
           and other.status in ('open', 'leased', 'failed')
       )
     )
-  order by pg_catalog.array_position(array['plan', 'chunks', 'counts', 'manifest', 'verify'], t.kind), t.id
+  order by pg_catalog.array_position(array['plan', 'chunks', 'counts', 'manifest', 'verify', 'replicate'], t.kind), t.id
   limit 1
   for update skip locked;
   if candidate.id is null then
@@ -209,7 +209,8 @@ $$;
 revoke all on function backup.complete_task(bigint, bigint, jsonb) from public;
 
 -- Gives the task back. `error` is {code, message, hint, retry}. Retry never and after_fix fail the run at once, as does
--- the fifth try; backoff waits 1, 4, 9 … seconds. A lost keeper and a changed catalog begin a new attempt.
+-- the fifth try; backoff waits 1, 4, 9 … seconds. A lost keeper, a changed catalog and another
+-- place to write to begin a new attempt.
 create function backup.return_task(task bigint, token bigint, error jsonb) returns void
 language plpgsql
 volatile
@@ -229,7 +230,7 @@ begin
   if return_task.error is null then
     return;
   end if;
-  if return_task.error ->> 'code' in ('keeper_lost', 'catalog_changed') then
+  if return_task.error ->> 'code' in ('keeper_lost', 'catalog_changed', 'place_changed') then
     perform backup.start_over(ours.run_id, return_task.error);
   elsif return_task.error ->> 'retry' <> 'backoff' or ours.tries >= 5 then
     update backup.tasks as t set status = 'failed' where t.id = ours.id;

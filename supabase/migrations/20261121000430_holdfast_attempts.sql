@@ -90,7 +90,7 @@ begin
     keeper_pid = (facts ->> 'keeper_pid')::integer, keeper_started_at = (facts ->> 'keeper_started_at')::timestamptz,
     keeper_until = (facts ->> 'keeper_until')::timestamptz, fingerprint = facts ->> 'fingerprint',
     chain_id = (
-      select c.id from backup.chains as c
+      select c.id from backup.chains as c join backup.identity as i on i.store_prefix = c.store_prefix
       where c.ended_at is null and c.started_at < (facts ->> 'consistent_at')::timestamptz
     ),
     heartbeat_at = backup.clock_now()
@@ -106,7 +106,7 @@ $$;
 revoke all on function backup.record_snapshot(uuid, bigint, bigint, jsonb) from public;
 
 -- The plan of the present attempt, and its end: the run goes on to copying. `plan`: {tables: [...], tasks: [{kind,
--- detail, estimated_bytes}], base_run, epoch, bytes_total, warnings}.
+-- detail, estimated_bytes}], base_run, epoch, store_prefix, bytes_total, warnings}.
 create function backup.add_tasks(run uuid, task bigint, token bigint, plan jsonb) returns void
 language plpgsql
 volatile
@@ -144,6 +144,7 @@ begin
   set status = 'copying', heartbeat_at = moment,
     base_run = (plan ->> 'base_run')::uuid,
     epoch = plan ->> 'epoch',
+    store_prefix = coalesce(plan ->> 'store_prefix', ''),
     bytes_total = (plan ->> 'bytes_total')::bigint,
     warnings = coalesce(plan -> 'warnings', '[]'),
     tables = pg_catalog.jsonb_array_length(plan -> 'tables'),

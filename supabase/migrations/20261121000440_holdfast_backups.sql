@@ -120,8 +120,8 @@ begin
     stored_bytes = coalesce((manifest #>> '{totals,stored_bytes}')::bigint, r.stored_bytes),
     new_stored_bytes = r.new_stored_bytes + new_bytes,
     warnings = coalesce(manifest -> 'warnings', r.warnings),
-    -- one store is configured: it holds everything
-    complete_at = case when (manifest ->> 'stores_pending')::boolean then null else moment end,
+    -- where there is a second store, once that holds everything too
+    complete_at = case when backup.has_second_store() and not backup.is_copied(manifest ->> 'name') then null else moment end,
     error_code = null, error_message = null, hint = null
   where r.id = ours.run_id
   returning r.status into new_status;
@@ -135,6 +135,7 @@ begin
   perform backup.audit('run.' || new_status, 'run:' || ours.run_id, pg_catalog.jsonb_build_object(
     'manifest', manifest ->> 'name', 'attempt', ours.attempt
   ));
+  perform backup.ask_for_copies();
   return new_status;
 end
 $$;

@@ -157,7 +157,7 @@ create table backup.schedules (
   -- what was due before is not missed
   enabled_since timestamptz not null default backup.clock_now(),
   constraint name_is_a_snake_case_word check (name ~ '^[a-z][a-z_]{0,40}$'),
-  constraint kind_is_known check (kind in ('full', 'changes', 'watchdog', 'anchor')),
+  constraint kind_is_known check (kind in ('full', 'changes', 'watchdog', 'anchor', 'replicate', 'security')),
   constraint a_backup_has_a_tier check ((kind = 'full') = (tier is not null)),
   constraint cron_is_understood check (backup.last_due(cron, timestamptz '2001-01-01 00:00+00') is not null)
 );
@@ -171,7 +171,26 @@ insert into backup.schedules (name, kind, tier, cron) values
   ('weekly', 'full', 'weekly', '0 0 * * 0'),
   ('changes', 'changes', null, '* * * * *'),
   ('watchdog', 'watchdog', null, '* * * * *'),
-  ('anchor', 'anchor', null, '17 * * * *');
+  ('anchor', 'anchor', null, '17 * * * *'),
+  ('replicate', 'replicate', null, '*/15 * * * *'),
+  ('security', 'security', null, '43 3 1 * *');
+
+-- What the cron job of a schedule does.
+create function backup.job_command(kind text, name text) returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select case kind
+    when 'watchdog' then 'select backup.tick()'
+    when 'changes' then 'select backup.call_drain()'
+    when 'anchor' then 'select backup.call_anchor()'
+    when 'replicate' then 'select backup.call_replication()'
+    when 'security' then 'select backup.audit_security()'
+    else pg_catalog.format('select backup.run_schedule(%L)', name)
+  end
+$$;
+revoke all on function backup.job_command(text, text) from public;
 
 -- Makes pg_cron agree with the rows and says what it did, one line a schedule. A job that a person changed is taken as
 -- it is, and its row follows it; a job that is missing is added; one whose schedule is not enabled is removed.
@@ -192,12 +211,7 @@ begin
   end if;
   for wanted in select s.* from backup.schedules as s order by s.name for update loop
     schedule := wanted.name;
-    job_command := case wanted.kind
-      when 'watchdog' then 'select backup.tick()'
-      when 'changes' then 'select backup.call_drain()'
-      when 'anchor' then 'select backup.call_anchor()'
-      else pg_catalog.format('select backup.run_schedule(%L)', wanted.name)
-    end;
+    job_command := backup.job_command(wanted.kind, wanted.name);
     job_cron := (
       select j.schedule from cron.job as j
       where j.jobname = 'holdfast-' || wanted.name and j.username = current_user

@@ -148,6 +148,8 @@ declare
   caller constant text := backup.person_hash(person);
   moment constant timestamptz := backup.clock_now();
   there boolean := false;
+  -- of the session now: it goes down when its factor is taken away, while the token still says what it was
+  second_factor boolean := false;
 begin
   if caller is null then
     raise exception 'a token without a subject is nobody''s' using errcode = 'HF006';
@@ -157,17 +159,16 @@ begin
     verdict := 'paused';
   else
     if pg_catalog.to_regclass('auth.sessions') is not null then
-      execute 'select exists (
-          select from auth.sessions as s join auth.users as u on u.id = s.user_id
+      execute 'select true, s.aal::text is not distinct from ''aal2''
+          from auth.sessions as s join auth.users as u on u.id = s.user_id
           where s.id::text = $1 and u.id::text = $2 and (s.not_after is null or s.not_after > $3)
-            and u.deleted_at is null and (u.banned_until is null or u.banned_until <= $3)
-        )'
-      into there using claims ->> 'session_id', person, moment;
+            and u.deleted_at is null and (u.banned_until is null or u.banned_until <= $3)'
+      into there, second_factor using claims ->> 'session_id', person, moment;
     end if;
     verdict := case
-      when not there then 'session_over'
+      when there is not true then 'session_over'
       when not exists (select from backup.admins as a where a.user_id::text = person) then 'not_admin'
-      when claims ->> 'aal' is distinct from 'aal2' then 'one_factor'
+      when claims ->> 'aal' is distinct from 'aal2' or not second_factor then 'one_factor'
       when needs = 'second factor' then 'accepted'
       when needs is distinct from 'fresh second factor' then 'machines_only'
       when backup.second_factor_at(claims) between moment - backup.setting_integer('second_factor_seconds') * interval '1 second'

@@ -47,7 +47,8 @@ as $$
 $$;
 revoke all on function backup.server_life() from public;
 
--- How far the chainer has looked: rows above `rows_after` of transactions below `done_before` are chained. Transactions are
+-- How far the chainer has looked: rows of transactions below `done_before` are chained. `rows_after`, the newest row that was
+-- chained until then, is null while the beginning of a life is not over. Transactions are
 -- numbered anew in another life, so that all rows are looked at there until every transaction of its beginning has ended.
 create table backup.audit_chainer (
   singleton boolean primary key default true,
@@ -93,7 +94,7 @@ begin
     where (
         state.rows_after is null
         or (
-          l.id > state.rows_after and l.transaction_id >= state.done_before
+          l.transaction_id >= state.done_before
           and l.transaction_id < pg_catalog.pg_snapshot_xmin(snapshot)
         )
       )
@@ -179,7 +180,12 @@ as $$
     where not exists (select from backup.audit_chain as c where c.entry_id = l.id)
       and state.life = backup.server_life()
       and state.rows_after is not null
-      and (l.id <= state.rows_after or l.transaction_id < state.done_before)
+      and (
+        l.transaction_id < state.done_before
+        -- of no transaction that can have written it
+        or l.transaction_id >= pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())
+          and l.transaction_id is distinct from pg_catalog.pg_current_xact_id_if_assigned()
+      )
   ) as breaks (break_at, entry_id, what)
   order by breaks.break_at nulls last, breaks.entry_id
   limit 100

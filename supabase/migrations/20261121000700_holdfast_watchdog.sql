@@ -187,7 +187,7 @@ end
 $$;
 revoke all on function backup.watch_schedules() from public;
 
--- Removes what is only of use for looking back a week: calls, and pg_cron's details of our own jobs.
+-- Removes what is only of use for looking back a week: calls, runs that copied, and pg_cron's details of our own jobs.
 create function backup.purge_traces() returns integer
 language plpgsql
 volatile
@@ -204,6 +204,7 @@ begin
     limit 5000
   );
   get diagnostics purged = row_count;
+  delete from backup.runs as r where r.kind = 'replicate' and r.finished_at < oldest;
   if pg_catalog.to_regclass('cron.job_run_details') is not null
     and pg_catalog.has_table_privilege('cron.job_run_details', 'delete')
   then
@@ -213,7 +214,8 @@ begin
       from cron.job_run_details as old
       where old.end_time < oldest
         and (
-          old.command in ('select backup.tick()', 'select backup.call_drain()', 'select backup.call_anchor()') or old.command like 'select backup.run_schedule(%'
+          old.command in ('select backup.tick()', 'select backup.call_drain()', 'select backup.call_anchor()', 'select backup.call_replication()',
+            'select backup.audit_security()') or old.command like 'select backup.run_schedule(%'
           or old.command like 'set statement_timeout = %; select backup.try_smoke(%'
         )
       order by old.runid
@@ -235,7 +237,8 @@ as $$
 declare
   steps constant text[] := array[
     'reconcile_calls', 'revive_runs', 'end_orphaned_keepers', 'watch_schedules', 'watch_maintenance',
-    'revive_restores', 'watch_restores', 'watch_recoveries', 'audit_refusals', 'chain_audit', 'purge_traces'
+    'revive_restores', 'watch_restores', 'watch_recoveries', 'watch_copies', 'watch_downloads', 'audit_refusals', 'watch_findings', 'chain_audit',
+    'purge_traces'
   ];
   step text;
   outcome integer;

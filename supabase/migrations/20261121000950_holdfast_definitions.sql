@@ -151,8 +151,8 @@ revoke all on function backup.is_of_this_transaction(xid) from public;
 
 -- Who may do what with objects of users, one line an object and one a column: all that have a list of their own, or those of
 -- which the list was written by transactions no older than `max_age` (as age() counts; null: all) in a command behind that of
--- the number `command`. `subject`: as GRANT names it. A replay asks a target the same question with the same text.
-create function backup.access_lists(max_age integer, command bigint)
+-- the number `command`; of one kind (`table`, `routine`, `schema`, `type`), or `all`. `subject`: as GRANT names it. A replay asks a target the same question with the same text.
+create function backup.access_lists(max_age integer, command bigint, kind text)
 returns table (subject text, column_name text, owner text, acl jsonb)
 language sql
 stable
@@ -172,35 +172,35 @@ as $$
         c.relacl, pg_catalog.acldefault(case when c.relkind = 'S' then 's'::"char" else 'r'::"char" end, c.relowner)
       ) as acl
     from pg_catalog.pg_class as c
-    where c.oid >= 16384 and c.relkind in ('r', 'p', 'v', 'm', 'f', 'S') and c.relpersistence <> 't'
+    where kind in ('table', 'all') and c.oid >= 16384 and c.relkind in ('r', 'p', 'v', 'm', 'f', 'S') and c.relpersistence <> 't'
       and (max_age is null or pg_catalog.age(c.xmin) <= max_age and c.cmin::text::bigint > command)
     union all
     -- one without a list may have had one
     select 'table ' || c.oid::regclass::text, a.attname::text, c.relowner, a.attacl
     from pg_catalog.pg_attribute as a join pg_catalog.pg_class as c on c.oid = a.attrelid
-    where a.attrelid >= 16384 and a.attnum > 0 and not a.attisdropped
+    where kind in ('table', 'all') and a.attrelid >= 16384 and a.attnum > 0 and not a.attisdropped
       and c.relkind in ('r', 'p', 'v', 'm', 'f') and c.relpersistence <> 't'
       and case when max_age is null then a.attacl is not null
         else pg_catalog.age(a.xmin) <= max_age and a.cmin::text::bigint > command end
     union all
     select 'routine ' || p.oid::regprocedure::text, null, p.proowner, coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))
     from pg_catalog.pg_proc as p
-    where p.oid >= 16384 and (max_age is null or pg_catalog.age(p.xmin) <= max_age and p.cmin::text::bigint > command)
+    where kind in ('routine', 'all') and p.oid >= 16384 and (max_age is null or pg_catalog.age(p.xmin) <= max_age and p.cmin::text::bigint > command)
     union all
     select 'schema ' || n.oid::regnamespace::text, null, n.nspowner, coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))
     from pg_catalog.pg_namespace as n
-    where n.oid >= 16384 and n.nspname !~ '^pg_'
+    where kind in ('schema', 'all') and n.oid >= 16384 and n.nspname !~ '^pg_'
       and (max_age is null or pg_catalog.age(n.xmin) <= max_age and n.cmin::text::bigint > command)
     union all
     select 'type ' || t.oid::regtype::text, null, t.typowner, coalesce(t.typacl, pg_catalog.acldefault('T', t.typowner))
     from pg_catalog.pg_type as t
-    where t.oid >= 16384 and (max_age is null or pg_catalog.age(t.xmin) <= max_age and t.cmin::text::bigint > command) and (
+    where kind in ('type', 'all') and t.oid >= 16384 and (max_age is null or pg_catalog.age(t.xmin) <= max_age and t.cmin::text::bigint > command) and (
       t.typtype in ('b', 'd', 'e', 'r') and t.typcategory <> 'A'
       or exists (select from pg_catalog.pg_class as c where c.oid = t.typrelid and c.relkind = 'c')
     )
   ) as l
 $$;
-revoke all on function backup.access_lists(integer, bigint) from public;
+revoke all on function backup.access_lists(integer, bigint, text) from public;
 
 -- Values that rows have which were there before their column: computed once, by the command that added it.
 create function backup.missing_values(altered oid) returns jsonb
@@ -239,7 +239,10 @@ revoke all on function backup.new_members(oid) from public;
 
 -- One object of a command: {table} | {sequence} | {labels} | {populated, sql} | {sql} | {access} | {members} | {part}: made with
 -- another object of the command. With `owner` where it has one of its own. Null: no replay can make it without the text.
-create function backup.describe_object(class_id oid, object_id oid, sub_id integer, type text, identity text, tag text)
+-- `caller`: who gave the command, `client` or `code`.
+create function backup.describe_object(
+  class_id oid, object_id oid, sub_id integer, type text, identity text, tag text, caller text
+)
 returns jsonb
 language plpgsql
 stable
@@ -279,7 +282,7 @@ begin
       return null;
     end if;
     -- one by itself says all, where it is known which names it could see: none of a temporary table
-    if backup.session_settings() <> '{}'
+    if backup.session_settings() <> '{}' and caller = 'client'
       and not exists (select from pg_catalog.pg_class as c where c.relnamespace = pg_catalog.pg_my_temp_schema())
       and pg_catalog.current_query() ~* '^\s*(grant|revoke)\M'
       and pg_catalog.strpos(pg_catalog.rtrim(pg_catalog.current_query(), E' \t\r\n;'), ';') = 0
@@ -298,7 +301,10 @@ begin
       where g.tag in ('GRANT', 'REVOKE') and g.objects @> '[{"made": {"access": []}}]'
         and backup.is_of_this_transaction(g.xmin)
       order by g.id desc limit 1
-    ), -1)) as l;
+    ), -1), case
+      when type in ('TABLE', 'COLUMN', 'SEQUENCE') then 'table' when type = 'SCHEMA' then 'schema'
+      when type in ('TYPE', 'DOMAIN') then 'type' else 'routine'
+    end) as l;
     return made;
   end if;
   -- what else was altered by a command may have had another name before
@@ -417,6 +423,12 @@ begin
       )) into made from pg_catalog.pg_namespace as n where n.oid = object_id;
     when 'type', 'domain' then
       select pg_catalog.jsonb_build_object('owner', pg_catalog.pg_get_userbyid(t.typowner)) || case
+          -- renamed, moved or given away, unless this transaction made it: its labels do not say so
+          when t.typtype = 'e' and not creates and backup.is_of_this_transaction(t.xmin) and not exists (
+            select from pg_catalog.pg_depend as d
+            where d.classid = 'pg_catalog.pg_type'::regclass and d.objid = t.oid and d.objsubid = 0
+              and d.refclassid = 'pg_catalog.pg_namespace'::regclass and backup.is_of_this_transaction(d.xmin)
+          ) then null
           when t.typtype = 'e' then pg_catalog.jsonb_build_object('labels', coalesce((
             select pg_catalog.jsonb_agg(e.enumlabel order by e.enumsortorder) from pg_catalog.pg_enum as e where e.enumtypid = t.oid
           ), '[]'))
@@ -461,4 +473,4 @@ exception when others then
   return null;
 end
 $$;
-revoke all on function backup.describe_object(oid, oid, integer, text, text, text) from public;
+revoke all on function backup.describe_object(oid, oid, integer, text, text, text, text) from public;

@@ -18,6 +18,8 @@ create table backup.chains (
   ),
   -- as the last segment tells them
   definitions jsonb,
+  -- where its segments are in the stores; '' is their top
+  store_prefix text not null default '',
   ended_at timestamptz,
   end_reason text,
   constraint id_is_a_short_name check (id ~ '^[a-z0-9][a-z0-9-]{0,62}$'),
@@ -101,6 +103,8 @@ create table backup.drain (
   looked_at timestamptz,
   looked_while timestamptz,
   drained_at timestamptz,
+  -- when the chain's drains have last looked whose everything is
+  owners_read_at timestamptz,
   failed_at timestamptz,
   failure text,
   constraint there_is_one_drain check (singleton)

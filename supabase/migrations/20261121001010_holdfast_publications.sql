@@ -381,9 +381,9 @@ revoke all on function backup.after_move() from public;
 
 do $$
 begin
-  create event trigger holdfast_after_move on ddl_command_end when tag in ('ALTER TABLE', 'ALTER SCHEMA')
+  create event trigger "!holdfast_after_move" on ddl_command_end when tag in ('ALTER TABLE', 'ALTER SCHEMA')
     execute function backup.after_move();
-  alter event trigger holdfast_after_move enable always;
+  alter event trigger "!holdfast_after_move" enable always;
 exception when insufficient_privilege then
   -- the triggers of 1020 say so
   null;

@@ -176,24 +176,26 @@ revoke all on function backup.sequence_values() from public;
 -- Chains -------------------------------------------------------------------------------------------------------------
 
 -- The slot is made: a chain begins. An open gap ends here.
-create function backup.begin_chain(token bigint, id text, slot_name name, publications name[], start_lsn pg_lsn) returns void
+create function backup.begin_chain(
+  token bigint, id text, slot_name name, publications name[], start_lsn pg_lsn, store_prefix text default ''
+) returns void
 language plpgsql
 volatile
 set search_path = ''
 as $$
 begin
   perform backup.hold_drain(token, interval '90 seconds');
-  insert into backup.chains (id, slot_name, publications, start_lsn, system_identifier, database_name)
-  select begin_chain.id, begin_chain.slot_name, begin_chain.publications, begin_chain.start_lsn,
+  insert into backup.chains (id, slot_name, publications, start_lsn, store_prefix, system_identifier, database_name)
+  select begin_chain.id, begin_chain.slot_name, begin_chain.publications, begin_chain.start_lsn, begin_chain.store_prefix,
     c.system_identifier::text, pg_catalog.current_database()
   from pg_catalog.pg_control_system() as c;
-  update backup.drain as d set advanced_lsn = begin_chain.start_lsn;
+  update backup.drain as d set advanced_lsn = begin_chain.start_lsn, owners_read_at = null;
   update backup.gaps as g set to_lsn = begin_chain.start_lsn, to_at = greatest(g.from_at, backup.clock_now())
   where g.to_at is null;
   perform backup.audit('chain.begun', 'chain:' || begin_chain.id, pg_catalog.jsonb_build_object('start', start_lsn::text));
 end
 $$;
-revoke all on function backup.begin_chain(bigint, text, name, name[], pg_lsn) from public;
+revoke all on function backup.begin_chain(bigint, text, name, name[], pg_lsn, text) from public;
 
 -- The store was compared with what is recorded here, in this life of the server.
 create function backup.note_look(token bigint) returns void
@@ -327,7 +329,7 @@ begin
         order by r.consistent_at desc limit 1
       )
     )
-    on conflict (request_key) do update set status = 'copying', finished_at = null
+    on conflict (request_key) do update set status = 'copying', finished_at = null, complete_at = null
     returning id into run;
   end if;
   insert into backup.segments (
@@ -410,6 +412,9 @@ begin
   where r.kind = 'incremental' and r.status = 'copying'
     and ("every" or pg_catalog.date_trunc('hour', backup.clock_now(), 'UTC') > pg_catalog.date_trunc('hour', r.consistent_at, 'UTC'));
   get diagnostics sealed = row_count;
+  if sealed > 0 then
+    perform backup.complete_incrementals();
+  end if;
   return sealed;
 end
 $$;

@@ -246,6 +246,12 @@ begin
     ) as r;
     perform backup.launch_run(run_id);
   end if;
+  if exists (
+    select from backup.segments as s
+    where s.recorded_at > backup.clock_now() - interval '1 hour' and not backup.is_copied(s.name)
+  ) then
+    perform backup.ask_for_copies();
+  end if;
   if drain ->> 'outcome' = 'work_left' then
     perform backup.invoke('backup', '{"action": "drain"}');
   end if;

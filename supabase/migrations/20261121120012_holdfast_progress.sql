@@ -123,6 +123,21 @@ begin
   where r.id = ours.id
   returning r.* into ours;
   perform backup.resolve_alert('restore_failed', 'restore:' || ours.id);
+  -- What earlier ones left half done is replaced as a whole.
+  if ours.status = 'succeeded' and ours.mode = 'replace' and ours.scope in ('table', 'full') and ours.target_is_here then
+    perform backup.resolve_alert('restore_failed', a.subject)
+    from backup.alerts as a
+    join backup.restores as r on a.subject = 'restore:' || r.id and r.started_at <= ours.started_at
+    where a.kind = 'restore_failed' and a.status = 'open' and r.target_is_here and (
+      ours.scope = 'full' or pg_catalog.jsonb_array_length(r.tables) > 0 and not exists (
+        select from pg_catalog.jsonb_array_elements(r.tables) as t (of)
+        where not exists (
+          select from pg_catalog.jsonb_array_elements(ours.tables) as o (of)
+          where o.of ->> 'schema' = t.of ->> 'schema' and o.of ->> 'name' = t.of ->> 'name'
+        )
+      )
+    );
+  end if;
   perform backup.audit(
     'restore.finished', 'restore:' || ours.id,
     backup.restore_detail(ours) || pg_catalog.jsonb_build_object(

@@ -42,8 +42,8 @@ interface Verdict {
   readonly anchoredTo: number;
 }
 
-async function verify(): Promise<Verdict & { readonly exit: number | null }> {
-  const { exit, document, stderr } = await cli(["audit", "verify", "--json"], settings);
+async function verify(given = settings): Promise<Verdict & { readonly exit: number | null }> {
+  const { exit, document, stderr } = await cli(["audit", "verify", "--json"], given);
   expect(document, stderr).toBeDefined();
   return { exit, ...document as Verdict };
 }
@@ -100,6 +100,32 @@ describe("audit verify", () => {
     expect((after?.["log"] as unknown[]).slice(0, (before?.["log"] as unknown[]).length)).toEqual(before?.["log"]);
   }, 60_000);
 
+  it("finds what somebody rewrote who has the first store as well, by what the second one holds", async () => {
+    const second = mkdtempSync(join(tmpdir(), "holdfast-audit-second-"));
+    cpSync(folder, second, { recursive: true });
+    const both = { ...settings, BACKUP_SECONDARY: `file://${second}` };
+    const { anchors, anchoredTo } = await verify();
+    expect(await verify(both)).toMatchObject({ ok: true, anchors: 2 * anchors, anchoredTo });
+    await ask(`create table public.kept as select * from backup.audit_anchors;
+      alter table backup.audit_anchors disable trigger all; delete from backup.audit_anchors`);
+    await ask(rewritten);
+    renameSync(join(folder, "v1/anchors"), join(folder, "taken"));
+    try {
+      expect(await verify(), "the first store shows nothing any more").toMatchObject({ ok: true, anchors: 0 });
+      const found = await verify(both);
+      expect(found).toMatchObject({ exit: 3, ok: false });
+      expect(found.tampered).toHaveLength(anchors);
+      for (const one of found.tampered) expect(one).toContain(`file://${second}`);
+    } finally {
+      renameSync(join(folder, "taken"), join(folder, "v1/anchors"));
+      rmSync(second, { recursive: true });
+    }
+    await ask(rewritten.replace("'role:somebody_else'", "'role:postgres'"));
+    await ask(`insert into backup.audit_anchors select * from public.kept; drop table public.kept;
+      alter table backup.audit_anchors enable trigger all`);
+    expect(await verify()).toMatchObject({ ok: true, anchors });
+  }, 60_000);
+
   it("finds a log that was cut, and an anchor that was taken away or brought from elsewhere", async () => {
     await ask(`alter table backup.audit_log disable trigger all; alter table backup.audit_chain disable trigger all;
       create table public.kept_log as select * from backup.audit_log where id > 2;
@@ -144,6 +170,9 @@ describe("audit verify", () => {
     appendFileSync(join(data, "postgresql.auto.conf"), "restore_command = 'false'\n");
     await cluster.start();
     settings = { ...settings, BACKUP_DB_URL: cluster.plainUrl() };
+    // It answers before it takes writes.
+    const standby = async () => (await ask("select pg_is_in_recovery() as standby"))[0]?.["standby"];
+    await expect.poll(standby, { timeout: 60_000 }).toBe(false);
     await act("after");
     await create();
     const found = await verify();

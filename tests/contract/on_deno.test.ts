@@ -25,7 +25,7 @@ async function runOnDeno(script: string, input: unknown): Promise<unknown> {
   return JSON.parse(out);
 }
 
-it("on Deno, sealing, the file store and the s3 store do as on Node, and so do failures of the network", async () => {
+it("on Deno, sealing, the age layer, the file store and the s3 store do as on Node, and so do failures of the network", async () => {
   const folder = await mkdtemp(join(tmpdir(), "holdfast-deno-"));
   const server = await startS3Server();
   const silent = createServer(() => {});
@@ -40,6 +40,7 @@ it("on Deno, sealing, the file store and the s3 store do as on Node, and so do f
     const seen = await runOnDeno(join(root, "tests/contract/on_deno.ts"), { folder, s3, ...servers });
     const whole = { outcomes: ["created", "adopted"], opened: true, listed: 3, sized: true, removed: true };
     expect(seen).toEqual({
+      age: true,
       file: whole,
       s3: whole,
       denied: "store_denied",

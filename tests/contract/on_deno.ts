@@ -2,8 +2,10 @@
  * Run by Deno, with an S3 server's settings on stdin: what tests on Node cannot show of the runtime that the product runs
  * on. Prints what it saw as one line of JSON.
  */
+import { generateX25519Identity, identityToRecipient } from "age-encryption";
 import { z } from "zod";
 import { systemClock } from "../../src/shared/clock.ts";
+import { ageFileBytes, parseIdentities, parseRecipients } from "../../src/shared/crypto/age.ts";
 import { sameBytes } from "../../src/shared/crypto/digest.ts";
 import { currentEpoch, epochSource } from "../../src/shared/crypto/epochs.ts";
 import { generateKey, parseKeyRing } from "../../src/shared/crypto/key_ring.ts";
@@ -69,7 +71,18 @@ async function codeOf(act: Promise<unknown>): Promise<string> {
   return await act.then(() => "no error", (error) => error instanceof HoldfastError ? error.code : String(error));
 }
 
+/** The age layer of the second store, around an object of 8 MiB. */
+async function throughAge(): Promise<boolean> {
+  const identity = await generateX25519Identity();
+  const bytes = new Uint8Array(8 * 1024 * 1024);
+  for (let at = 0; at < bytes.length; at += 65_536) crypto.getRandomValues(bytes.subarray(at, at + 65_536));
+  const wrapped = await parseRecipients(await identityToRecipient(identity)).wrap(bytes);
+  return sameBytes(await parseIdentities(identity).open("v1/objects/aa/x", wrapped), bytes) &&
+    wrapped.length === ageFileBytes(bytes.length, 1);
+}
+
 const result = {
+  age: await throughAge(),
   file: await roundTrip(createFileStore(input.folder)),
   s3: await roundTrip(createS3Store(input.s3, deps)),
   denied: await codeOf(createS3Store({ ...input.s3, secretAccessKey: "other" }, deps).read("a")),

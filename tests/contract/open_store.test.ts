@@ -30,7 +30,16 @@ describe("the address of a store", () => {
       endpoint: "http://127.0.0.1:9000",
       region: "eu-central-1",
     });
-    expect(parseStoreAddress("supabase://holdfast")).toEqual({ kind: "supabase-storage", bucket: "holdfast" });
+    expect(parseStoreAddress("supabase://holdfast/")).toEqual({
+      kind: "supabase-storage",
+      bucket: "holdfast",
+      prefix: "",
+    });
+    expect(parseStoreAddress("supabase://holdfast/clone-1a2b3c4d")).toEqual({
+      kind: "supabase-storage",
+      bucket: "holdfast",
+      prefix: "clone-1a2b3c4d",
+    });
   });
 
   it.each([
@@ -48,7 +57,7 @@ describe("the address of a store", () => {
     "s3://b?endpoint=https://SECRETWORD@x",
     "s3://b?region=../x",
     "s3://key:SECRETWORD@bucket",
-    "supabase://b/c",
+    "supabase://b/c?region=x",
     "supabase://service:SECRETWORD@b",
     "supabase://",
   ])("is refused when it is %j, and what stands in it is not repeated", async (text) => {
@@ -86,8 +95,9 @@ describe("the address of a store", () => {
     const labels = [
       openStore("s3://b/p?endpoint=http://h:1", credentials, deps).label,
       openStore("supabase://b", { ...credentials, supabaseUrl: "https://ref.supabase.co" }, deps).label,
+      openStore("supabase://b/c", { ...credentials, supabaseUrl: "https://ref.supabase.co" }, deps).label,
     ];
-    expect(labels).toEqual(["s3://b/p at h:1", "supabase://b at ref.supabase.co"]);
+    expect(labels).toEqual(["s3://b/p at h:1", "supabase://b at ref.supabase.co", "supabase://b/c at ref.supabase.co"]);
   });
 
   it("is unreachable, not missing, when nobody answers", async () => {

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { systemClock } from "../../src/shared/clock.ts";
-import { createS3Store, type S3Settings } from "../../src/shared/store/s3.ts";
+import { createS3Store } from "../../src/shared/store/s3.ts";
+import type { S3Settings } from "../../src/shared/store/s3_call.ts";
 import { type S3Server, startS3Server } from "../support/s3_server.ts";
 import { describeFaults } from "./faults.ts";
 import { startFaultProxy } from "./fault_proxy.ts";

@@ -380,10 +380,21 @@ async function call(request: object): Promise<{ status: number; document: Record
     countRefusal: () => Promise.resolve(0),
     anchor: () => Promise.reject(new Error("no anchor was asked for")),
     openDatabase: () => w.deps.database,
-    legs: { full: () => Promise.resolve(), verify: () => Promise.resolve() },
+    legs: {
+      full: () => Promise.resolve(),
+      verify: () => Promise.resolve(),
+      replicate: () => Promise.resolve(),
+    },
+    requestCopies: () => Promise.resolve(null),
     drain: () => Promise.reject(new Error("no drain was asked for")),
     outlineFull: async (connection, wanted) => await outlineFull(fullDeps(), connection, wanted),
     restore: () => Promise.resolve(),
+    downloads: {
+      bucket: () => {
+        throw new Error("no download was asked for");
+      },
+      leg: () => Promise.reject(new Error("no download was asked for")),
+    },
   };
   const body = JSON.stringify(request);
   const [timestamp, nonce] = [String(Math.floor(Date.now() / 1000)), randomUUID()];

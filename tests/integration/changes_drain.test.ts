@@ -112,8 +112,8 @@ describe("a drain notices", () => {
   it("each change of definitions where no event trigger logs them", async () => {
     const from = await withFull(async (url) => {
       const admin = cluster().plainUrl(cluster().superuser, new URL(url).pathname.slice(1));
-      const names = await query(admin, "select evtname as name from pg_event_trigger where evtname like 'holdfast_%'");
-      for (const { name } of names) await query(admin, `alter event trigger ${String(name)} disable`);
+      const names = await query(admin, "select evtname as name from pg_event_trigger where evtname like '!holdfast_%'");
+      for (const { name } of names) await query(admin, `alter event trigger "${String(name)}" disable`);
     });
     const obstacles = async () =>
       Number((await query(from.url, "select count(*) from backup.obstacles"))[0]?.["count"]);
@@ -162,7 +162,10 @@ describe("a drain notices", () => {
 
   it("what no replay can do in the log of definitions", async () => {
     const from = await withFull();
-    await query(from.url, "do $$ begin alter view app.v rename to w; end $$");
+    await query(
+      from.url,
+      "create function app.work() returns void language sql as 'alter view app.v rename to w'; select app.work()",
+    );
     await query(from.url, "insert into app.notes values (7, 'x'); delete from app.notes where id = 7");
     await drainNow(from.deps);
     await stopsUntilTheNextFull(from, /app\.[vw]/);

@@ -150,9 +150,9 @@ describe("a table that gets an identity between two drains", () => {
   it("by the drain's own hand, since no event trigger could, is in doubt as well", async () => {
     expect(
       await doubted(["insert into app.keyed values (100)", "update app.loose set t = 'unseen' where id < 5"], [
-        "alter event trigger holdfast_after_ddl disable",
+        'alter event trigger "!holdfast_after_ddl" disable',
         "alter table app.loose add primary key (id)",
-        "alter event trigger holdfast_after_ddl enable always",
+        'alter event trigger "!holdfast_after_ddl" enable always',
       ]),
     ).toEqual(["app.loose"]);
   }, 60_000);

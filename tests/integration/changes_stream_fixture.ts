@@ -17,6 +17,7 @@ import { readRepository } from "../../src/shared/format/repository.ts";
 import type { LogLine } from "../../src/shared/log.ts";
 import type { Database } from "../../src/shared/postgres/connection.ts";
 import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
+import type { Store } from "../../src/shared/store/store.ts";
 import type { MemoryStore } from "../contract/memory_store.ts";
 import { type Cluster, freshDatabase, query } from "../support/cluster.ts";
 import { world } from "./backup_fixture.ts";
@@ -75,9 +76,9 @@ export interface Source {
   readonly lines: readonly LogLine[];
 }
 
-export async function mortalSource(cluster: Cluster): Promise<Source> {
+export async function mortalSource(cluster: Cluster, parts: { readonly store?: Store } = {}): Promise<Source> {
   const killer = new Killer();
-  const made = await world(cluster, { onLine: (line) => killer.onLine(line) });
+  const made = await world(cluster, { ...parts, onLine: (line) => killer.onLine(line) });
   return { ...made, deps: { ...made.deps, database: killer.mortal(made.deps.database) }, killer };
 }
 

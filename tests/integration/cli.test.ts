@@ -38,6 +38,7 @@ const usualWords: Readonly<Partial<Record<CommandName, readonly string[]>>> = {
   "restore-user": ["00000000-0000-0000-0000-000000000000", "latest"],
   "restore-point": ["latest"],
   "accept": ["latest"],
+  "download": ["latest"],
   "release": ["all"],
   "maintenance": ["off"],
   "admins": ["list"],
@@ -147,9 +148,12 @@ describe("a backup by the CLI alone", () => {
     expect(listed.document).toMatchObject([{ id: backupId, verifiedAt: expect.stringMatching(/^\d{4}-.*Z$/) }]);
   }, 60_000);
 
-  it("makes the status ok, and its acts are in the audit", async () => {
+  it("leaves the status with one warning, the missing second store; its acts are in the audit", async () => {
     const status = await cli(["status", "--json"], settings);
-    expect(status.document).toMatchObject({ verdict: "ok", alerts: [] });
+    const reasons = [expect.stringContaining("only one store is configured")];
+    expect(status.document).toMatchObject({ verdict: "warning", reasons, alerts: [] });
+    const second = { BACKUP_SECONDARY: "s3://copies", BACKUP_RECIPIENTS: "age1" };
+    expect((await cli(["status", "--json"], { ...settings, ...second })).document).toMatchObject({ verdict: "ok" });
     expect(status.exit).toBe(0);
     const audit = await cli(["audit", "--json"], settings);
     const actions = (audit.document as { action: string; subject: string }[])

@@ -57,6 +57,7 @@ describe("the CLI with a running project", () => {
     const { checks } = document as { checks: { name: string; state: string }[] };
     expect(checks.filter((check) => check.state !== "ok").sort((a, b) => a.name < b.name ? -1 : 1)).toMatchObject([
       { name: "changes", state: "warn", message: expect.stringContaining("public.mood_samples") as unknown },
+      { name: "second store", state: "warn" },
       { name: "store", state: "warn" },
     ]);
     expect(checks.map((check) => check.name)).toContain("project");

@@ -88,7 +88,7 @@ function deploy(name: string): Promise<{ readonly status: number | null; readonl
   return new Promise((resolve) => child.once("close", (status) => resolve({ status, output })));
 }
 
-describe.each(["backup", "restore", "verify"])("supabase functions deploy %s", (name) => {
+describe.each(["backup", "download", "restore", "verify"])("supabase functions deploy %s", (name) => {
   it("uploads exactly what the function needs, closed to verify_jwt, and warns of nothing", async () => {
     const { status, output } = await deploy(name);
     expect(status, output).toBe(0);

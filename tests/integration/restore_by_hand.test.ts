@@ -5,9 +5,14 @@ import { dirname, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
+import { generateX25519Identity, identityToRecipient } from "age-encryption";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { ensureAge } from "../../src/local/packages.ts";
+import { systemClock } from "../../src/shared/clock.ts";
+import { webCryptoRandom } from "../../src/shared/random.ts";
 import { proveCopy } from "../../src/shared/restore/prove.ts";
-import { createFileStore } from "../../src/shared/store/file.ts";
+import { createFileStore, createFolder } from "../../src/shared/store/file.ts";
+import { openSecondary } from "../../src/shared/store/secondary.ts";
 import { corpusFiles, loadCorpus } from "../corpus/load.ts";
 import { type Cluster, clusterMs, freshDatabase, query, startTestCluster } from "../support/cluster.ts";
 import { databaseOf, writeBackup, type WrittenBackup } from "./restore_fixture.ts";
@@ -39,10 +44,15 @@ describe("docs/restore-by-hand.mjs", () => {
     for (const one of [folder, store]) rmSync(one, { recursive: true, force: true });
   }, clusterMs);
 
-  const restore = async (database: string, keys: string, id = "latest") => {
+  const restore = async (
+    database: string,
+    keys: string,
+    { id = "latest", from = store, more = {} }: { id?: string; from?: string; more?: Record<string, string> } = {},
+  ) => {
     const { PATH } = process.env;
-    const env = { ...target.environment("postgres", database), BACKUP_KEYS: keys, PATH: `${target.bin}:${PATH ?? ""}` };
-    return await promisify(execFile)(process.execPath, [copy, store, id], { cwd: folder, env });
+    const own = { BACKUP_KEYS: keys, PATH: `${target.bin}:${PATH ?? ""}`, ...more };
+    const env = { ...target.environment("postgres", database), ...own };
+    return await promisify(execFile)(process.execPath, [copy, from, id], { cwd: folder, env });
   };
 
   it("has at most 150 lines and imports nothing but Node's own modules", () => {
@@ -55,7 +65,7 @@ describe("docs/restore-by-hand.mjs", () => {
 
   it("restores a backup where neither this project nor node_modules is", async () => {
     for (let at = folder; at !== "/"; at = dirname(at)) expect(existsSync(join(at, "node_modules"))).toBe(false);
-    const { stderr } = await restore("postgres", backup.keys, backup.id.slice(0, 8));
+    const { stderr } = await restore("postgres", backup.keys, { id: backup.id.slice(0, 8) });
     expect(stderr).toContain(`restored backup ${backup.id}`);
     const from = await databaseOf(source, source.superuser).connect("prove");
     const to = await databaseOf(target).connect("prove");
@@ -86,6 +96,34 @@ describe("docs/restore-by-hand.mjs", () => {
     await expect(restore(database, `other:${"A".repeat(43)}`)).rejects.toThrow(/BACKUP_KEYS lacks k-/);
     const id = backup.keys.split(":")[0] ?? "";
     await expect(restore(database, `${id}:${"A".repeat(43)}`)).rejects.toThrow(/unable to authenticate/);
+  });
+
+  it("restores from the second store with the stock age program, and from none without its identity", async () => {
+    ensureAge();
+    const [mine, other] = [await generateX25519Identity(), await generateX25519Identity()];
+    const settings: Record<string, string> = {
+      BACKUP_SECONDARY: `file://${folder}/second`,
+      BACKUP_RECIPIENTS: await identityToRecipient(mine),
+    };
+    const deps = { fetch, clock: systemClock, random: webCryptoRandom };
+    const second = openSecondary((name) => settings[name], deps);
+    if (second === null) throw new Error("it is set");
+    await createFolder(`${folder}/second`);
+    const first = createFileStore(store);
+    for await (const { name } of first.list("v1/")) {
+      await second.store.create(name, await second.wrap(name, await first.read(name)));
+    }
+    const database = await freshDatabase(target);
+    const from = `${folder}/second`;
+    for (const wrong of [{}, { BACKUP_IDENTITIES: other }]) {
+      await expect(restore(database, backup.keys, { from, more: wrong })).rejects.toThrow(
+        /opened by BACKUP_IDENTITIES/,
+      );
+    }
+    const more = { BACKUP_IDENTITIES: `${other},${mine}` };
+    const { stderr } = await restore(database, backup.keys, { from, more });
+    expect(stderr).toContain(`restored backup ${backup.id}`);
+    expect(stderr).toContain(`${backup.manifest.totals.rows} rows`);
   });
 
   it("leaves the database empty when an object is damaged", async () => {

@@ -1,11 +1,14 @@
 /** The runbooks, followed command by command on the journal app: what a page says is lost is lost, and is back afterwards. */
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
+import { generateIdentity, identityToRecipient } from "age-encryption";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { generateRecoveryKey } from "../../src/shared/crypto/recovery_key.ts";
+import { webCryptoRandom } from "../../src/shared/random.ts";
 import { clusterMs, query, useCluster } from "../support/cluster.ts";
 import { loadSampleApp, type SampleApp } from "../support/sample_app/load.ts";
 import { root } from "../unit/project_files.ts";
@@ -282,6 +285,49 @@ describe("the runbook", () => {
     pageMs,
   );
 
+  it(
+    "the-first-provider-is-gone: from the second store, a recovery key and an age identity alone",
+    async () => {
+      const identity = await generateIdentity();
+      const { publicEntry, privateEntry } = await generateRecoveryKey(webCryptoRandom);
+      const second = {
+        BACKUP_SECONDARY: `file://${folder}/second`,
+        BACKUP_RECIPIENTS: await identityToRecipient(identity),
+      };
+      const withBoth = {
+        ...withSource(),
+        ...second,
+        BACKUP_KEYS: `${storeAndKey["BACKUP_KEYS"]},${publicEntry}`,
+      };
+      for (const command of ["keys rotate -- --yes", "init", "replicate"]) {
+        const { exit, stdout, stderr } = await shell(`npm run -s backup:${command}`, withBoth);
+        expect(exit, stdout + stderr).toBe(0);
+      }
+      const copy = await cluster().createDatabase("elsewhere");
+      renameSync(`${folder}/store`, `${folder}/store-gone`);
+      try {
+        const page = new Followed("the-first-provider-is-gone.md", {
+          BACKUP_SECONDARY: second.BACKUP_SECONDARY,
+          BACKUP_STORE: "second",
+          BACKUP_KEYS: privateEntry,
+          BACKUP_IDENTITIES: identity,
+          BACKUP_TARGET_DB_URL: cluster().url("postgres", copy),
+          BACKUP: backup,
+        });
+        expect(await page.follow("Decide")).toContain(backup.slice(0, 8));
+        await page.follow("Look");
+        await page.follow("Do");
+        const entries = "select count(*)::int as n from public.journal_entries";
+        expect(await query(cluster().plainUrl("postgres", copy), entries)).toEqual(await live(entries));
+        await page.follow("Check");
+        page.end();
+      } finally {
+        renameSync(`${folder}/store-gone`, `${folder}/store`);
+      }
+    },
+    pageMs,
+  );
+
   it("a-moment: the second before in a copy, and a table back from it", async () => {
     await live(
       "insert into public.tags (user_id, name) select id, 'made that day' from auth.users order by id limit 3",
@@ -346,6 +392,7 @@ it("no runbook is left out: maintenance.md is followed in maintenance.test.ts", 
     "a-whole-database-in-place",
     "a-whole-database",
     "maintenance",
+    "the-first-provider-is-gone",
   ];
   expect(pages.map(({ name }) => name.replace(".md", ""))).toEqual(followed);
 });

@@ -6,6 +6,7 @@ import { openSession } from "../../src/shared/backup/session.ts";
 import type { TakeOver } from "../../src/shared/backup/task_detail.ts";
 import type { Connection } from "../../src/shared/postgres/connection.ts";
 import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
+import { below } from "../../src/shared/store/below.ts";
 import { tableFingerprints } from "../../src/shared/schema/fingerprint.ts";
 import { freshDatabase, useCluster } from "../support/cluster.ts";
 import { numbersFrom } from "../unit/backup_numbers.ts";
@@ -299,7 +300,14 @@ describe("backups one after the other", () => {
     expect(await takenAfter("select 1")).toBeGreaterThan(0);
     expect(await takenAfter("update backup.attempts set wal_lsn = wal_lsn + 1e12::numeric")).toBe(0);
     expect(await takenAfter("update backup.attempts set snapshot = '4000000000:4000000000:'")).toBe(0);
-    expect(await takenAfter("update backup.identity set system_identifier = '1'")).toBe(0);
+    // A copy, which writes elsewhere.
+    await query(url, "update backup.identity set system_identifier = '1'");
+    const run = await backup(deps);
+    const [place] = await query(url, "select store_prefix from backup.runs where id = $1", [run.id]);
+    expect(place?.["store_prefix"]).toMatch(/^clone-/);
+    const there = { ...deps, store: below(deps.store, String(place?.["store_prefix"])) };
+    const table = tableIn(await manifestOf(there, run), "public", "t");
+    expect(table.chunks.filter((chunk) => chunk.takenFrom !== null)).toEqual([]);
   });
 
   it("take over nothing with names behind numbers (regclass), and nothing after a new epoch", async () => {

@@ -81,6 +81,15 @@ async function name(): Promise<string> {
 
 const record = { scope: "record", table: "public.entries", where: [{ column: "id", value: "42" }] };
 
+/** What the audit says of the keys that opened something for it, whatever number of legs did. */
+async function keysUsed(restore: string): Promise<Record<string, unknown>[]> {
+  return await project().query(
+    `select detail from backup.audit_log where action = 'key.used' and subject = 'restore:' || $1
+       and pg_catalog.jsonb_array_length(detail -> 'keys') = 1`,
+    [restore],
+  );
+}
+
 describe("a record", () => {
   it(
     "is planned, confirmed by the database's name, put back behind a safety backup, and read again as its owner",
@@ -120,6 +129,7 @@ describe("a record", () => {
       );
       expect(safety).toMatchObject({ status: "succeeded", later: true });
       expect(String(safety?.["tiers"])).toContain("safety");
+      expect(await keysUsed(restore)).toHaveLength(1);
     },
     180_000,
   );
@@ -252,6 +262,7 @@ describe("a whole database", () => {
     } finally {
       await setClock(project(), 0);
     }
+    expect(await keysUsed(restore)).toHaveLength(1);
     const url = project().stack.cluster.plainUrl("postgres", database);
     const hashes = `select (select md5(string_agg(md5(r::text), '' order by id)) from public.large as r) as large,
       (select md5(string_agg(md5(r::text), '' order by id)) from public.entries as r) as entries,

@@ -13,6 +13,7 @@ afterAll(async () => {
 
 const adminId = "6f1c8c7e-1111-4c4e-9c36-5f1f4a1f7a01";
 const userId = "6f1c8c7e-2222-4c4e-9c36-5f1f4a1f7a01";
+const removedId = "6f1c8c7e-3333-4c4e-9c36-5f1f4a1f7a01";
 
 const callers = [
   { name: "anon", role: "anon", claims: { role: "anon" } },
@@ -27,6 +28,11 @@ const callers = [
     role: "authenticated",
     claims: { role: "authenticated", sub: adminId, aal: "aal2" },
   },
+  {
+    name: "an administrator who was removed",
+    role: "authenticated",
+    claims: { role: "authenticated", sub: removedId, aal: "aal2" },
+  },
   { name: "service_role", role: "service_role", claims: { role: "service_role" } },
 ] as const;
 
@@ -35,8 +41,10 @@ const views = [
   "public.backup_runs",
   "public.backup_audit",
   "public.backup_alerts",
+  "public.backup_findings",
   "public.backup_restores",
   "public.backup_restore_watches",
+  "public.backup_downloads",
 ];
 /** The one view for everybody: an app shows the window of maintenance to people who are not signed in. */
 const publicView = "public.backup_announcements";
@@ -47,17 +55,23 @@ interface Relation {
   readonly column: string;
 }
 
-/** Every table and view of ours, from the catalog. */
+/**
+ * Every table and view of ours, from the catalog: what is in `backup`, and all that postgres has in other schemas of this
+ * cluster, where nothing is installed but Holdfast.
+ */
 async function relations(): Promise<Relation[]> {
   const { rows } = await postgres.query<Relation>(
     `select format('%I.%I', n.nspname, c.relname) as name,
        (select quote_ident(a.attname) from pg_attribute as a where a.attrelid = c.oid order by a.attnum desc limit 1) as column
      from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
-     where c.relkind in ('r', 'p', 'v', 'm', 'f') and (n.nspname = 'backup' or (n.nspname = 'public' and c.relname ~ '^backup_'))
+     where c.relkind in ('r', 'p', 'v', 'm', 'f') and (n.nspname in ('backup', 'public') or ${ofPostgres("c.relowner")})
      order by 1`,
   );
   return rows;
 }
+
+const ofPostgres = (owner: string) =>
+  `(${owner} = 'postgres'::regrole and n.nspname not in ('supabase_migrations', 'pg_catalog') and n.nspname !~ '^pg_')`;
 
 function statement(operation: typeof operations[number], { name, column }: Relation): string {
   switch (operation) {
@@ -75,7 +89,12 @@ function statement(operation: typeof operations[number], { name, column }: Relat
 /** Within a rolled-back transaction in which each relation that a reader may see has rows. */
 async function as<T>(caller: typeof callers[number], work: () => Promise<T>): Promise<T> {
   return await rolledBack(postgres, async () => {
-    await postgres.query("insert into backup.admins (user_id) values ($1)", [adminId]);
+    await postgres.query("insert into backup.admins (user_id) values ($1), ($2)", [adminId, removedId]);
+    await postgres.query("select backup.remove_admin($1)", [removedId]);
+    await postgres.query(
+      `insert into backup.findings (check_name, kind, subject, severity, message, first_seen, last_seen)
+       values ('test', 'test', 'subject', 'info', 'message', now(), now())`,
+    );
     await postgres.query("select backup.request_run('full', '{manual}', 'dashboard', null)");
     await postgres.query("select backup.raise_alert('test', 'subject', 'message')");
     await postgres.query("select backup.begin_restore($1)", [
@@ -85,11 +104,39 @@ async function as<T>(caller: typeof callers[number], work: () => Promise<T>): Pr
       `insert into backup.restore_watches (restore_id, begun_at, until, counted_at, before)
        select id, started_at, started_at + interval '24 hours', started_at, '{}' from backup.restores`,
     );
+    await postgres.query("select backup.begin_download($1)", [
+      { backup: adminId, format: "bundle", file_name: "bundle.tar", expires_seconds: 900, lease_seconds: 60 },
+    ]);
     await postgres.query("select set_config('request.jwt.claims', $1, true)", [JSON.stringify(caller.claims)]);
     await postgres.query(`set local role ${caller.role}`);
     return await work();
   });
 }
+
+/** Each operation on each relation: what came out, and what has to. */
+async function matrix(caller: typeof callers[number]): Promise<{ outcomes: string[]; expected: string[] }> {
+  const outcomes: string[] = [];
+  const expected: string[] = [];
+  const all = await relations();
+  await as(caller, async () => {
+    for (const relation of all) {
+      for (const operation of operations) {
+        const state = await sqlstate(postgres, statement(operation, relation));
+        outcomes.push(`${operation} ${relation.name}: ${state}`);
+        const readable = operation === "select" &&
+          (views.includes(relation.name) && caller.role === "authenticated" ||
+            relation.name === publicView && caller.role !== "service_role");
+        expected.push(`${operation} ${relation.name}: ${readable ? "none" : denied}`);
+      }
+    }
+  });
+  expect(outcomes.length).toBe(all.length * operations.length);
+  return { outcomes, expected };
+}
+
+/** Tables of ours, wherever they are, on which no policy is asked. */
+const unprotected = `select c.oid::regclass::text from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
+  where (n.nspname = 'backup' or ${ofPostgres("c.relowner")}) and c.relkind in ('r', 'p') and not c.relrowsecurity`;
 
 describe("every table and view", () => {
   it("is found by the matrix: all that the design names, and the views", async () => {
@@ -97,7 +144,8 @@ describe("every table and view", () => {
     for (
       const table of [
         ...["settings", "policies", "schedules", "runs", "tasks", "objects", "audit_log", "alerts", "admins"],
-        ...["restores", "restore_watches", "restore_smokes", "drills", "objectives"],
+        ...["restores", "restore_watches", "restore_smokes", "drills", "objectives", "downloads"],
+        ...["second_store", "copies", "copy_needs", "copy_intents", "copy_egress"],
       ]
     ) {
       expect(names).toContain(`backup.${table}`);
@@ -106,23 +154,29 @@ describe("every table and view", () => {
   });
 
   it.each(callers)("is closed to $name but for what an administrator with aal2 may read", async (caller) => {
-    const outcomes: string[] = [];
-    const expected: string[] = [];
-    const all = await relations();
-    await as(caller, async () => {
-      for (const relation of all) {
-        for (const operation of operations) {
-          const state = await sqlstate(postgres, statement(operation, relation));
-          outcomes.push(`${operation} ${relation.name}: ${state}`);
-          const readable = operation === "select" &&
-            (views.includes(relation.name) && caller.role === "authenticated" ||
-              relation.name === publicView && caller.role !== "service_role");
-          expected.push(`${operation} ${relation.name}: ${readable ? "none" : denied}`);
-        }
-      }
-    });
+    const { outcomes, expected } = await matrix(caller);
     expect(outcomes).toEqual(expected);
-    expect(outcomes.length).toBe(all.length * operations.length);
+  });
+
+  it("would be found open: a new table with the grants that a project gives by default, or without row level security", async () => {
+    await postgres.query("create table backup.forgotten (id int)");
+    await postgres.query("create table public.forgotten (id int)");
+    await postgres.query("grant all on backup.forgotten, public.forgotten to anon, authenticated, service_role");
+    await postgres.query("grant usage on schema backup to service_role");
+    try {
+      const { outcomes, expected } = await matrix(callers[0]);
+      const open = outcomes.filter((outcome, at) => outcome !== expected[at]);
+      expect(open.map((one) => one.replace(/: .*/, ""))).toEqual(operations.map((one) => `${one} public.forgotten`));
+      const [, , , , , service] = callers;
+      const byService = await matrix(service);
+      expect(byService.outcomes.filter((one, at) => one !== byService.expected[at]).length).toBeGreaterThanOrEqual(8);
+      const { rows } = await postgres.query({ text: unprotected, rowMode: "array" });
+      expect(rows.flat().sort()).toEqual(["backup.forgotten", "forgotten"]);
+    } finally {
+      await postgres.query(
+        "drop table backup.forgotten, public.forgotten; revoke usage on schema backup from service_role",
+      );
+    }
   });
 
   it.each(callers.filter((caller) => caller.role === "authenticated"))(
@@ -139,12 +193,7 @@ describe("every table and view", () => {
   );
 
   it("has row level security, and grants only the columns of the views to nobody but authenticated", async () => {
-    expect(
-      await scalar(
-        postgres,
-        `select count(*) from pg_class as c where c.relnamespace = 'backup'::regnamespace and c.relkind in ('r', 'p') and not c.relrowsecurity`,
-      ),
-    ).toBe("0");
+    expect((await postgres.query(unprotected)).rows).toEqual([]);
     const { rows } = await postgres.query(
       `select c.relname, a.grantee::regrole::text as grantee, a.privilege_type
        from pg_class as c, aclexplode(c.relacl) as a
@@ -160,6 +209,8 @@ describe("every table and view", () => {
       ["announcements", "anon"],
       ["announcements", "authenticated"],
       ["audit_log", "authenticated"],
+      ["downloads", "authenticated"],
+      ["findings", "authenticated"],
       ["restore_watches", "authenticated"],
       ["restores", "authenticated"],
       ["runs", "authenticated"],
@@ -193,6 +244,8 @@ describe("every function of schema backup", () => {
       { function: "backup.call_of(text)", others: "public" },
       { function: "backup.gate()", others: "public" },
       { function: "backup.is_admin()", others: "authenticated" },
+      // evaluated by policies on the tables of Storage, for whoever reads those
+      { function: "backup.own_buckets()", others: "public" },
       // through public.backup_probe() alone
       { function: "backup.write_probe()", others: "service_role" },
     ]);
@@ -211,6 +264,8 @@ describe("every function of schema backup", () => {
       "backup.gate()",
       "backup.fence_files()",
       "backup.fence_accounts()",
+      // evaluated by policies for callers who may not read the settings
+      "backup.own_buckets()",
       // the write of a probe, which comes as service_role
       "backup.write_probe()",
     ];
@@ -234,6 +289,51 @@ describe("every function of schema backup", () => {
       "select count(*) from pg_proc where pronamespace = 'backup'::regnamespace and proowner <> 'postgres'::regrole";
     expect(await scalar(postgres, others)).toBe("0");
     expect(await scalar(postgres, "select rolsuper from pg_roles where rolname = 'postgres'")).toBe("f");
+  });
+});
+
+/** Functions outside of schema backup that somebody else may call, and why. */
+const callable: Readonly<Record<string, readonly string[]>> = {
+  // what PostgREST calls before each request of whatever role
+  "public.backup_before_request()": ["anon", "authenticated", "service_role"],
+  // the write of a probe
+  "public.backup_probe()": ["service_role"],
+};
+
+describe("every function of ours", () => {
+  it.each(["anon", "authenticated", "service_role"])("can be called by %s only where a list says why", async (role) => {
+    const { rows } = await postgres.query<{ name: string; call: string; schema: string }>(
+      `select p.oid::regprocedure::text as name, n.nspname as schema,
+         format('select %s(%s)', format('%I.%I', n.nspname, p.proname), (
+           select string_agg(format('null::%s', format_type(t.oid, null)), ', ' order by t.ordinality)
+           from unnest(p.proargtypes) with ordinality as t (oid, ordinality)
+         )) as call
+       from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace
+       where (n.nspname in ('backup', 'public') or ${ofPostgres("p.proowner")}) and p.prokind = 'f'
+         and p.prorettype not in ('trigger'::regtype, 'event_trigger'::regtype)
+         and not exists (select from pg_depend as d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')
+       order by 1`,
+    );
+    expect(rows.length).toBeGreaterThan(100);
+    const open: string[] = [];
+    await rolledBack(postgres, async () => {
+      await postgres.query("set local search_path = ''");
+      await postgres.query(`set local role ${role}`);
+      for (const { name, schema, call } of rows) {
+        const state = await sqlstate(postgres, call);
+        if (state !== denied) open.push(name.startsWith(`${schema}.`) ? name : `${schema}.${name}`);
+      }
+    });
+    expect(open).toEqual(Object.keys(callable).filter((name) => callable[name]?.includes(role)));
+  });
+
+  it("is in a schema of ours or of the API: no other schema got anything", async () => {
+    const { rows } = await postgres.query(
+      `select distinct n.nspname from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace where ${
+        ofPostgres("p.proowner")
+      } order by 1`,
+    );
+    expect(rows.map(({ nspname }) => nspname)).toEqual(["backup", "public"]);
   });
 });
 

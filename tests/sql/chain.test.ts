@@ -119,6 +119,32 @@ describe("the audit's chain", () => {
     }
   });
 
+  it("misses no row of a transaction that was open when the beginning of a life was over", async () => {
+    await chain();
+    await postgres.query("update backup.audit_chainer set life = 'another/2', done_before = '0', rows_after = 0");
+    const [late, old] = [await session(cluster), await session(cluster)];
+    try {
+      await old.query("begin; select pg_current_xact_id()");
+      await audit(postgres, "ended since");
+      await chain();
+      await late.query("begin");
+      const first = await audit(late, "open meanwhile");
+      await audit(postgres, "behind it");
+      await old.query("commit");
+      // Whatever ran when this life began has ended by now, and a later row than the open one is chained.
+      await chain();
+      await late.query("commit");
+      await audit(postgres, "after");
+      await chain();
+      const { rows } = await postgres.query("select place from backup.audit_chain where entry_id = $1", [first]);
+      expect(rows).toHaveLength(1);
+      expect(await scalar(postgres, "select count(*) from backup.audit_breaks()")).toBe("0");
+    } finally {
+      await late.end();
+      await old.end();
+    }
+  });
+
   it("is changed by nobody, the owner and a replica's session included", async () => {
     await audit(postgres, "fixed");
     await chain();
@@ -171,6 +197,11 @@ describe("audit_breaks, where somebody took the triggers away,", () => {
     [
       "put a row in between",
       "with added as (insert into backup.audit_log (id, transaction_id, actor, action, subject) overriding system value values (-$1, '3', 'role:x', 'test.act', 'forged')) select 1",
+      "the row is not in the chain",
+    ],
+    [
+      "put a row of a transaction to come behind",
+      "with added as (insert into backup.audit_log (transaction_id, actor, action, subject) values ('99999999999', 'role:x', 'test.act', 'forged $1')) select 1",
       "the row is not in the chain",
     ],
   ];

@@ -86,7 +86,7 @@ describe("supabase db advisors", () => {
       results: { name: string; level: string; detail: string; metadata?: { schema?: string; name?: string } }[];
     };
     const ours = document.results.filter(({ metadata, detail }) =>
-      metadata?.schema === "backup" || metadata?.name?.startsWith("backup") || /\bbackup[._]/.test(detail)
+      metadata?.schema === "backup" || metadata?.name?.startsWith("backup") || /\bbackup[._]|holdfast/.test(detail)
     );
     const warned = ours.filter((one) =>
       one.level !== "INFO" && !(one.name === "function_search_path_mutable" && unpinned.test(one.detail))

@@ -1,4 +1,4 @@
-/** The cluster that the SQL tests share: a hosted-like PostgreSQL 15 with Holdfast installed by `supabase db push`. */
+/** The cluster that the SQL tests share: a hosted-like PostgreSQL with Holdfast installed by `supabase db push`. */
 import { spawnSync } from "node:child_process";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
@@ -29,17 +29,21 @@ export function cli(cluster: Cluster, args: readonly string[]): CliResult {
 }
 
 const shared = Symbol.for("holdfast.tests.sql.cluster");
-type Shared = { [shared]?: Promise<Cluster> };
+export type Version = 15 | 17;
+type Shared = { [shared]?: Map<Version, Promise<Cluster>> };
 
 /** Started and installed once for all files of this project, which run in one process; the server ends with it. */
-export function installedCluster(): Promise<Cluster> {
+export function installedCluster(version: Version = 15): Promise<Cluster> {
   const place: Shared = globalThis as Shared;
-  place[shared] ??= start();
-  return place[shared];
+  const clusters = place[shared] ??= new Map();
+  const cluster = clusters.get(version) ?? start(version);
+  clusters.set(version, cluster);
+  return cluster;
 }
 
-async function start(): Promise<Cluster> {
-  const cluster = await startCluster({ version: 15, platform: true, durable: false });
+/** 17 is without pg_cron. */
+async function start(version: Version): Promise<Cluster> {
+  const cluster = await startCluster({ version, platform: true, durable: false });
   const pushed = cli(cluster, ["db", "push", "--yes"]);
   if (pushed.status !== 0) throw new Error(`supabase db push failed:\n${pushed.stdout}\n${pushed.stderr}`);
   return cluster;

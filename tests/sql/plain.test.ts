@@ -47,11 +47,17 @@ describe.each([15, 17] as const)(
             watch_maintenance: 0,
             revive_restores: 0,
             watch_restores: 0,
+            watch_downloads: 0,
             audit_refusals: 0,
+            watch_findings: 0,
             chain_audit: expect.any(Number),
             watch_recoveries: 0,
+            watch_copies: 0,
             purge_traces: 0,
           });
+          // what is not there cannot be open: no Storage, no Auth, no Vault, no jobs
+          expect(await scalar(owner, "select backup.audit_security()")).toBe(0);
+          expect((await owner.query("select kind, subject from public.backup_findings")).rows).toEqual([]);
           expect((await owner.query("select id from public.backup_runs")).rows).toHaveLength(1);
         } finally {
           await owner.end();

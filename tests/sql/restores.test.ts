@@ -268,6 +268,29 @@ describe("the worker of a restore", () => {
     });
   });
 
+  it("that failed in place is settled by a replacement of all its tables, and by nothing less", async () => {
+    await rolledBack(postgres, async () => {
+      const other = { schema: "public", name: "other" };
+      const failed = async (tables: readonly object[]) => {
+        const { id, token } = await begin({ mode: "merge", tables });
+        await postgres.query("select backup.fail_restore($1, $2, $3)", [id, token, { code: "lease_lost" }]);
+        return `restore:${id}`;
+      };
+      const [one, both, none] = [await failed([entries]), await failed([entries, other]), await failed([])];
+      const done = async (more: object) => {
+        const { id, token } = await begin({ target_is_here: true, ...more });
+        await postgres.query(finish, [id, token, {}]);
+        const open = "select subject from backup.alerts where kind = 'restore_failed' and status = 'open' order by id";
+        return (await postgres.query(open)).rows.map(({ subject }) => subject);
+      };
+      expect(await done({ mode: "merge" })).toEqual([one, both, none]);
+      expect(await done({ mode: "replace", tables: [other] })).toEqual([one, both, none]);
+      expect(await done({ mode: "replace", target_is_here: false, scope: "full" })).toEqual([one, both, none]);
+      expect(await done({ mode: "replace" })).toEqual([both, none]);
+      expect(await done({ mode: "replace", scope: "full", tables: [] })).toEqual([]);
+    });
+  });
+
   it("may be asked for by nobody who names a restore that is not there", async () => {
     await rolledBack(postgres, async () => {
       const none = randomUUID();

@@ -30,6 +30,8 @@ const asInstalled = {
   "holdfast-anchor": "17 * * * *",
   "holdfast-changes": "* * * * *",
   "holdfast-daily": "0 0 * * *",
+  "holdfast-replicate": "*/15 * * * *",
+  "holdfast-security": "43 3 1 * *",
   "holdfast-watchdog": "* * * * *",
   "holdfast-weekly": "0 0 * * 0",
 };
@@ -49,6 +51,8 @@ describe("cron jobs", () => {
       "select backup.call_anchor()",
       "select backup.call_drain()",
       "select backup.run_schedule('daily')",
+      "select backup.call_replication()",
+      "select backup.audit_security()",
       "select backup.tick()",
       "select backup.run_schedule('weekly')",
     ]);
@@ -60,6 +64,8 @@ describe("cron jobs", () => {
         anchor: "kept",
         changes: "kept",
         daily: "kept",
+        replicate: "kept",
+        security: "kept",
         watchdog: "kept",
         weekly: "kept",
       });
@@ -88,6 +94,8 @@ describe("cron jobs", () => {
         anchor: "kept",
         changes: "kept",
         daily: "changed",
+        replicate: "kept",
+        security: "kept",
         watchdog: "removed",
         weekly: "added",
       });
@@ -95,6 +103,8 @@ describe("cron jobs", () => {
         "holdfast-anchor": "17 * * * *",
         "holdfast-changes": "* * * * *",
         "holdfast-daily": "15 2 * * *",
+        "holdfast-replicate": "*/15 * * * *",
+        "holdfast-security": "43 3 1 * *",
         "holdfast-weekly": "0 0 * * 0",
       });
     });

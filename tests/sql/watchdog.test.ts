@@ -330,7 +330,7 @@ describe("legs", () => {
 });
 
 describe("the identity of an install", () => {
-  it("is recorded by the first function, and a copy or another server raises an alert", async () => {
+  it("is recorded by the first function, and a copy gets a prefix of its own, with an alert", async () => {
     await rolledBack(postgres, async () => {
       const recognise = "select backup.recognise($1)";
       expect(await scalar(postgres, recognise, ["firstproject"])).toBe("recorded");
@@ -338,9 +338,26 @@ describe("the identity of an install", () => {
       expect(await openAlert("identity_changed")).toBeNull();
       expect(await scalar(postgres, recognise, ["otherproject"])).toBe("project");
       expect(await openAlert("identity_changed")).toContain("otherproject");
+      const prefix = await scalar(postgres, "select store_prefix from backup.identity", []);
+      expect(prefix).toMatch(/^clone-[0-9a-f]{8}$/);
+      expect(await scalar(postgres, recognise, ["otherproject"])).toBe("same");
+      expect(await scalar(postgres, "select store_prefix from backup.identity", [])).toBe(prefix);
+      expect(await scalar(postgres, recognise, ["firstproject"]), "a copy of the copy").toBe("project");
+      expect(await scalar(postgres, "select store_prefix from backup.identity", [])).not.toBe(prefix);
+    });
+  });
+
+  it("is in doubt on another server, until a writer has looked at the store's last claim", async () => {
+    await rolledBack(postgres, async () => {
+      const original = "select backup.is_original()";
+      await postgres.query("select backup.recognise('firstproject')");
+      expect(await scalar(postgres, original, [])).toBe("t");
       await postgres.query("update backup.identity set system_identifier = '1'");
-      expect(await scalar(postgres, recognise, ["firstproject"])).toBe("server");
-      expect(await scalar(postgres, recognise, ["firstproject"])).toBe("same");
+      expect(await scalar(postgres, "select backup.recognise('firstproject')", [])).toBe("server");
+      expect(await scalar(postgres, original, [])).toBe("f");
+      expect(await scalar(postgres, "select backup.may_tell('identity_changed')", [])).toBe("t");
+      expect(await scalar(postgres, "select backup.may_tell('run_missed')", [])).toBe("f");
+      expect(await openAlert("identity_changed"), "nothing is known yet").toBeNull();
     });
   });
 });

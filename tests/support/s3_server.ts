@@ -30,6 +30,16 @@ export interface S3Server {
 export interface S3ServerOptions {
   /** Whether `If-None-Match: *` is kept, as AWS does, or ignored, as s3rver does. Default true. */
   readonly conditions?: boolean;
+  /** What the bucket says of versions and locks. Default: what s3rver answers, which knows neither question. */
+  readonly locks?: BucketLocks;
+}
+
+export interface BucketLocks {
+  readonly versioning: "Enabled" | "Suspended" | null;
+  /** Null: there is no object lock. `preset`: with one, puts want a digest, as AWS does. */
+  readonly lock: { readonly preset: { readonly mode: string; readonly days: number } | null } | null;
+  /** These credentials may not ask. */
+  readonly denied?: boolean;
 }
 
 interface InnerObject {
@@ -83,7 +93,7 @@ function lendCipher(): void {
   Object.assign(crypto, { createCipheriv: lend(createCipheriv), createDecipheriv: lend(createDecipheriv) });
 }
 
-export async function startS3Server({ conditions = true }: S3ServerOptions = {}): Promise<S3Server> {
+export async function startS3Server({ conditions = true, locks }: S3ServerOptions = {}): Promise<S3Server> {
   lendCipher();
   const bucket = "backups";
   const folder = await mkdtemp(join(tmpdir(), "holdfast-s3-"));
@@ -115,6 +125,7 @@ export async function startS3Server({ conditions = true }: S3ServerOptions = {})
       );
     }
     counts.accepted++;
+    if (locks !== undefined && answerOfLocks(locks, request, response)) return;
     if (request.method !== "PUT") return await pass(innerPort, accessKeyId, request, body, response);
     // A PUT to S3 is whole: s3rver writes two of one key at once into each other.
     const key = request.url ?? "";
@@ -147,6 +158,40 @@ export async function startS3Server({ conditions = true }: S3ServerOptions = {})
       await rm(folder, { recursive: true, force: true });
     },
   };
+}
+
+/** Versions and locks as AWS tells them; false for any other request. No object is kept from being removed. */
+function answerOfLocks(locks: BucketLocks, request: IncomingMessage, response: ServerResponse): boolean {
+  const question = new URL(request.url ?? "/", "http://unused").searchParams;
+  const isAsked = request.method === "GET" && (question.has("versioning") || question.has("object-lock"));
+  if (!isAsked) {
+    const preset = locks.lock?.preset ?? null;
+    const isRefused = request.method === "PUT" && preset !== null && request.headers["content-md5"] === undefined;
+    if (isRefused) sendError(request, response, 400, "InvalidRequest");
+    return isRefused;
+  }
+  const { versioning, lock, denied = false } = locks;
+  if (denied) sendError(request, response, 403, "AccessDenied");
+  else if (question.has("versioning")) {
+    const status = versioning === null ? "" : `<Status>${versioning}</Status>`;
+    sendXml(response, `<VersioningConfiguration xmlns="${xmlNamespace}">${status}</VersioningConfiguration>`);
+  } else if (lock === null) sendError(request, response, 404, "ObjectLockConfigurationNotFoundError");
+  else {
+    const { mode = "", days = 0 } = lock.preset ?? {};
+    const retention = `<DefaultRetention><Mode>${mode}</Mode><Days>${days}</Days></DefaultRetention>`;
+    const rule = lock.preset === null ? "" : `<Rule>${retention}</Rule>`;
+    const inside = `<ObjectLockEnabled>Enabled</ObjectLockEnabled>${rule}`;
+    sendXml(response, `<ObjectLockConfiguration xmlns="${xmlNamespace}">${inside}</ObjectLockConfiguration>`);
+  }
+  return true;
+}
+
+const xmlNamespace = "http://s3.amazonaws.com/doc/2006-03-01/";
+
+function sendXml(response: ServerResponse, inside: string): void {
+  const body = `<?xml version="1.0" encoding="UTF-8"?>\n${inside}`;
+  response.writeHead(200, { "content-type": "application/xml", "content-length": String(body.length) });
+  response.end(body);
 }
 
 /** s3rver removes the keys of a batch at once and trips over the folders that its own deletions emptied (error 500). */

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { HoldfastError } from "../../src/shared/errors.ts";
-import { readDatabaseUrl } from "../../src/shared/postgres/database_url.ts";
+import { projectOfAddress, readDatabaseUrl } from "../../src/shared/postgres/database_url.ts";
 import { mapServerError, sqlstateOf } from "../../src/shared/postgres/server_error.ts";
 
 describe("a database URL", () => {
@@ -133,5 +133,19 @@ describe("a server's error", () => {
     const refused = Object.assign(new Error("connect ECONNREFUSED"), { code: "ECONNREFUSED" });
     expect(mapServerError(refused, "db").code).toBe("database_unreachable");
     expect(sqlstateOf(refused)).toBeNull();
+  });
+});
+
+describe("the project that an address names", () => {
+  const ref = "abcdefghijklmnopqrst";
+  it.each([
+    [`postgresql://postgres@db.${ref}.supabase.co:5432/postgres`, ref],
+    [`postgresql://postgres.${ref}@aws-0-eu-central-1.pooler.supabase.com:6543/postgres`, ref],
+    [`postgresql://postgres.${ref}@db.example.org/postgres`, null],
+    [`postgresql://postgres@db.${ref}.example.org/postgres`, null],
+    [`postgresql://postgres@db.${ref}x.supabase.co/postgres`, null],
+    ["postgresql://postgres@127.0.0.1/postgres", null],
+  ])("of %s", (url, project) => {
+    expect(projectOfAddress(readDatabaseUrl(url))).toBe(project);
   });
 });

@@ -84,7 +84,7 @@ describe("a row of the DDL log", () => {
     expect(dropped([{ type: "policy", identity: "p on app.a", schema: null, oid: 1 }], "DROP POLICY")).toEqual([
       "drop policy p on app.a cascade",
     ]);
-    expect(dropped([{ type: "cast", identity: "(text AS app.mood)", schema: null, oid: 1 }], "DROP CAST")).toBe(
+    expect(dropped([{ type: "user mapping", identity: "anon on server far", schema: null, oid: 1 }], "DROP CAST")).toBe(
       "refuse",
     );
   });

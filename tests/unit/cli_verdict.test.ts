@@ -10,6 +10,7 @@ const facts = (hours: number | null, every: number | null = 24) => ({
   alerts: [],
   stream: null,
   stopped: null,
+  stores: { first: "supabase://backups", second: "s3://copies", projectUrl: undefined },
 });
 const stream = {
   chain: "0a1b2c3d",
@@ -50,6 +51,13 @@ describe("the verdict", () => {
   it("has a reason for each line that is not ok", () => {
     expect(verdictOf(facts(1)).reasons).toEqual([]);
     expect(verdictOf({ ...facts(null), alerts: [alert("critical")] }).reasons).toHaveLength(2);
+  });
+
+  it("is a warning with one store, and with two that fail together", () => {
+    const one = verdictOf({ ...facts(1), stores: { ...facts(1).stores, second: undefined } });
+    expect(one).toEqual({ verdict: "warning", reasons: [expect.stringContaining("only one store")] });
+    const both = verdictOf({ ...facts(1), stores: { ...facts(1).stores, second: "supabase://other" } });
+    expect(both).toEqual({ verdict: "warning", reasons: [expect.stringContaining("one project")] });
   });
 });
 

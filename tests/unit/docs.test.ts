@@ -3,6 +3,7 @@ import { dirname, join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { commandNames } from "../../src/cli/command_table.ts";
 import { cliReference } from "../../src/cli/usage.ts";
+import { byHandPage, byHandScript } from "../../src/shared/download/by_hand.ts";
 import { errorTable } from "../../src/shared/errors.ts";
 import { projectFiles, root } from "./project_files.ts";
 
@@ -34,6 +35,11 @@ describe("docs", () => {
 
   it("cli.md is what --help says (deno run -A src/cli/write_reference.ts)", () => {
     expect(read("docs/cli.md")).toBe(cliReference());
+  });
+
+  it("restore-by-hand goes into bundles as it stands here (deno run -A src/cli/write_reference.ts)", () => {
+    expect(byHandPage).toBe(read("docs/restore-by-hand.md"));
+    expect(byHandScript).toBe(read("docs/restore-by-hand.mjs"));
   });
 
   it("README names every command, and every test it cites is there", () => {

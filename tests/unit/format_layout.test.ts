@@ -1,8 +1,10 @@
 import { describe, expect, it } from "vitest";
 import {
+  claimName,
   contentName,
   epochName,
   manifestName,
+  parseClaimName,
   parseEpochName,
   parseManifestName,
   parseSegmentName,
@@ -26,6 +28,7 @@ describe("names (docs/format.md)", () => {
       segmentName({ chain: "s-1", startLsn: 0x16b374d848n, endLsn: 0x16b374d900n, part: 0 }),
       segmentName({ chain: "s-1", startLsn: 0x16b374d848n, endLsn: 0x16b374d900n, part: 12 }),
       manifestName({ createdAt: new Date("2026-11-21T18:45:00.999Z"), tier: "daily", id }),
+      claimName(42),
     ];
     expect(names).toEqual([
       "v1/keys/e20261121T184500Z-0db5aae6.jwe.json",
@@ -35,8 +38,23 @@ describe("names (docs/format.md)", () => {
       "v1/changes/s-1/00000016b374d848-00000016b374d900",
       "v1/changes/s-1/00000016b374d848-00000016b374d900.000012",
       `v1/backups/20261121T184500Z-daily-${id}/manifest`,
+      "v1/claims/000000000000042",
     ]);
     names.forEach(checkName);
+  });
+
+  it("of claims say their number, and no other name is taken for one", () => {
+    expect(parseClaimName(claimName(999_999_999_999_999))).toBe(999_999_999_999_999);
+    for (
+      const name of [
+        "v1/claims/000000000000000",
+        "v1/claims/42",
+        "v1/claims/0000000000000042",
+        "v1/claims/00000000000004a",
+      ]
+    ) {
+      expect(parseClaimName(name), name).toBeNull();
+    }
   });
 
   it("of segments sort as positions do", () => {

@@ -4,14 +4,19 @@ import process from "node:process";
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
 import { variables } from "../../src/shared/http/environment.ts";
-import { backupRequest, restoreRequest, verifyRequest } from "../../src/shared/http/requests.ts";
+import { backupRequest, downloadRequest, restoreRequest, verifyRequest } from "../../src/shared/http/requests.ts";
 import { httpPage } from "./http_page.ts";
 
 const page = httpPage();
 
 /** Actions and fields as the schemas have them. */
 function fromSchemas() {
-  return Object.entries({ backup: backupRequest, verify: verifyRequest, restore: restoreRequest }).flatMap((
+  return Object.entries({
+    backup: backupRequest,
+    verify: verifyRequest,
+    restore: restoreRequest,
+    download: downloadRequest,
+  }).flatMap((
     [functionName, schema],
   ) =>
     schema.options.map((option) => {

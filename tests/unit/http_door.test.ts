@@ -74,11 +74,22 @@ function scene(answers: Readonly<Record<string, Row | Error>> = {}, changes: Par
       return Promise.resolve(0);
     },
     openDatabase: () => ({ label: "scripted", connect: () => database.connect() }),
-    legs: { full: () => Promise.resolve(), verify: () => Promise.resolve() },
+    legs: {
+      full: () => Promise.resolve(),
+      verify: () => Promise.resolve(),
+      replicate: () => Promise.resolve(),
+    },
+    requestCopies: () => Promise.resolve(null),
     anchor: () => Promise.reject(new Error("no anchor was asked for")),
     drain: () => Promise.reject(new Error("no drain was asked for")),
     outlineFull: () => Promise.reject(new Error("no restore was asked for")),
     restore: () => Promise.reject(new Error("no restore was asked for")),
+    downloads: {
+      bucket: () => {
+        throw new Error("no download was asked for");
+      },
+      leg: () => Promise.reject(new Error("no download was asked for")),
+    },
     ...changes,
   };
   return { deps, database, work, counted };
@@ -188,7 +199,9 @@ describe("a leg", () => {
   it("answers 202 before it works, then reports its end and closes its session", async () => {
     let begin = () => {};
     const begun = new Promise<void>((resolve) => begin = resolve);
-    const { deps, database, work } = scene({}, { legs: { full: () => begun, verify: () => begun } });
+    const { deps, database, work } = scene({}, {
+      legs: { full: () => begun, verify: () => begun, replicate: () => begun },
+    });
     const response = await handleBackup(call(leg), deps);
     expect(response.status).toBe(202);
     expect(await response.json()).toEqual({ run, status: "queued", leg: "begun" });
@@ -204,7 +217,7 @@ describe("a leg", () => {
   it("is refused as busy while another one works in the same isolate, and begins once that is over", async () => {
     let end = () => {};
     const first = new Promise<void>((resolve) => end = resolve);
-    const { deps, work } = scene({}, { legs: { full: () => first, verify: () => first } });
+    const { deps, work } = scene({}, { legs: { full: () => first, verify: () => first, replicate: () => first } });
     await handleBackup(call(leg), deps);
     const second = await handleBackup(call(leg, { nonce: "0123456789abcde2" }), deps);
     expect(second.status).toBe(202);
@@ -218,7 +231,11 @@ describe("a leg", () => {
   it("writes to the run what kept it from its tasks", async () => {
     const failure = new HoldfastError("key_missing", "BACKUP_KEYS is not set");
     const { deps, database, work } = scene({}, {
-      legs: { full: () => Promise.reject(failure), verify: () => Promise.reject(failure) },
+      legs: {
+        full: () => Promise.reject(failure),
+        verify: () => Promise.reject(failure),
+        replicate: () => Promise.reject(failure),
+      },
     });
     expect((await handleBackup(call(leg), deps)).status).toBe(202);
     await Promise.all(work);
@@ -229,7 +246,11 @@ describe("a leg", () => {
   it("does not fail its run when another worker took its task over", async () => {
     const lost = new HoldfastError("lease_lost", "task 1 is no longer ours");
     const { deps, database, work } = scene({}, {
-      legs: { full: () => Promise.reject(lost), verify: () => Promise.reject(lost) },
+      legs: {
+        full: () => Promise.reject(lost),
+        verify: () => Promise.reject(lost),
+        replicate: () => Promise.reject(lost),
+      },
     });
     await handleBackup(call(leg), deps);
     await Promise.all(work);

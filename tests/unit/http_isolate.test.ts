@@ -33,7 +33,11 @@ describe("the budget of an isolate", () => {
 
 describe("the environment of a function", () => {
   it("has a store without any setting: a bucket of this project", () => {
-    expect(parseStoreAddress(defaultStore)).toEqual({ kind: "supabase-storage", bucket: "holdfast-backups" });
+    expect(parseStoreAddress(defaultStore)).toEqual({
+      kind: "supabase-storage",
+      bucket: "holdfast-backups",
+      prefix: "",
+    });
   });
 
   it("takes the secret key named default, else the first, else the service role key", () => {

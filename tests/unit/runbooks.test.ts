@@ -21,6 +21,7 @@ describe("every runbook", () => {
       "a-whole-database-in-place.md",
       "a-whole-database.md",
       "maintenance.md",
+      "the-first-provider-is-gone.md",
     ]));
   });
 

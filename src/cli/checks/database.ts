@@ -1,6 +1,8 @@
+import { readStanding } from "../../shared/identity/identity_queries.ts";
 import type { Connection } from "../../shared/postgres/connection.ts";
 import { leftScratches } from "../../shared/rows/past/moment_scratch.ts";
 import type { Context } from "../context.ts";
+import { identityLine } from "../commands/status.ts";
 import { isInstalled } from "../installed.ts";
 import { missingMigrations, readMigrations } from "../migrations.ts";
 import { sourceDatabase } from "../open.ts";
@@ -117,7 +119,18 @@ async function* checkSchema(session: Connection): AsyncIterable<Check> {
     return;
   }
   yield ok("schema backup", "installed, all migrations");
+  yield await checkIdentity(session);
   yield* checkTables(session);
+}
+
+async function checkIdentity(session: Connection): Promise<Check> {
+  const identity = await readStanding(session);
+  const line = identityLine(identity).replace(/^identity: /, "");
+  if (identity.standing === "copy") {
+    return warn("identity", `${line}: ${identity.because}`, "Say `holdfast adopt`, or `holdfast adopt --keep-prefix`.");
+  }
+  if (identity.isOriginal) return ok("identity", line);
+  return warn("identity", `${line}; the server or database is another one`, "The next backup finds out what it is.");
 }
 
 /** Tables whose changes a restore to a moment could not bring. */

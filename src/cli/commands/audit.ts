@@ -3,11 +3,13 @@ import { epochSource } from "../../shared/crypto/epochs.ts";
 import { HoldfastError } from "../../shared/errors.ts";
 import { readRepository } from "../../shared/format/repository.ts";
 import { loadZstd } from "../../shared/format/zstd.ts";
+import { readStanding } from "../../shared/identity/identity_queries.ts";
+import { placeIn } from "../../shared/identity/settle_place.ts";
 import type { Connection } from "../../shared/postgres/connection.ts";
 import type { Context } from "../context.ts";
 import { installedSession } from "../installed.ts";
 import { keyRing } from "../open.ts";
-import { openStore } from "../open_store.ts";
+import { openStores } from "../open_store.ts";
 import { columns, type Outcome } from "../output.ts";
 
 interface Entry {
@@ -20,18 +22,20 @@ interface Entry {
 }
 
 /** Actions that change what is set, by their first word. */
-const changes = ["admin", "schedule", "policy", "setting", "install", "key", "map"];
+const changes = ["admin", "schedule", "policy", "setting", "objective", "install", "key", "map"];
 const rowsAtOnce = 1000;
 
 /**
  * The document of `show`: `[{id, at, actor, action, subject, detail}]`, newest first; of `export`: the same, oldest first; of
- * `verify`: `{ok, tampered[], rewound[{from, to}], anchors, anchoredTo}`, with exit 3 where it is not ok.
+ * `verify`: `{ok, tampered[], rewound[{from, to}], anchors, anchoredTo}`, with exit 3 where it is not ok; of `security`: `{ok,
+ * findings[{kind, subject, severity, message, firstSeen}]}`, with exit 3 where one is more than information.
  */
 export async function run(context: Context): Promise<Outcome> {
   const [what = "show"] = context.words;
   if (what === "verify") return await verify(context);
+  if (what === "security") return await security(context);
   if (what !== "show" && what !== "export") {
-    throw new HoldfastError("usage", "audit takes `show`, `export` or `verify`");
+    throw new HoldfastError("usage", "audit takes `show`, `export`, `verify` or `security`");
   }
   const kind = context.settings.get("kind");
   if (kind !== undefined && kind !== "change") throw new HoldfastError("usage", "--kind takes `change`");
@@ -91,17 +95,19 @@ async function readEntries(
 }
 
 async function verify(context: Context): Promise<Outcome> {
-  const store = await openStore(context);
+  const tops = await openStores(context);
   const ring = await keyRing(context.settings);
-  const repository = await readRepository(store);
+  const compressor = await loadZstd();
   const session = await installedSession(context, "holdfast:audit");
   try {
-    const anchorStore = {
-      store,
-      compressor: await loadZstd(),
-      epochOf: epochSource(store, ring, repository?.id ?? ""),
-    };
-    const verdict = await verifyAudit(session, [anchorStore]);
+    const { prefix } = await readStanding(session);
+    // A copy anchors below its own prefix, and what it did before it was one is anchored at the top.
+    const places = tops.flatMap((top) => [...new Set([top, placeIn(top, prefix)])]);
+    const stores = await Promise.all(places.map(async (store) => {
+      const repository = await readRepository(store);
+      return { store, compressor, epochOf: epochSource(store, ring, repository?.id ?? "") };
+    }));
+    const verdict = await verifyAudit(session, stores);
     const { ok, tampered, rewound, anchors, anchoredTo } = verdict;
     const lines = [
       ...tampered.map((one) => `TAMPERED: ${one}`),
@@ -114,6 +120,35 @@ async function verify(context: Context): Promise<Outcome> {
       `${anchors} anchors were compared; the last protects rows up to place ${anchoredTo}, later ones are not protected yet.`,
     ];
     return { exit: ok ? 0 : 3, document: verdict, lines };
+  } finally {
+    await session.close();
+  }
+}
+
+async function security(context: Context): Promise<Outcome> {
+  const session = await installedSession(context, "holdfast:audit");
+  try {
+    await session.query("select backup.audit_security()");
+    const rows = await session.query(
+      `select f.kind, f.subject, f.severity, f.message,
+         to_char(f.first_seen at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as first_seen
+       from backup.findings as f where f.resolved_at is null
+       order by array_position(array['critical', 'warning', 'info'], f.severity), f.kind, f.subject`,
+    );
+    const findings = rows.map((row) => ({
+      kind: row["kind"] ?? "",
+      subject: row["subject"] ?? "",
+      severity: row["severity"] ?? "",
+      message: row["message"] ?? "",
+      firstSeen: row["first_seen"] ?? "",
+    }));
+    const ok = findings.every(({ severity }) => severity === "info");
+    const lines = findings.map((one) => [one.severity, one.kind, one.subject, one.message]);
+    return {
+      exit: ok ? 0 : 3,
+      document: { ok, findings },
+      lines: [...columns(lines), ok ? "Nothing has to be done." : "Each finding is an alert until it is mended."],
+    };
   } finally {
     await session.close();
   }

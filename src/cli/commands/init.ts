@@ -1,9 +1,10 @@
 import { HoldfastError } from "../../shared/errors.ts";
 import type { Connection } from "../../shared/postgres/connection.ts";
+import { ownBucketOf } from "../../shared/store/open_store.ts";
 import type { Context } from "../context.ts";
 import { applyMigrations, readMigrations } from "../migrations.ts";
 import { sourceDatabase } from "../open.ts";
-import { prepareStore } from "../open_store.ts";
+import { prepareStores } from "../open_store.ts";
 import type { Outcome } from "../output.ts";
 import { readUncovered } from "../stream_facts.ts";
 import { uncoveredReasons } from "../verdict.ts";
@@ -24,12 +25,13 @@ export async function run(context: Context): Promise<Outcome> {
     notices.push(...await whatIsAbsent(session));
     notices.push(...uncoveredReasons(await readUncovered(session)));
     schedules = await applySchedules(session);
+    notices.push(...await guardBuckets(session, settings.get("store")));
   } finally {
     await session.close();
   }
   const store = settings.get("store");
   if (store === undefined) notices.push("no store is set: its bucket or folder was not made");
-  else await prepareStore(context);
+  await prepareStores(context);
   for (const notice of notices) context.note(`notice: ${notice}`);
   return {
     exit: 0,
@@ -71,6 +73,22 @@ async function whatIsAbsent(session: Connection): Promise<string[]> {
     notices.push("pg_net or Vault is absent: the database cannot call the functions; use the CLI");
   }
   return notices;
+}
+
+/** The store's bucket is one of ours from now on, and no policy of the project opens it. What could not be done, in sentences. */
+async function guardBuckets(session: Connection, store: string | undefined): Promise<string[]> {
+  const bucket = store === undefined ? null : ownBucketOf(store);
+  if (bucket !== null) await session.query("select backup.use_bucket($1)", [bucket]);
+  await session.query("select backup.guard_buckets()");
+  const open = await session.query(
+    `select t.name from pg_catalog.unnest(array['storage.objects', 'storage.buckets']) as t (name)
+     where backup.bucket_guard_of(t.name) = 'missing'`,
+  );
+  return open.map((row) =>
+    `the policy holdfast_buckets could not be made on ${
+      row["name"] ?? ""
+    }: a policy of the project that opens every bucket opens ours too; run \`init\` again`
+  );
 }
 
 async function applySchedules(session: Connection): Promise<{ schedule: string; outcome: string }[]> {

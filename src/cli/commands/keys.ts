@@ -1,3 +1,4 @@
+import { tellKeys } from "../../shared/audit/tell_keys.ts";
 import { listRecipients, openEpoch, rewrap } from "../../shared/crypto/epochs.ts";
 import type { KeyRing } from "../../shared/crypto/key_ring.ts";
 import { generateRecoveryKey } from "../../shared/crypto/recovery_key.ts";
@@ -12,10 +13,12 @@ import { installedSession } from "../installed.ts";
 import { keyRing } from "../open.ts";
 import { openStore } from "../open_store.ts";
 import { columns, type Outcome } from "../output.ts";
+import { shred } from "../shred_epoch.ts";
 
 /**
  * The document of `list`: `[{epoch, wrappedFor[]}]`; of `rotate`: `{epochs[{epoch, wrappedFor[], dropped[]}], done}`; of
- * `recovery`: `{id, publicKey, privateKey}`; of `check`: `{ok, backup, keys[{id, opens, why}]}`, with exit 3 where one does not.
+ * `recovery`: `{id, publicKey, privateKey}`; of `check`: `{ok, backup, keys[{id, opens, why}]}`, with exit 3 where one does not;
+ * of `shred`: as `shred_epoch.ts` says.
  */
 export async function run(context: Context): Promise<Outcome> {
   switch (context.words[0]) {
@@ -27,8 +30,10 @@ export async function run(context: Context): Promise<Outcome> {
       return await recovery(context);
     case "check":
       return await check(context);
+    case "shred":
+      return await shred(context, context.words[1], await repositoryOf(await openStore(context)));
     default:
-      throw new HoldfastError("usage", "keys takes `list`, `rotate`, `recovery` or `check`");
+      throw new HoldfastError("usage", "keys takes `list`, `rotate`, `recovery`, `check` or `shred`");
   }
 }
 
@@ -66,7 +71,7 @@ async function rotate(context: Context): Promise<Outcome> {
     }
   }
   const done = await rewrap({ store, ring, random }, await repositoryOf(store));
-  await audit(context, "key.rotated", { keys: ring.ids, epochs: done.length });
+  await audit(context, ring, "key.rotated", { keys: ring.ids, epochs: done.length });
   const document = {
     epochs: done.map(({ epochId, wrappedFor, dropped }) => ({ epoch: epochId, wrappedFor, dropped })),
     done: true,
@@ -103,7 +108,7 @@ async function check(context: Context): Promise<Outcome> {
     }
   }
   const ok = keys.every(({ opens }) => opens);
-  await audit(context, "key.checked", { keys: keys.map(({ id, opens }) => ({ id, opens })) });
+  await audit(context, ring, "key.checked", { keys: keys.map(({ id, opens }) => ({ id, opens })) });
   const lines = keys.map(({ id, opens, why }) =>
     opens ? `${id} opens every epoch and the backup ${backup ?? ""}` : `${id} DOES NOT: ${why ?? ""}`
   );
@@ -127,11 +132,12 @@ async function repositoryOf(store: Store): Promise<string> {
 }
 
 /** Where a database is given. The keys themselves are in no row. */
-async function audit(context: Context, action: string, detail: unknown): Promise<void> {
+async function audit(context: Context, ring: KeyRing, action: string, detail: unknown): Promise<void> {
   if (context.settings.get("db-url") === undefined) return;
   const session = await installedSession(context, "holdfast:keys");
   try {
     await session.query("select backup.audit($1, 'keys', $2::jsonb)", [action, JSON.stringify(detail)]);
+    await tellKeys(session, ring);
   } finally {
     await session.close();
   }

@@ -56,7 +56,7 @@ export async function run(context: Context): Promise<Outcome> {
   startMs += clock.monotonicMs() - askedMs;
   const { result, restore } = await recorded(
     context,
-    { scope: "full", mode: "beside", sourceBackup: id, targetLabel: place.database.label },
+    { scope: "full", mode: "beside", sourceBackup: id, targetLabel: place.database.label, ring: read.ring },
     async (signal) => {
       await place.make();
       return await restoreBackup({ ...read, target: place.database, clock, log: context.log }, id, {

@@ -31,6 +31,14 @@ $$;
 
 grant anon, authenticated, service_role to authenticator;
 grant anon, authenticated, service_role to postgres with admin option;
+-- From 16 on CREATEROLE does not reach the settings of roles that one does not administrate; hosted projects on 17 have this.
+do $$
+begin
+  if pg_catalog.current_setting('server_version_num')::integer >= 160000 then
+    grant authenticator to postgres with admin option;
+  end if;
+end
+$$;
 grant pg_monitor, pg_read_all_data, pg_signal_backend to postgres with admin option;
 grant supabase_realtime_admin to postgres;
 -- Storage runs each statement under the caller's role, which it reaches through authenticator.

@@ -49,7 +49,7 @@ export interface AnchorDeps extends SealDeps {
 
 /**
  * Chains what is new and puts the head into the store; null where nothing was ever written to the audit, or where the head
- * stands there already. `epoch` seals it. Errors: of the store and the database.
+ * stands there already. `epoch` seals it. The second store is to have it soon. Errors: of the store and the database.
  */
 export async function putAnchor(deps: AnchorDeps, epoch: Epoch): Promise<Anchor | null> {
   const { connection } = deps;
@@ -84,6 +84,7 @@ export async function putAnchor(deps: AnchorDeps, epoch: Epoch): Promise<Anchor 
      on conflict do nothing`,
     [name, deps.store.label, String(anchor.place), anchor.hash, anchor.life],
   );
+  await connection.query("select backup.ask_for_copies()");
   return anchor;
 }
 
@@ -109,16 +110,15 @@ async function openAnchor(
   return { install, place, hash, life, at };
 }
 
-/** Every anchor of the install, and the names of those that do not open. Errors: those of the store. */
+/** Every anchor of every install, and the names of those that do not open. Errors: those of the store. */
 export async function readAnchors(
   deps: { readonly store: Store; readonly compressor: Compressor; readonly epochOf: EpochSource },
-  install: string,
 ): Promise<{ readonly anchors: readonly StoredAnchor[]; readonly damaged: readonly string[] }> {
   const { store } = deps;
   const anchors: StoredAnchor[] = [];
   const damaged: string[] = [];
   const names: string[] = [];
-  for await (const { name } of store.list(`${prefixes.anchors}${install}/`)) names.push(name);
+  for await (const { name } of store.list(prefixes.anchors)) names.push(name);
   for (const name of names.sort()) {
     try {
       anchors.push({ ...await openAnchor(deps, name, await store.read(name)), store: store.label, name });

@@ -5,6 +5,7 @@ import type { StoredAnchor } from "./anchor.ts";
 export interface ChainBreak {
   /** Null for a row outside of the chain. */
   readonly place: number | null;
+  /** Null where it is no row. */
   readonly entry: string | null;
   readonly what: string;
 }
@@ -57,7 +58,7 @@ export function judgeAudit(
   const fits = ({ place, hash }: StoredAnchor) => chain.hashAt.get(place) === hash;
   const tampered = [
     ...chain.breaks.map(({ place, entry, what }) =>
-      `${place === null ? `row ${entry}` : `place ${place} (row ${entry})`}: ${what}`
+      entry === null ? what : `${place === null ? `row ${entry}` : `place ${place} (row ${entry})`}: ${what}`
     ),
     ...damaged.map(({ store, name }) => `${name} in ${store} does not open`),
     ...missing.map(({ store, name }) => `${name} is gone from ${store}`),

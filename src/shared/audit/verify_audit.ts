@@ -5,6 +5,7 @@ import { inTransaction } from "../postgres/in_transaction.ts";
 import type { Connection } from "../postgres/connection.ts";
 import type { Store } from "../store/store.ts";
 import { readAnchors, type StoredAnchor } from "./anchor.ts";
+import { chainAll, readChain } from "./chain_breaks.ts";
 import { type AuditVerdict, judgeAudit, type MissingAnchor } from "./judge.ts";
 
 /** A store with what opens its objects. */
@@ -19,7 +20,7 @@ const rowsAtOnce = 100_000;
 
 /** `connection` is in no transaction. Errors: those of the stores, the keys and the database. */
 export async function verifyAudit(connection: Connection, stores: readonly AnchorStore[]): Promise<AuditVerdict> {
-  await connection.query("select backup.chain_audit($1::integer)", [String(rowsAtOnce)]);
+  const chainedBelow = await chainAll(connection, rowsAtOnce);
   const [identity] = await connection.query("select install_id from backup.identity");
   const anchors: StoredAnchor[] = [];
   const damaged: MissingAnchor[] = [];
@@ -28,7 +29,7 @@ export async function verifyAudit(connection: Connection, stores: readonly Ancho
     const store = one.store.label;
     // Asked for before the listing: an anchor that is put meanwhile is in neither.
     const recorded = await connection.query("select object_name from backup.audit_anchors where store = $1", [store]);
-    const found = await readAnchors(one, identity?.["install_id"] ?? "");
+    const found = await readAnchors(one);
     anchors.push(...found.anchors);
     damaged.push(...found.damaged.map((name) => ({ store, name })));
     const there = new Set([...found.anchors.map(({ name }) => name), ...found.damaged]);
@@ -39,28 +40,24 @@ export async function verifyAudit(connection: Connection, stores: readonly Ancho
   }
   return await inTransaction(connection, async () => {
     await connection.execute("set transaction isolation level repeatable read, read only");
-    const [state] = await connection.query(
-      "select backup.server_life() as life, coalesce((select max(c.place) from backup.audit_chain as c), 0) as head",
-    );
-    const breaks = await connection.query("select break_at, entry_id, what from backup.audit_breaks()");
-    const hashes = await connection.query(
-      "select c.place, encode(c.hash, 'hex') as hash from backup.audit_chain as c where c.place = any ($1::bigint[])",
-      [`{${[...new Set(anchors.map(({ place }) => place))].join(",")}}`],
-    );
+    const life = await serverLife(connection);
+    // An install cannot shed its history by another id: what was anchored in this life of the server has to be there.
+    const ours = anchors.filter((anchor) => anchor.install === identity?.["install_id"] || anchor.life === life);
+    const chain = await readChain(connection, new Set(ours.map(({ place }) => place)), chainedBelow);
     return judgeAudit(
-      {
-        life: state?.["life"] ?? "",
-        head: Number(state?.["head"] ?? 0),
-        breaks: breaks.map((row) => ({
-          place: row["break_at"] == null ? null : Number(row["break_at"]),
-          entry: row["entry_id"] ?? null,
-          what: row["what"] ?? "",
-        })),
-        hashAt: new Map(hashes.map((row) => [Number(row["place"]), row["hash"] ?? ""])),
-      },
-      anchors,
+      { life, ...chain },
+      ours,
       missing,
       damaged,
     );
   });
+}
+
+/** As `backup.server_life`, which whoever owns the database can replace. */
+async function serverLife(connection: Connection): Promise<string> {
+  const [row] = await connection.query(
+    `select s.system_identifier::text || '/' || c.timeline_id::text as life
+     from pg_catalog.pg_control_system() as s, pg_catalog.pg_control_checkpoint() as c`,
+  );
+  return row?.["life"] ?? "";
 }

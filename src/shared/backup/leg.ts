@@ -1,6 +1,8 @@
 /** A leg: claims and finishes tasks of one run until its budget is spent or nothing can be done now. */
 import type { Epoch } from "../crypto/epoch.ts";
 import { asHoldfastError, HoldfastError } from "../errors.ts";
+import { readIdentity } from "../identity/identity_queries.ts";
+import { placeChanged, placeIn, settlePlace } from "../identity/settle_place.ts";
 import { claimTask, hasWork, readRun, returnTask, type Task } from "../jobs/queries.ts";
 import type { Connection } from "../postgres/connection.ts";
 import type { Budget } from "./budget.ts";
@@ -108,11 +110,15 @@ class LegWorker {
   }
 
   async #do(task: Task): Promise<void> {
-    const shared = { deps: this.#deps, connection: this.#connection };
+    const connection = this.#connection;
     if (task.kind === "plan") {
+      const place = await settlePlace(this.#deps, connection);
+      const deps = { ...this.#deps, store: place.store };
       return await doPlan({
-        ...shared,
-        epoch: await newestEpoch(this.#deps),
+        deps,
+        connection,
+        epoch: await newestEpoch(deps),
+        storePrefix: place.prefix,
         limits: this.#options.limits,
         keeper: this.#options.keeper ?? defaultKeeperOptions,
         budget: this.#options.budget,
@@ -123,7 +129,7 @@ class LegWorker {
     switch (task.kind) {
       case "chunks":
         return await doChunks({
-          ...shared,
+          connection,
           ...view,
           buffer: this.#buffer,
           limits: this.#options.limits,
@@ -132,11 +138,12 @@ class LegWorker {
           progress: this.#options.progress ?? (() => {}),
         }, task);
       case "counts":
-        return await doCounts({ ...shared, ...view }, task);
+        return await doCounts({ connection, ...view }, task);
       case "manifest":
-        return await doManifest({ ...shared, ...view }, task);
+        return await doManifest({ unplaced: this.#deps, connection, ...view }, task);
       case "verify":
-        throw new HoldfastError("internal", "a verify task was given to a backup leg");
+      case "replicate":
+        throw new HoldfastError("internal", `a ${task.kind} task was given to a backup leg`);
     }
   }
 
@@ -147,11 +154,17 @@ class LegWorker {
     if (run.snapshotName === null || run.epoch === null) {
       throw new HoldfastError("keeper_lost", "the run has no snapshot");
     }
+    const { storePrefix } = run;
+    const { prefix, adopting } = await readIdentity(this.#connection);
+    if (prefix !== storePrefix || adopting) throw placeChanged("the database writes elsewhere than the run began to");
+    const deps = { ...this.#deps, store: placeIn(this.#deps.store, storePrefix) };
     this.#view = {
+      deps,
+      storePrefix,
       attempt: task.attempt,
       snapshotName: run.snapshotName,
       tables: await readRunTables(this.#connection, task.run),
-      epoch: await epochOfRun(this.#deps, run.epoch),
+      epoch: await epochOfRun(deps, run.epoch),
     };
     return this.#view;
   }
@@ -159,6 +172,9 @@ class LegWorker {
 
 /** What all tasks of an attempt share. */
 interface View {
+  /** With the store below the run's prefix. */
+  readonly deps: BackupDeps;
+  readonly storePrefix: string;
   readonly attempt: number;
   readonly snapshotName: string;
   readonly tables: ReadonlyMap<string, RunTable>;

@@ -1,12 +1,14 @@
 /** The last task of a run: definitions unchanged, counts equal, manifest sealed, put, read back; then the run has ended. */
 import { z } from "zod";
 import { type AnchorDeps, putAnchor } from "../audit/anchor.ts";
+import { tellKeys } from "../audit/tell_keys.ts";
 import { sha256Hex } from "../crypto/digest.ts";
 import type { Epoch } from "../crypto/epoch.ts";
 import { epochSource } from "../crypto/epochs.ts";
 import { asHoldfastError, HoldfastError } from "../errors.ts";
 import { type Manifest, type ManifestChunk, quarantinedCode, quarantineOf } from "../format/manifest.ts";
 import { openManifest, sealManifest } from "../format/manifest_codec.ts";
+import { placeChanged, putAtPlace, settlePlace } from "../identity/settle_place.ts";
 import { finishRun, readRun, type Task } from "../jobs/queries.ts";
 import { type RunRow, text } from "../jobs/run_row.ts";
 import type { Connection } from "../postgres/connection.ts";
@@ -40,13 +42,18 @@ const detailFormat = z.object({
 });
 
 export interface ManifestContext {
+  /** With the store below `storePrefix`. */
   readonly deps: BackupDeps;
+  /** With the store as it is set. */
+  readonly unplaced: BackupDeps;
+  readonly storePrefix: string;
   readonly connection: Connection;
   readonly epoch: Epoch;
 }
 
-/** Errors: `catalog_changed`, `counts_differ`, those of the store. */
-export async function doManifest({ deps, connection, epoch }: ManifestContext, task: Task): Promise<void> {
+/** Errors: `catalog_changed`, `counts_differ`, `place_changed`, those of the store. */
+export async function doManifest(context: ManifestContext, task: Task): Promise<void> {
+  const { deps, connection, epoch, unplaced, storePrefix } = context;
   const run = await readRun(connection, task.run);
   const detail = detailFormat.safeParse(task.detail);
   if (!detail.success) throw new HoldfastError("internal", `task ${task.id} cannot be read`);
@@ -57,20 +64,29 @@ export async function doManifest({ deps, connection, epoch }: ManifestContext, t
   const chunks = await readChunks(connection, task);
   checkCounts(tables, chunks);
   deps.log.step("counts.recorded", { run: task.run });
-  const place = await placeOf(deps, connection, epoch);
+  const place = await settlePlace(unplaced, connection);
+  if (place.prefix !== storePrefix) throw placeChanged("this database writes elsewhere than the run began to");
+  const lineage = await lineageOf(deps, connection, epoch);
   const project = await readProject(connection);
   const quarantine = await quarantineReason(connection, run, tables, chunks);
   const chain = await knowsChain(deps, connection, run) ? run.chainId : null;
-  const manifest = build({ run, chain, detail: detail.data, tables, chunks, place, project, epoch, quarantine });
+  const manifest = build({ run, chain, detail: detail.data, tables, chunks, lineage, project, epoch, quarantine });
   const sealed = await sealManifest(deps, epoch, manifest);
   const openDeps = { compressor: deps.compressor, epochOf: () => Promise.resolve(epoch) };
   let stored = manifest;
-  const put = await putAndReadBack(deps.store, sealed.name, sealed.bytes, async (bytes) => {
-    // A worker that died after its put: the manifest of the same snapshot is as good as ours.
-    stored = (await openManifest(openDeps, sealed.name, bytes)).manifest;
-    return stored.id === manifest.id && stored.snapshot.text === manifest.snapshot.text &&
-      stored.totals.rows === manifest.totals.rows;
-  });
+  const put = await putAtPlace(
+    unplaced,
+    connection,
+    place,
+    sealed.name,
+    () =>
+      putAndReadBack(deps.store, sealed.name, sealed.bytes, async (bytes) => {
+        // A worker that died after its put: the manifest of the same snapshot is as good as ours.
+        stored = (await openManifest(openDeps, sealed.name, bytes)).manifest;
+        return stored.id === manifest.id && stored.snapshot.text === manifest.snapshot.text &&
+          stored.totals.rows === manifest.totals.rows;
+      }),
+  );
   deps.log.step("manifest.put", { run: task.run });
   const record: ObjectRecord = {
     name: sealed.name,
@@ -101,8 +117,9 @@ export async function doManifest({ deps, connection, epoch }: ManifestContext, t
 }
 
 /** The backup stands whatever becomes of this: the next anchor comes within the hour. */
-async function anchorEnd(deps: AnchorDeps & Pick<BackupDeps, "log">, epoch: Epoch): Promise<void> {
+async function anchorEnd(deps: AnchorDeps & Pick<BackupDeps, "log" | "ring">, epoch: Epoch): Promise<void> {
   try {
+    await tellKeys(deps.connection, deps.ring);
     await putAnchor(deps, epoch);
   } catch (error) {
     deps.log.warn("anchor.not_put", { code: asHoldfastError(error).code });
@@ -158,7 +175,7 @@ interface LineagePlace {
 }
 
 /** After the newest manifest in the store, whoever wrote it: the store may have come from another install. */
-async function placeOf(deps: BackupDeps, connection: Connection, epoch: Epoch): Promise<LineagePlace> {
+async function lineageOf(deps: BackupDeps, connection: Connection, epoch: Epoch): Promise<LineagePlace> {
   const [newest] = await listManifests(deps.store);
   if (newest === undefined) return { generation: 1, previous: null };
   const [known] = await connection.query(
@@ -184,7 +201,7 @@ function build(parts: {
   readonly detail: z.infer<typeof detailFormat>;
   readonly tables: ReadonlyMap<string, RunTable>;
   readonly chunks: ChunksByTable;
-  readonly place: LineagePlace;
+  readonly lineage: LineagePlace;
   readonly project: Manifest["project"];
   readonly epoch: Epoch;
   readonly quarantine: string | null;
@@ -216,8 +233,8 @@ function build(parts: {
     tiers: [...run.tiers],
     repositoryId: epoch.repositoryId,
     project: parts.project,
-    previousManifest: parts.place.previous,
-    generation: parts.place.generation,
+    previousManifest: parts.lineage.previous,
+    generation: parts.lineage.generation,
     // The same for every try of this task, and another for another attempt.
     createdAt: consistentAt,
     consistentAt,

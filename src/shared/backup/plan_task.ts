@@ -19,7 +19,6 @@ import { type KeeperOptions, openKeeper } from "./keeper.ts";
 import type { Limits } from "./limits.ts";
 import { type PlannedTable, planTasks } from "./plan.ts";
 import { inSnapshot, openSession, textVersion } from "./session.ts";
-import { assertOwnStore, listManifests } from "./store_owner.ts";
 import { leftOutSchemas, readNamesakes, readTableFacts, type TableFacts } from "./tables.ts";
 import { encodeRanges } from "./task_detail.ts";
 
@@ -27,6 +26,8 @@ export interface PlanContext {
   readonly deps: BackupDeps;
   readonly connection: Connection;
   readonly epoch: Epoch;
+  /** Where `deps.store` is below the store that is set. */
+  readonly storePrefix: string;
   readonly limits: Limits;
   readonly keeper: KeeperOptions;
   readonly budget: Budget;
@@ -40,10 +41,9 @@ const definitionsOfACall = 5;
 /** Heap that one counting task scans: some seconds, far below a function's wall time. */
 const countBytes = 1024 * 1024 * 1024;
 
-/** Errors: those of `assertOwnStore`, `openKeeper`, `captureSchema` and the store; `keeper_lost` when it goes while we plan. */
+/** Errors: those of `openKeeper`, `captureSchema` and the store; `keeper_lost` when it goes while we plan. */
 export async function doPlan(context: PlanContext, task: Task): Promise<void> {
   const { deps, connection } = context;
-  await assertOwnStore(deps, connection, await listManifests(deps.store));
   const attempt = await beginAttempt(connection, task);
   const keeper = await openKeeper(deps, context.keeper);
   try {
@@ -96,6 +96,7 @@ export async function doPlan(context: PlanContext, task: Task): Promise<void> {
       })),
       base_run: plan.base.run,
       epoch: context.epoch.id,
+      store_prefix: context.storePrefix,
       bytes_total: Math.round(tasks.reduce((sum, each) => sum + each.estimatedBytes, 0)),
       warnings: warningsOf(capture),
     });

@@ -59,6 +59,12 @@ export async function openSession(database: Database, name: string): Promise<Con
 const snapshotGone = new Set(["22023", "42704", "55000"]);
 
 /**
+ * Longer than a keeper takes to yield, so that the reason for the wait is gone by then. Bounds all waits: for the sequences and
+ * views as well that a capture of definitions reads.
+ */
+const workerLockTimeout = "15s";
+
+/**
  * Runs `work` in a read-only transaction that sees the snapshot and holds the given tables' ACCESS SHARE locks.
  * The transaction is short by design: whoever waits for one of the tables waits for us too.
  * Errors: `keeper_lost` when the snapshot is gone or a table was rewritten, `lock_timeout`, what `work` throws.
@@ -90,7 +96,8 @@ async function begin(connection: Connection, snapshotName: string): Promise<void
   if (!/^[0-9A-Fa-f-]{1,60}$/.test(snapshotName)) throw new HoldfastError("internal", "a snapshot has a strange name");
   try {
     await connection.execute(
-      `begin isolation level repeatable read read only; set transaction snapshot '${snapshotName}'`,
+      `begin isolation level repeatable read read only; set transaction snapshot '${snapshotName}';
+       set local lock_timeout = '${workerLockTimeout}'`,
     );
   } catch (error) {
     await connection.execute("rollback").catch(() => {});
@@ -100,14 +107,11 @@ async function begin(connection: Connection, snapshotName: string): Promise<void
   }
 }
 
-/** Longer than a keeper takes to yield, so that the reason for the wait is gone by then. */
-const workerLockTimeout = "15s";
-
 async function lockAndCheck(connection: Connection, tables: readonly LockedTable[]): Promise<void> {
   const names = tables.map((table) => `only ${table.sqlName}`).join(", ");
   try {
     await connection.execute(
-      `set local lock_timeout = '${workerLockTimeout}'; lock table ${names} in access share mode`,
+      `lock table ${names} in access share mode`,
     );
   } catch (error) {
     // Dropped or renamed: that needs a lock which the keeper's forbids, so the keeper is gone.

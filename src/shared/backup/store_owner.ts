@@ -1,10 +1,9 @@
-/** Whose backups a store holds. Two databases in one store could not be told apart by a restore, so the second is refused. */
+/** Whose backups a store holds. */
 import { epochSource } from "../crypto/epochs.ts";
 import { HoldfastError } from "../errors.ts";
 import { type BackupName, parseManifestName, prefixes } from "../format/layout.ts";
 import type { Manifest } from "../format/manifest.ts";
 import { openManifest } from "../format/manifest_codec.ts";
-import { isSameProject, nameOfProject } from "../format/project.ts";
 import { readRepository } from "../format/repository.ts";
 import { text } from "../jobs/run_row.ts";
 import type { Connection } from "../postgres/connection.ts";
@@ -49,39 +48,4 @@ export async function projectOfBackup(deps: StoreDeps, { name }: ListedManifest)
   const epochOf = epochSource(deps.store, deps.ring, repository.id);
   const bytes = await deps.store.read(name);
   return (await openManifest({ compressor: deps.compressor, epochOf }, name, bytes)).manifest.project;
-}
-
-/**
- * The newest backup of `manifests` has to be of this database: of the same server, or of the same project where the database
- * knows that backup as its own (the server was upgraded). Else an alert, and `object_conflict`; nothing was written.
- * Further errors: those of keys and store.
- */
-export async function assertOwnStore(
-  deps: StoreDeps,
-  connection: Connection,
-  manifests: readonly ListedManifest[],
-): Promise<void> {
-  const [newest] = manifests;
-  const theirs = newest === undefined ? null : await projectOfBackup(deps, newest);
-  if (newest === undefined || theirs === null) return;
-  const mine = await readProject(connection);
-  if (isSameProject(mine, theirs)) return;
-  const [known] = await connection.query("select from backup.runs as r where r.id = $1::uuid", [newest.id]);
-  if (known !== undefined && mine.ref !== null && mine.ref === theirs.ref) return;
-  const message = `the newest backup in ${deps.store.label} is of ${nameOfProject(theirs)}, this is ` +
-    `${nameOfProject(mine)}: a copy, or another one`;
-  await connection.query("select backup.raise_alert('identity_changed', 'store', $1)", [message]);
-  throw new HoldfastError("object_conflict", message, {
-    hint: "Give this database a store of its own: another bucket, folder or prefix. Nothing was written.",
-  });
-}
-
-/** Is this the server, database and project where Holdfast was installed, as far as the database knows? */
-export async function isItself(connection: Connection): Promise<boolean> {
-  const [row] = await connection.query(
-    `select i.present_ref is null and i.system_identifier = c.system_identifier::text
-            and i.database_name = pg_catalog.current_database()::text as yes
-       from backup.identity as i, pg_catalog.pg_control_system() as c`,
-  );
-  return row?.["yes"] === "t";
 }

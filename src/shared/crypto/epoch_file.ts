@@ -96,6 +96,7 @@ export async function decodeEpochFile(
         keyManagementAlgorithms: [secretAlg, pairAlg],
         contentEncryptionAlgorithms: ["A256GCM"],
       });
+      ring.noteUsed(one.header.kid);
       return { facts, secret: opened.plaintext, wrappedFor };
     } catch (cause) {
       throw new HoldfastError(

@@ -25,6 +25,7 @@ export class KeyRing {
   /** All ids, the current one first. */
   readonly ids: readonly string[];
   readonly #keys: ReadonlyMap<string, Uint8Array | JWK>;
+  readonly #used = new Set<string>();
 
   /** `keys` has at least one entry that opens something; the first is current. Use `parseKeyRing` for what people give. */
   constructor(keys: ReadonlyMap<string, Uint8Array | JWK>) {
@@ -44,6 +45,16 @@ export class KeyRing {
   /** Keys that open something: not those of which only the public half is there. */
   get opening(): string[] {
     return this.ids.filter((id) => this.secretOf(id) !== undefined || this.pairOf(id)?.d !== undefined);
+  }
+
+  /** Ids of the keys of this ring that have opened an epoch, in the order in which they first did. */
+  get used(): string[] {
+    return [...this.#used];
+  }
+
+  /** To be said by whoever opened an epoch with it. */
+  noteUsed(id: string): void {
+    this.#used.add(id);
   }
 
   /** A ring of this one key. Errors: `key_missing` where it is not here. */

@@ -14,6 +14,7 @@ export const prefixes = {
   changes: "v1/changes/",
   backups: "v1/backups/",
   anchors: "v1/anchors/",
+  claims: "v1/claims/",
 } as const;
 
 export const tierPattern = /^[a-z][a-z0-9_]{0,30}$/;
@@ -104,6 +105,18 @@ export function parseAnchorName(name: string): AnchorName | null {
   const found = /^v1\/anchors\/([0-9a-f-]{36})\/(\d{15})-([0-9a-f]{64})$/.exec(name);
   const [install, place, hash] = [found?.[1] ?? "", Number(found?.[2] ?? 0), found?.[3] ?? ""];
   return idPattern.test(install) && place > 0 ? { install, place, hash } : null;
+}
+
+/** Claims are counted from 1 on, so that a store which takes each name once orders the writers. */
+export function claimName(number: number): string {
+  const digits = String(number).padStart(15, "0");
+  return `${prefixes.claims}${must(digits, /^\d{15}$/, "number")}`;
+}
+
+/** Null for a name that no claim has. */
+export function parseClaimName(name: string): number | null {
+  const number = Number(/^v1\/claims\/(\d{15})$/.exec(name)?.[1] ?? 0);
+  return number > 0 ? number : null;
 }
 
 /** `20261121T184500Z`; parts of a second are cut off. */

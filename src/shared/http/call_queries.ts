@@ -9,7 +9,7 @@ import type { SignedCall } from "./caller.ts";
 import type { PersonClaims } from "./person.ts";
 
 /** The kinds of run that functions work on. */
-export type CalledKind = "full" | "verify";
+export type CalledKind = "full" | "verify" | "replicate";
 
 /** True exactly once for a nonce. */
 export async function acceptCall(connection: Connection, functionName: string, call: SignedCall): Promise<boolean> {
@@ -67,11 +67,6 @@ export async function endDrain(
 /** Calls as many legs as the run can use now; what keeps them from being called fails the run. */
 export async function launchRun(connection: Connection, run: string): Promise<void> {
   await connection.query("select backup.launch_run($1::uuid)", [run]);
-}
-
-/** Tells which project this is; the database raises an alert when it knew another one. */
-export async function recognise(connection: Connection, projectRef: string | null): Promise<void> {
-  if (projectRef !== null) await connection.query("select backup.recognise($1)", [projectRef]);
 }
 
 /** `backup_not_found`. */

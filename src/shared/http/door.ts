@@ -8,11 +8,13 @@ import type { Connection, Database } from "../postgres/connection.ts";
 import type { z } from "zod";
 import { answer, errorAnswer } from "./answer.ts";
 import type { DrainResult } from "../changes/drain/drain.ts";
+import type { DownloadBucket } from "../download/bucket.ts";
 import { admit, type Caller, type Needs, recognise, tooMany } from "./admission.ts";
 import { acceptCall, type CalledKind, endCall, endDrain, endLeg, noteRefusal } from "./call_queries.ts";
 import { refusal } from "./caller.ts";
 import { allowedOrigin, preflight, withOrigin } from "./cors.ts";
 import { type Environment, optional, variables } from "./environment.ts";
+import type { Requested } from "../jobs/queries.ts";
 import type { FullOutline } from "../restore/legs.ts";
 import type { LegSlot } from "./leg_slot.ts";
 import type { CheckPerson } from "./person.ts";
@@ -44,8 +46,16 @@ export interface DoorDeps {
   readonly drain: (worker: string) => Promise<DrainResult>;
   /** Puts the head of the audit's chain into the store; null where it stands there. Errors: of key, store and database. */
   readonly anchor: (connection: Connection) => Promise<Anchor | null>;
+  /** The run that copies what the second store lacks; null where there is none. Errors: those of settings and database. */
+  readonly requestCopies: (connection: Connection) => Promise<Requested | null>;
   /** What a full restore into a new database would make. Errors: those of the store and the keys. */
   readonly outlineFull: (connection: Connection, backup: string) => Promise<FullOutline>;
+  readonly downloads: {
+    /** Errors: `setting_missing`. */
+    readonly bucket: () => DownloadBucket;
+    /** Lays out a download, as `worker`, until its budget is spent or it has ended. Throws what ended it. */
+    readonly leg: (connection: Connection, download: string, worker: string) => Promise<void>;
+  };
   /** Works on a restore, as `worker`, until its budget is spent or it has ended. Throws what ended it. */
   readonly restore: (connection: Connection, restore: string, worker: string) => Promise<void>;
 }
@@ -54,6 +64,8 @@ export interface DoorDeps {
 export interface AcceptedCall {
   readonly nonce: string;
   readonly connection: Connection;
+  /** An administrator's; else whoever has the worker secret signed it. */
+  readonly byPerson: boolean;
 }
 
 export interface Outcome {
@@ -110,7 +122,7 @@ async function act<T>(
 ): Promise<Response> {
   const { functionName } = door;
   const { person, nonce, expiresAt } = caller;
-  const call: AcceptedCall = { nonce, connection };
+  const call: AcceptedCall = { nonce, connection, byPerson: person !== null };
   let [working, known, accepted] = [false, person === null, false];
   try {
     const action = understood(door, body);
@@ -200,6 +212,16 @@ export function restoreWork(restore: string, call: AcceptedCall, deps: DoorDeps)
     { name: "restore", of: { restore } },
     deps,
     async () => await deps.restore(call.connection, restore, workerOf(call)),
+    (_, failure) => endCall(call.connection, call.nonce, failure?.code ?? "done"),
+  );
+}
+
+/** The leg of a download. What goes wrong is written to the download; nothing is thrown. */
+export function downloadWork(download: string, call: AcceptedCall, deps: DoorDeps): SlotWork {
+  return slotWork(
+    { name: "download", of: { download } },
+    deps,
+    async () => await deps.downloads.leg(call.connection, download, workerOf(call)),
     (_, failure) => endCall(call.connection, call.nonce, failure?.code ?? "done"),
   );
 }

@@ -1,5 +1,6 @@
 /** What a function finds in its environment: the hosted variables, and the secrets that are set for Holdfast. */
 import { HoldfastError } from "../errors.ts";
+import { secondaryVariables } from "../store/secondary.ts";
 
 /** Values by name, as the runtime gives them. Nothing below here asks the runtime itself. */
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -17,7 +18,13 @@ export const variables = {
   keys: "BACKUP_KEYS",
   workerSecret: "BACKUP_WORKER_SECRET",
   store: "BACKUP_STORE",
+  secondary: secondaryVariables.address,
+  recipients: secondaryVariables.recipients,
+  secondaryAccessKeyId: secondaryVariables.s3AccessKeyId,
+  secondarySecretAccessKey: secondaryVariables.s3SecretAccessKey,
+  secondarySessionToken: secondaryVariables.s3SessionToken,
   databaseAuthority: "BACKUP_DB_CA",
+  publicUrl: "BACKUP_PUBLIC_URL",
   logLevel: "BACKUP_LOG_LEVEL",
 } as const;
 

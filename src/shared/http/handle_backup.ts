@@ -1,8 +1,8 @@
 /** The function `backup`: starts a full backup, works on one, shows a run, drains the change stream,
- * anchors the audit. docs/http.md. */
-import { readRun, requestRun } from "../jobs/queries.ts";
+ * anchors the audit, copies into the second store. docs/http.md. */
+import { readRun, type Requested, requestRun } from "../jobs/queries.ts";
 import type { Needs } from "./admission.ts";
-import { attachCall, launchRun } from "./call_queries.ts";
+import { attachCall, type CalledKind, launchRun } from "./call_queries.ts";
 import { type AcceptedCall, type DoorDeps, drainWork, handle, legWork, type Outcome } from "./door.ts";
 import { type BackupRequest, backupRequest } from "./requests.ts";
 import { runDocument } from "./run_document.ts";
@@ -13,7 +13,7 @@ export function handleBackup(request: Request, deps: DoorDeps): Promise<Response
 }
 
 function needs({ action }: BackupRequest): Needs {
-  return action === "start" || action === "status" ? "second factor" : "machines";
+  return action === "start" || action === "status" || action === "replicate" ? "second factor" : "machines";
 }
 
 async function act(action: BackupRequest, call: AcceptedCall, deps: DoorDeps): Promise<Outcome> {
@@ -21,7 +21,14 @@ async function act(action: BackupRequest, call: AcceptedCall, deps: DoorDeps): P
     case "start":
       return await start(action, call, deps);
     case "leg":
-      return await leg(action.run, call, deps);
+      return await leg("full", action.run, call, deps);
+    case "copy":
+      return await leg("replicate", action.run, call, deps);
+    case "replicate": {
+      const requested = await deps.requestCopies(call.connection);
+      if (requested === null) return { status: 200, document: { run: null } };
+      return await begun("replicate", requested, call, deps);
+    }
     case "status":
       return { status: 200, document: runDocument(await readRun(call.connection, action.run)) };
     case "anchor": {
@@ -42,24 +49,34 @@ async function start(
   call: AcceptedCall,
   deps: DoorDeps,
 ): Promise<Outcome> {
-  const { run, joined } = await requestRun(call.connection, {
+  const requested = await requestRun(call.connection, {
     kind: "full",
     tiers: [action.tier],
     origin: "http",
     requestKey: action.requestKey ?? null,
   });
+  return await begun("full", requested, call, deps);
+}
+
+/** The first leg of a run that is new, in this isolate where it has none. */
+async function begun(
+  kind: CalledKind,
+  { run, joined }: Requested,
+  call: AcceptedCall,
+  deps: DoorDeps,
+): Promise<Outcome> {
   const document = { run, joined };
   if (joined) return { status: 202, document };
-  await attachCall(call.connection, call.nonce, run, "full");
-  const work = legWork("full", run, call, deps);
+  await attachCall(call.connection, call.nonce, run, kind);
+  const work = legWork(kind, run, call, deps);
   if (work !== "busy") return { status: 202, document, work };
   await launchRun(call.connection, run);
   return { status: 202, document };
 }
 
-async function leg(run: string, call: AcceptedCall, deps: DoorDeps): Promise<Outcome> {
-  const status = await attachCall(call.connection, call.nonce, run, "full");
-  const work = legWork("full", run, call, deps);
+async function leg(kind: CalledKind, run: string, call: AcceptedCall, deps: DoorDeps): Promise<Outcome> {
+  const status = await attachCall(call.connection, call.nonce, run, kind);
+  const work = legWork(kind, run, call, deps);
   if (work === "busy") return { status: 202, document: { run, status, leg: "busy" } };
   return { status: 202, document: { run, status, leg: "begun" }, work };
 }

@@ -1,5 +1,6 @@
 /** What the functions take, as zod schemas. docs/http.md lists the same actions and fields; a test compares them. */
 import { z } from "zod";
+import { downloadFormats } from "../download/format.ts";
 import { HoldfastError } from "../errors.ts";
 
 const run = z.uuid().describe("id of a run");
@@ -16,6 +17,8 @@ export const backupRequest = z.discriminatedUnion("action", [
   z.strictObject({ action: z.literal("status"), run }),
   z.strictObject({ action: z.literal("drain") }),
   z.strictObject({ action: z.literal("anchor") }),
+  z.strictObject({ action: z.literal("replicate") }),
+  z.strictObject({ action: z.literal("copy"), run }),
 ]);
 export type BackupRequest = z.infer<typeof backupRequest>;
 
@@ -65,6 +68,31 @@ export const restoreRequest = z.discriminatedUnion("action", [
 ]);
 export type RestoreRequest = z.infer<typeof restoreRequest>;
 export type PlanRequest = Extract<RestoreRequest, { action: "plan" }>;
+
+const download = z.uuid().describe("id of a download");
+/** Bundles may lie there for seven days; the database holds each format to its own bound. */
+const expirySeconds = z.int().min(1).max(7 * 24 * 60 * 60).optional();
+
+export const downloadRequest = z.discriminatedUnion("action", [
+  z.strictObject({
+    action: z.literal("start"),
+    backup: z.union([z.uuid(), z.literal("latest")]).describe("id of a backup, or `latest`"),
+    format: z.enum(downloadFormats).describe("what is wanted"),
+    table: name.optional().describe("`schema.table`; without it the whole backup"),
+    expirySeconds: expirySeconds.describe("how long it lies there once it is ready"),
+  }),
+  z.strictObject({ action: z.literal("status"), download }),
+  z.strictObject({
+    action: z.literal("link"),
+    download,
+    expirySeconds: expirySeconds.describe("how long the link lasts; without it as long as the file lies there"),
+  }),
+  z.strictObject({ action: z.literal("list") }),
+  z.strictObject({ action: z.literal("remove"), download }),
+  z.strictObject({ action: z.literal("leg"), download }),
+  z.strictObject({ action: z.literal("sweep") }),
+]);
+export type DownloadRequest = z.infer<typeof downloadRequest>;
 
 /** Reads JSON by a schema. `payload_invalid` names the fields that are wrong, never what was in them. */
 export function parseRequest<T>(schema: z.ZodType<T>, body: Uint8Array): T {

@@ -32,15 +32,20 @@ function askedOf({ scope, table, where, all, user, as, credentials, shared, map,
     return { scope, choice };
   }
   only(scope, forUsers);
-  const parts = table === undefined ? null : splitQualified(table);
-  if (parts === null) throw invalid("table is written as schema.table");
-  const named = { schema: folded(parts[0]), name: folded(parts[1]) };
+  const named = tableAsked(table);
   if (scope === "table") {
     only("table", { where, all });
     return { scope, table: named };
   }
   if (where === undefined) throw invalid("where is missing");
   return { scope, table: named, where };
+}
+
+/** Errors: `payload_invalid`. */
+export function tableAsked(table: string | undefined): { readonly schema: string; readonly name: string } {
+  const parts = table === undefined ? null : splitQualified(table);
+  if (parts === null) throw invalid("table is written as schema.table");
+  return { schema: folded(parts[0]), name: folded(parts[1]) };
 }
 
 /** A name without quotes is folded to small letters, as the server and the CLI do. */

@@ -177,6 +177,18 @@ export async function failRestore(
   ]);
 }
 
+/** Writes into the audit which keys opened something for this restore, by their ids; each set of them once. */
+export async function keysUsed(
+  connection: Connection,
+  restore: string,
+  ring: { readonly used: readonly string[] },
+): Promise<void> {
+  await call(connection, "select backup.keys_used($1::uuid, array(select json_array_elements_text($2::json)))", [
+    restore,
+    JSON.stringify(ring.used),
+  ]);
+}
+
 /** Returns true when it is cancelled now; false: its worker will see it. Errors: `run_not_found`, `run_state`. */
 export async function cancelRestore(connection: Connection, id: string): Promise<boolean> {
   const [row] = await call(connection, "select backup.cancel_restore($1::uuid) as status", [id]);

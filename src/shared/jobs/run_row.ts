@@ -36,6 +36,8 @@ export interface RunRow {
   readonly generation: number | null;
   /** Seals the objects of the present attempt; null before its plan. */
   readonly epoch: string | null;
+  /** Below which its objects are in the stores, since its plan; '': at their top. */
+  readonly storePrefix: string;
   readonly errorCode: string | null;
   readonly errorMessage: string | null;
   readonly hint: string | null;
@@ -78,6 +80,7 @@ export const runColumns = [
     "manifest_hash",
     "generation",
     "epoch",
+    "store_prefix",
     "error_code",
     "error_message",
   ],
@@ -119,6 +122,7 @@ export function runRowOf(row: Row): RunRow {
     manifestHash: row["manifest_hash"] ?? null,
     generation: numberOrNull(row, "generation"),
     epoch: row["epoch"] ?? null,
+    storePrefix: text(row, "store_prefix"),
     errorCode: row["error_code"] ?? null,
     errorMessage: row["error_message"] ?? null,
     hint: row["hint"] ?? null,

@@ -47,6 +47,13 @@ export function readDatabaseUrl(url: string): DatabaseAddress {
   };
 }
 
+/** The Supabase project that an address names, in its host or, at a pooler, in its user; null where it names none. */
+export function projectOfAddress({ host, user }: Pick<DatabaseAddress, "host" | "user">): string | null {
+  const ofHost = /^db\.([a-z]{20})\.supabase\.[a-z.]+$/.exec(host);
+  const ofUser = /\.pooler\.supabase\.[a-z.]+$/.test(host) ? /^[^.]+\.([a-z]{20})$/.exec(user) : null;
+  return ofHost?.[1] ?? ofUser?.[1] ?? null;
+}
+
 function tlsOf(mode: string | null, host: string): DatabaseAddress["tls"] {
   if (host.startsWith("/")) return "plain";
   switch (mode) {

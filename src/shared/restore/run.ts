@@ -237,7 +237,7 @@ async function finish(
   // What follows has the last word, where something does.
   const lastWord = afterwards === undefined ? beforeCommit : undefined;
   try {
-    await finishRestore(sessions.main, ending, keepState, async () => {
+    await finishRestore(sessions.main, ending, { keepState, keepQuiet: afterwards !== undefined }, async () => {
       if (lastWord === undefined) return;
       await lastWord(sessions.main);
       await refreshViews(sessions.main);

@@ -8,6 +8,7 @@ import type { Connection } from "../postgres/connection.ts";
 import { inTransaction } from "../postgres/in_transaction.ts";
 import { heldKinds } from "../schema/capture_format.ts";
 import { quoteLiteral } from "../schema/quote.ts";
+import { keepQuietEvents, quietEventTriggers, wakeEventTriggers } from "./quiet_event_triggers.ts";
 import { stateSchema, type TargetFacts } from "./target.ts";
 
 /** Something that came back switched off. */
@@ -123,11 +124,14 @@ export function markStep(key: string): string {
   return `insert into ${stateSchema}.done (step) values (${quoteLiteral(key)})`;
 }
 
-/** Ends the restore durably, after `before` and `statements`. Without `keepState` nothing of ours stays behind. */
+/**
+ * Ends the restore durably, after `before` and `statements`. Without `keepState` nothing of ours stays behind. `keepQuiet`: the
+ * event triggers of users stay off for what follows.
+ */
 export async function finishRestore(
   connection: Connection,
   statements: readonly string[],
-  keepState: boolean,
+  { keepState, keepQuiet }: { readonly keepState: boolean; readonly keepQuiet: boolean },
   before?: () => Promise<void>,
 ): Promise<void> {
   const state = keepState
@@ -135,7 +139,10 @@ export async function finishRestore(
     : [`drop schema ${stateSchema} cascade`];
   await inTransaction(connection, async () => {
     await before?.();
-    await connection.execute(["set local synchronous_commit = on", ...statements, ...state].join("\n;\n"));
+    const awake = keepQuiet ? keepQuietEvents : [wakeEventTriggers];
+    await connection.execute(
+      ["set local synchronous_commit = on", quietEventTriggers, ...statements, ...state, ...awake].join("\n;\n"),
+    );
   });
 }
 

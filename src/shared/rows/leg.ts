@@ -108,6 +108,7 @@ async function layLeg(
 ): Promise<void> {
   const read = await deps.open();
   const { manifest: { project } } = await openBackup(read, row.sourceBackup);
+  await work.usedKeys(read.ring);
   const source = await openBackupRows(read, row.sourceBackup, { ahead: false });
   const sameDatabase = project.systemIdentifier === work.identity.systemIdentifier &&
     project.database === work.identity.database;

@@ -5,6 +5,7 @@ import {
   dropSide,
   failRestore,
   finishRestore,
+  keysUsed,
   type RestoreFacts,
   type RestoreLease,
   restoreProgress,
@@ -157,6 +158,11 @@ export class RowsWork {
       await Promise.all([connection?.close(), records.close()]);
       throw error;
     }
+  }
+
+  /** What the rows come from was opened with these keys. Errors: those of the connection. */
+  async usedKeys(ring: { readonly used: readonly string[] }): Promise<void> {
+    if (this.lease !== null) await keysUsed(this.#records, this.lease.id, ring);
   }
 
   /** Errors: `space_missing`, where Holdfast is installed. */

@@ -15,6 +15,10 @@ const reasons: Readonly<Record<string, string>> = {
   pg_amproc: "added to an operator family of the system or of an extension",
 };
 
+/** What we have outside of our own schema comes back with it: the installer makes it. */
+const ownOutside =
+  /^(view|function) public\.backup_[a-z_]+(\(|$)|^trigger holdfast_maintenance on |^policy holdfast_buckets on storage\./;
+
 /** Large objects are listed in one line each up to this many, then by their number. */
 const maxLargeObjects = 20;
 
@@ -85,10 +89,7 @@ export function notCapturedOf(
     });
   }
   for (const { draft, needs } of impossible) {
-    // What we have outside of our own schema comes back with it: the installer makes it.
-    if (/^(view|function) public\.backup_[a-z_]+(\(|$)|^trigger holdfast_maintenance on /.test(draft.identity ?? "")) {
-      continue;
-    }
+    if (ownOutside.test(draft.identity ?? "")) continue;
     const need = inventory.objects.get(needs);
     const cause = need === undefined ? "an object of a schema that is left out" : nameOf(need);
     list.push({

@@ -17,7 +17,7 @@ export const notOfOwnPublication = (oid: string): string =>
 
 /** For `pg_event_trigger`, given the columns of its name and function. */
 export const notOwnEventTrigger = (name: string, functionOid: string): string =>
-  `not (${name} like 'holdfast\\_after\\_%' and exists (
+  `not (${name} like '!holdfast\\_after\\_%' and exists (
     select from pg_catalog.pg_proc own join pg_catalog.pg_namespace n on n.oid = own.pronamespace
     where own.oid = ${functionOid} and n.nspname = 'backup'
   ))`;

@@ -209,7 +209,7 @@ async function readSequenceValues(
   return shapes;
 }
 
-/** `i`: place in the batch. Errors: `catalog_changed` when one of them was dropped or renamed since it was listed. */
+/** `i`: place in the batch. Errors: `lock_timeout` as the session bounds it; `catalog_changed` when one of them was dropped or renamed since it was listed. */
 async function readValues(
   connection: Connection,
   batch: readonly { readonly schema: string; readonly name: string }[],
@@ -220,6 +220,9 @@ async function readValues(
   try {
     return await connection.query(selects.join(" union all "));
   } catch (error) {
+    if (sqlstateOf(error) === "55P03") {
+      throw new HoldfastError("lock_timeout", "a sequence is locked by another session", { cause: error });
+    }
     if (!namesNothing.has(sqlstateOf(error) ?? "")) throw error;
     throw new HoldfastError("catalog_changed", "a sequence was dropped or renamed while the values were read", {
       cause: error,

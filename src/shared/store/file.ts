@@ -224,7 +224,7 @@ async function readWhole(path: string): Promise<Uint8Array> {
 }
 
 /** Deno 2.1.4 has no `FileHandle.sync`. */
-function syncFd(fd: number): Promise<void> {
+export function syncFd(fd: number): Promise<void> {
   return new Promise((resolve, reject) => descriptors.fsync(fd, (error) => error ? reject(error) : resolve()));
 }
 

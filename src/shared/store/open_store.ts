@@ -7,9 +7,12 @@ import type { Log } from "../log.ts";
 import type { Random } from "../random.ts";
 import { createFileStore, createFolder } from "./file.ts";
 import type { Fetch } from "./http_call.ts";
+import { below } from "./below.ts";
 import { checkName } from "./names.ts";
 import { type RetryBounds, retrying } from "./retrying.ts";
 import { createS3Store } from "./s3.ts";
+import { type BucketFacts, readBucketFacts } from "./s3_bucket.ts";
+import type { S3Settings } from "./s3_call.ts";
 import type { Store } from "./store.ts";
 import { createPrivateBucket, createSupabaseStore } from "./supabase_storage.ts";
 
@@ -23,7 +26,7 @@ export type StoreAddress =
     readonly endpoint: string | null;
     readonly region: string | null;
   }
-  | { readonly kind: "supabase-storage"; readonly bucket: string };
+  | { readonly kind: "supabase-storage"; readonly bucket: string; readonly prefix: string };
 
 /** What the addresses do not carry. Only what the store's kind needs must be there (`setting_missing` names it). */
 export interface StoreCredentials {
@@ -63,7 +66,7 @@ export function credentialsFrom(environment: (name: string) => string | undefine
 }
 
 /**
- * `file:///dir`, `s3://bucket/prefix?endpoint=…&region=…`, `supabase://bucket`. `usage` for anything else, and for an
+ * `file:///dir`, `s3://bucket/prefix?endpoint=…&region=…`, `supabase://bucket/prefix`. `usage` for anything else, and for an
  * address with a credential in it, which is not repeated in the message.
  */
 export function parseStoreAddress(text: string): StoreAddress {
@@ -81,8 +84,8 @@ export function parseStoreAddress(text: string): StoreAddress {
     case "s3:":
       return s3Address(url);
     case "supabase:":
-      if (!["", "/"].includes(url.pathname) || url.search !== "") throw usage("supabase://bucket takes nothing more");
-      return { kind: "supabase-storage", bucket: bucketOf(url) };
+      if (url.search !== "") throw usage("supabase://bucket/prefix takes nothing more");
+      return { kind: "supabase-storage", bucket: bucketOf(url), prefix: prefixOf(url) };
     default:
       throw usage("the store's address starts with none of file:, s3:, supabase:");
   }
@@ -100,17 +103,9 @@ export function openStoreOnce(address: StoreAddress, credentials: StoreCredentia
     case "file":
       return createFileStore(address.folder, deps);
     case "s3":
-      return createS3Store({
-        bucket: address.bucket,
-        prefix: address.prefix,
-        ...(address.endpoint === null ? {} : { endpoint: address.endpoint }),
-        ...(address.region === null ? {} : { region: address.region }),
-        accessKeyId: must(credentials, "s3AccessKeyId"),
-        secretAccessKey: must(credentials, "s3SecretAccessKey"),
-        ...(credentials.s3SessionToken === undefined ? {} : { sessionToken: credentials.s3SessionToken }),
-      }, deps);
+      return createS3Store(s3Settings(address, credentials), deps);
     case "supabase-storage":
-      return createSupabaseStore(supabaseSettings(address.bucket, credentials), deps);
+      return below(createSupabaseStore(supabaseSettings(address.bucket, credentials), deps), address.prefix);
   }
 }
 
@@ -135,6 +130,28 @@ export async function preparePlace(
   if (place.kind === "supabase-storage") await createPrivateBucket(supabaseSettings(place.bucket, credentials), deps);
 }
 
+/** What a bucket of S3 does with what is removed; null for another kind of store. Errors: those of `readBucketFacts`, `usage`. */
+export async function bucketFacts(
+  address: string,
+  credentials: StoreCredentials,
+  deps: OpenStoreDeps,
+): Promise<BucketFacts | null> {
+  const place = parseStoreAddress(address);
+  return place.kind === "s3" ? await readBucketFacts(s3Settings(place, credentials), deps) : null;
+}
+
+function s3Settings(address: Extract<StoreAddress, { kind: "s3" }>, credentials: StoreCredentials): S3Settings {
+  return {
+    bucket: address.bucket,
+    prefix: address.prefix,
+    ...(address.endpoint === null ? {} : { endpoint: address.endpoint }),
+    ...(address.region === null ? {} : { region: address.region }),
+    accessKeyId: must(credentials, "s3AccessKeyId"),
+    secretAccessKey: must(credentials, "s3SecretAccessKey"),
+    ...(credentials.s3SessionToken === undefined ? {} : { sessionToken: credentials.s3SessionToken }),
+  };
+}
+
 function fileAddress(url: URL): StoreAddress {
   if (url.search !== "" || !["", "localhost"].includes(url.host)) throw usage("file:///folder takes nothing more");
   let folder: string;
@@ -154,10 +171,14 @@ function s3Address(url: URL): StoreAddress {
   const region = url.searchParams.get("region");
   if (endpoint !== null && !isOrigin(endpoint)) throw usage("the endpoint is no http(s)://host[:port]");
   if (region !== null && !/^[a-z0-9-]{1,40}$/.test(region)) throw usage("the region is not a region's name");
+  return { kind: "s3", bucket: bucketOf(url), prefix: prefixOf(url), endpoint, region };
+}
+
+function prefixOf(url: URL): string {
   const prefix = url.pathname.replace(/^\/+|\/+$/g, "");
   if (prefix !== "") checkName(prefix);
   if (prefix.length > 100) throw usage("a prefix has at most 100 characters");
-  return { kind: "s3", bucket: bucketOf(url), prefix, endpoint, region };
+  return prefix;
 }
 
 function isOrigin(text: string): boolean {
@@ -194,6 +215,6 @@ function must(credentials: StoreCredentials, name: keyof StoreCredentials): stri
 
 function usage(message: string): HoldfastError {
   return new HoldfastError("usage", message, {
-    hint: "A store is file:///folder, s3://bucket/prefix?endpoint=…&region=… or supabase://bucket.",
+    hint: "A store is file:///folder, s3://bucket/prefix?endpoint=…&region=… or supabase://bucket/prefix.",
   });
 }

@@ -4,40 +4,18 @@
  * Create-only rests on `If-None-Match: *`. Some servers ignore it (seen: Supabase Storage's own S3 endpoint, s3rver). So a
  * HEAD goes before each PUT: on such a server a name that is there is still never overwritten, but of two writers that
  * create one name within the same moment both may be told `created`; the read-back of `putAndReadBack` then tells
- * the one whose bytes lost. Nothing that S3 keeps beside the bytes (tags, ACLs, retention) is ever sent.
+ * the one whose bytes lost. Nothing that S3 keeps beside the bytes (tags, ACLs, retention) is ever sent: a bucket that locks
+ * what it takes does so by its own default, and wants the MD5 of each body, which is sent once it was asked for.
  */
 import { createHash } from "node:crypto";
-import { AwsV4Signer } from "aws4fetch";
-import type { Clock } from "../clock.ts";
-import { sha256Hex } from "../crypto/digest.ts";
 import { HoldfastError } from "../errors.ts";
-import { utcStamp } from "../format/layout.ts";
-import { callHttp, type Fetch, type HttpAnswer, type HttpCall, statedLength } from "./http_call.ts";
+import { statedLength } from "./http_call.ts";
 import { checkName, checkPrefix } from "./names.ts";
+import { type S3Deps, s3Place, type S3Settings } from "./s3_call.ts";
 import { s3Code, s3Failure } from "./s3_errors.ts";
 import { maxPageBytes, parseListing } from "./s3_listing.ts";
 import { parseXml } from "./s3_xml.ts";
 import type { Store, StoredObject } from "./store.ts";
-
-export interface S3Settings {
-  /** `https://host[:port]` (or http), without bucket. Default: AWS in the region. */
-  readonly endpoint?: string;
-  /** Default `us-east-1`, which servers other than AWS take. */
-  readonly region?: string;
-  readonly bucket: string;
-  /** A folder in the bucket, without slash at either end; empty for none. */
-  readonly prefix: string;
-  readonly accessKeyId: string;
-  readonly secretAccessKey: string;
-  readonly sessionToken?: string;
-}
-
-export interface S3Deps {
-  readonly fetch: Fetch;
-  readonly clock: Clock;
-  /** For one exchange. Default 120,000. */
-  readonly timeoutMs?: number;
-}
 
 /** The protocol's own limits. */
 const namesPerRemoval = 1000;
@@ -45,44 +23,12 @@ const namesPerPage = 1000;
 
 /** Most bytes of one object that are read. Above any object that is written: chunks are cut far below. */
 const maxObjectBytes = 2 ** 30;
-const maxAnswerBytes = 1024 * 1024;
 
 export function createS3Store(settings: S3Settings, deps: S3Deps): Store {
-  const region = settings.region ?? "us-east-1";
-  const endpoint = (settings.endpoint ?? `https://s3.${region}.amazonaws.com`).replace(/\/+$/, "");
-  const bucketUrl = `${endpoint}/${settings.bucket}`;
+  const { label, bucketUrl, send } = s3Place(settings, deps);
   const keyPrefix = settings.prefix === "" ? "" : `${settings.prefix}/`;
-  const label = `s3://${settings.bucket}${settings.prefix === "" ? "" : `/${settings.prefix}`} at ${
-    new URL(endpoint).host
-  }`;
   let conditional = true;
-
-  async function send(
-    method: HttpCall["method"],
-    url: string,
-    { body = null, headers = {}, maxBytes = maxAnswerBytes }: {
-      body?: Uint8Array | null;
-      headers?: Record<string, string>;
-      maxBytes?: number;
-    } = {},
-  ): Promise<HttpAnswer> {
-    const signer = new AwsV4Signer({
-      method,
-      url,
-      headers: { ...headers, "x-amz-content-sha256": await sha256Hex(body ?? new Uint8Array(0)) },
-      ...(body === null ? {} : { body }),
-      accessKeyId: settings.accessKeyId,
-      secretAccessKey: settings.secretAccessKey,
-      ...(settings.sessionToken === undefined ? {} : { sessionToken: settings.sessionToken }),
-      service: "s3",
-      region,
-      datetime: utcStamp(deps.clock.now()),
-    });
-    const signed = await signer.sign();
-    signed.headers.set("accept-encoding", "identity");
-    const call = { method, url: signed.url.toString(), headers: signed.headers, body };
-    return await callHttp(deps.fetch, call, { label, timeoutMs: deps.timeoutMs ?? 120_000, maxBytes });
-  }
+  let digested = false;
 
   const urlOf = (name: string) => {
     checkName(name);
@@ -90,11 +36,18 @@ export function createS3Store(settings: S3Settings, deps: S3Deps): Store {
   };
 
   async function put(name: string, bytes: Uint8Array, onlyNew: boolean): Promise<"created" | "existed"> {
-    const condition: Record<string, string> = onlyNew && conditional ? { "if-none-match": "*" } : {};
-    const headers = { ...condition, "content-type": "application/octet-stream" };
+    const headers = {
+      ...(onlyNew && conditional ? { "if-none-match": "*" } : {}),
+      ...(digested ? { "content-md5": md5(bytes) } : {}),
+      "content-type": "application/octet-stream",
+    };
     const answer = await send("PUT", urlOf(name), { body: bytes, headers });
     if (answer.status === 200) return "created";
     if (onlyNew && answer.status === 412) return "existed";
+    if (!digested && answer.status === 400 && ["InvalidRequest", "MissingContentMD5"].includes(s3Code(answer))) {
+      digested = true;
+      return await put(name, bytes, onlyNew);
+    }
     if (onlyNew && conditional && answer.status === 501 && s3Code(answer) === "NotImplemented") {
       conditional = false;
       return await put(name, bytes, onlyNew);
@@ -123,7 +76,7 @@ export function createS3Store(settings: S3Settings, deps: S3Deps): Store {
       `<?xml version="1.0" encoding="UTF-8"?><Delete><Quiet>true</Quiet>${keys}</Delete>`,
     );
     const headers = {
-      "content-md5": createHash("md5").update(body).digest("base64"),
+      "content-md5": md5(body),
       "content-type": "application/xml",
     };
     const answer = await send("POST", `${bucketUrl}?delete=`, { body, headers });
@@ -190,6 +143,11 @@ export function createS3Store(settings: S3Settings, deps: S3Deps): Store {
       }
     },
   };
+}
+
+/** Asked for by the protocol in removals, and in puts to a bucket that locks what it takes. */
+function md5(body: Uint8Array): string {
+  return createHash("md5").update(body).digest("base64");
 }
 
 /** Others may keep things in the bucket too, such as the "folders" that consoles make. */

@@ -208,6 +208,39 @@ export async function createPrivateBucket(settings: SupabaseStorageSettings, dep
   }
 }
 
+const signed = z.array(z.object({ signedURL: z.string().startsWith("/object/sign/").nullable() }));
+const namesPerSigning = 1000;
+
+/**
+ * Paths below the project's address that give each object to whoever has them, for so many seconds; they cannot be taken back
+ * while the object is there. In the order of `names`. Errors: `object_missing`, those of Storage.
+ */
+export async function signObjects(
+  settings: SupabaseStorageSettings,
+  deps: SupabaseStorageDeps,
+  names: readonly string[],
+  seconds: number,
+): Promise<string[]> {
+  const { label, send } = placeOf(settings, deps);
+  names.forEach(checkName);
+  const paths: string[] = [];
+  for (let at = 0; at < names.length; at += namesPerSigning) {
+    const some = names.slice(at, at + namesPerSigning);
+    const json = { expiresIn: seconds, paths: some };
+    const answer = await send("POST", `/object/sign/${settings.bucket}`, { json });
+    if (answer.status !== 200) throw storageFailure(answer, `sign ${some.length} names`, label);
+    const parsed = signed.safeParse(readJson(answer));
+    if (!parsed.success || parsed.data.length !== some.length) {
+      throw new HoldfastError("store_lied", `${label} answered signatures that cannot be read`);
+    }
+    for (const { signedURL } of parsed.data) {
+      if (signedURL === null) throw new HoldfastError("object_missing", `an object to sign is not in ${label}`);
+      paths.push(`/storage/v1${signedURL}`);
+    }
+  }
+  return paths;
+}
+
 /** `sb_` keys are no JWTs and go in `apikey` alone. */
 function placeOf(settings: SupabaseStorageSettings, deps: SupabaseStorageDeps): Place {
   const { bucket, serviceKey } = settings;

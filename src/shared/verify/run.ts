@@ -53,7 +53,7 @@ const maxProblems = 1000;
 /**
  * Verifies the backup that `wanted` names (a full id, a shortened one, `latest`). What is wrong with objects is in
  * `problems`; thrown is what keeps the manifest from being read: `backup_not_found`, `backup_ambiguous`, `key_wrong`,
- * `format_newer`, `manifest_damaged`, `object_damaged` (of the manifest), `store_…`, `cancelled`.
+ * `format_newer`, `manifest_damaged`, `object_damaged` (of the manifest), `identity_missing`, `store_…`, `cancelled`.
  */
 export async function verifyBackup(
   deps: VerifyDeps,
@@ -192,5 +192,5 @@ function rowsByObject(manifest: Manifest): Map<string, number[]> {
 /** Says this error something about the object, rather than about the way to it? */
 function isVerdict(error: HoldfastError): boolean {
   return error.retry !== "backoff" && error.code !== "cancelled" && error.code !== "internal" &&
-    error.code !== "store_denied" && error.code !== "store_missing";
+    error.code !== "store_denied" && error.code !== "store_missing" && error.code !== "identity_missing";
 }

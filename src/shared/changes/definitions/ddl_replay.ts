@@ -30,9 +30,13 @@ export interface DdlRow {
   readonly tag: string;
   readonly objects: readonly DdlObject[];
   readonly query: string;
+  /** Whose rights counted. */
   readonly role: string;
   readonly searchPath: string;
-  /** Under which its text was read, by the names of SET; none where nobody noted them. */
+  /**
+   * Under which its text was read, by the names of SET; none where nobody noted them. Beside them `caller` (`client`, or `code`
+   * that ran then), the code's `statement` where it is known, and the names of `temporary` relations.
+   */
   readonly settings: Readonly<Record<string, string>>;
 }
 
@@ -109,6 +113,8 @@ const settled = /^(?:smallint|int[248]?|integer|bigint|numeric|decimal|real|floa
  */
 export class DdlTransaction {
   readonly #strings = new Map<string, SentString>();
+  /** Of rows that do not say who gave the command. */
+  readonly #unclearStrings = new Map<string, SentString>();
   readonly #dropped = new Set<string>();
 
   /** What to do at this row. */
@@ -119,7 +125,7 @@ export class DdlTransaction {
     }
     if (row.what === "uncovered") return { do: "close", tables: tablesOf(row), names };
     if (row.what === "doubted") return { do: "nothing" };
-    if (row.what === "rewrite") return rewriteStep(row, names, this.#stringOf(row.query).rewritings(row));
+    if (row.what === "rewrite") return rewriteStep(row, names, this.#stringOf(row).rewritings(row));
     if (row.what === "drop") {
       for (const { type, identity } of row.objects) if (type === "table column") this.#dropped.add(identity ?? "");
       // A drop's objects come beside its command's row only where the command has one; DROP itself has none.
@@ -132,11 +138,12 @@ export class DdlTransaction {
     }
     // An index that is built anew is the same one, where it had been built.
     if (row.tag === "REINDEX" && row.objects.some((one) => one.made == null)) return { do: "nothing" };
-    const statement = this.#stringOf(row.query).take(row);
+    const statement = this.#stringOf(row).take(row);
     const defined = this.#define(row, names);
     // A command's drops stand right before it: a column may have gone and come again in it.
     if (row.what === "command") this.#dropped.clear();
-    if (row.what === "drop") {
+    // What it takes away from others' objects is in its text alone.
+    if (row.what === "drop" && row.tag !== "DROP OWNED") {
       const statements = dropStatements(row);
       if (statements !== null) return { do: "run", names, statements, otherwise: null };
     } else if (defined !== null && (statement === null || !isSaidByText(row, statement))) return defined;
@@ -166,9 +173,11 @@ export class DdlTransaction {
     return isDescribed ? { do: "define", names, dropped: new Set(this.#dropped) } : null;
   }
 
-  #stringOf(query: string): SentString {
-    let sent = this.#strings.get(query);
-    if (sent === undefined) this.#strings.set(query, sent = new SentString(query));
+  #stringOf({ query, settings: { caller, statement = "" } }: DdlRow): SentString {
+    const text = caller === "code" ? statement : query;
+    const strings = caller === undefined ? this.#unclearStrings : this.#strings;
+    let sent = strings.get(text);
+    if (sent === undefined) strings.set(text, sent = new SentString(text, caller !== undefined));
     return sent;
   }
 }
@@ -205,10 +214,10 @@ export function isTableFromQuery(row: DdlRow): boolean {
   return row.tag === "CREATE TABLE AS" || row.tag === "SELECT INTO";
 }
 
-/** Types whose identity is what DROP wants, or needs a word of its own; null: no DROP of its own. */
+/** Types whose identity is what DROP wants, but needs a word of its own. */
 const dropWords: Readonly<Record<string, string>> = {
   "statistics object": "statistics",
-  "text search configuration": "text search configuration",
+  "foreign-data wrapper": "foreign data wrapper",
 };
 const droppable = new Set([
   "table",
@@ -227,6 +236,19 @@ const droppable = new Set([
   "domain",
   "schema",
   "extension",
+  "collation",
+  "conversion",
+  "operator",
+  "operator class",
+  "operator family",
+  "cast",
+  "text search parser",
+  "text search dictionary",
+  "text search template",
+  "text search configuration",
+  "server",
+  "language",
+  "access method",
   ...Object.keys(dropWords),
 ]);
 

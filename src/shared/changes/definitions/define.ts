@@ -3,7 +3,7 @@ import { HoldfastError } from "../../errors.ts";
 import type { Connection } from "../../postgres/connection.ts";
 import { sqlstateOf } from "../../postgres/server_error.ts";
 import { accessStatements, grantOn } from "../../schema/privileges.ts";
-import { quoteIdent, quoteLiteral } from "../../schema/quote.ts";
+import { arrayText, quoteIdent, quoteLiteral } from "../../schema/quote.ts";
 import type { DdlRow } from "./ddl_replay.ts";
 import {
   type DescribedAccess,
@@ -46,6 +46,8 @@ export async function define(
         missing: row.objects.flatMap((one) => one.missing ?? []),
       };
       await defineTable(connection, made.table, { alters, former, role, ...hints });
+    } else if ("given" in made) {
+      await connection.execute(`alter ${ownerWord(type)} ${identity ?? ""} owner to ${quoteIdent(made.given)}`);
     } else if ("access" in made) await defineAccess(connection, made.access);
     else if ("members" in made) await defineMembers(connection, made.extension, made.members);
     else {
@@ -131,6 +133,11 @@ const ownerWords: Readonly<Record<string, string>> = {
   "statistics object": "statistics",
 };
 
+/** Other types by their own names. */
+function ownerWord(type: string): string {
+  return ownerWords[type] ?? (type === "foreign-data wrapper" ? "foreign data wrapper" : type);
+}
+
 interface Owned {
   readonly owner: string;
   readonly type: string;
@@ -164,6 +171,8 @@ export async function isDefined(connection: Connection, row: DdlRow): Promise<bo
     if (!("table" in made)) continue;
     const found = await describe(connection, made.table.name);
     if (found === null || !isSameTable(found, made.table) || !hasSameTexts(found, made.table)) return false;
+    // Event triggers of users give away what was made, before it is described.
+    if (found.owner !== made.table.owner) return false;
   }
   return true;
 }
@@ -283,8 +292,10 @@ async function defineMembers(connection: Connection, extension: string, members:
 
 async function defineAccess(connection: Connection, lists: readonly DescribedAccess[]): Promise<void> {
   const rows = await connection.query(
-    `select l.* from (select null::integer as max_age, 0::bigint as command) as x,
-            lateral (${accessListsSql}) as l (subject, column_name, owner, acl)`,
+    `select l.* from (select null::integer as max_age, 0::bigint as command, 'all' as kind) as x,
+            lateral (${accessListsSql}) as l (subject, column_name, owner, acl)
+      where l.subject = any ($1::text[])`,
+    [arrayText([...new Set(lists.map(({ subject }) => subject))])],
   );
   const present = bySubject(
     rows.map((row) =>

@@ -102,6 +102,8 @@ export const description = z.union([
   z.strictObject({ extension: z.string(), members: z.array(z.string()) }),
   /** Statements in full; of a materialised view one that makes it empty. `version`: of an extension. */
   z.strictObject({ owner, sql: z.string(), populated: z.boolean().optional(), version: z.string().optional() }),
+  /** It is another role's now; nothing else has changed. */
+  z.strictObject({ given: z.string() }),
   /** Comes with another object. */
   z.strictObject({ part: z.literal(true) }),
 ]);

@@ -97,7 +97,7 @@ export const describeTableSql = `
   where c.oid = described and c.relkind in ('r', 'p')
 `;
 
-/** `subject`, `column_name`, `owner`, `acl`; of all objects where `max_age` is null. */
+/** `subject`, `column_name`, `owner`, `acl`; of all objects where `max_age` is null, and of every kind where `kind` is `all`. */
 export const accessListsSql = `
   select l.subject, l.column_name, pg_catalog.pg_get_userbyid(l.owner)::text, coalesce((
       select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
@@ -113,29 +113,29 @@ export const accessListsSql = `
         c.relacl, pg_catalog.acldefault(case when c.relkind = 'S' then 's'::"char" else 'r'::"char" end, c.relowner)
       ) as acl
     from pg_catalog.pg_class as c
-    where c.oid >= 16384 and c.relkind in ('r', 'p', 'v', 'm', 'f', 'S') and c.relpersistence <> 't'
+    where kind in ('table', 'all') and c.oid >= 16384 and c.relkind in ('r', 'p', 'v', 'm', 'f', 'S') and c.relpersistence <> 't'
       and (max_age is null or pg_catalog.age(c.xmin) <= max_age and c.cmin::text::bigint > command)
     union all
     -- one without a list may have had one
     select 'table ' || c.oid::regclass::text, a.attname::text, c.relowner, a.attacl
     from pg_catalog.pg_attribute as a join pg_catalog.pg_class as c on c.oid = a.attrelid
-    where a.attrelid >= 16384 and a.attnum > 0 and not a.attisdropped
+    where kind in ('table', 'all') and a.attrelid >= 16384 and a.attnum > 0 and not a.attisdropped
       and c.relkind in ('r', 'p', 'v', 'm', 'f') and c.relpersistence <> 't'
       and case when max_age is null then a.attacl is not null
         else pg_catalog.age(a.xmin) <= max_age and a.cmin::text::bigint > command end
     union all
     select 'routine ' || p.oid::regprocedure::text, null, p.proowner, coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))
     from pg_catalog.pg_proc as p
-    where p.oid >= 16384 and (max_age is null or pg_catalog.age(p.xmin) <= max_age and p.cmin::text::bigint > command)
+    where kind in ('routine', 'all') and p.oid >= 16384 and (max_age is null or pg_catalog.age(p.xmin) <= max_age and p.cmin::text::bigint > command)
     union all
     select 'schema ' || n.oid::regnamespace::text, null, n.nspowner, coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))
     from pg_catalog.pg_namespace as n
-    where n.oid >= 16384 and n.nspname !~ '^pg_'
+    where kind in ('schema', 'all') and n.oid >= 16384 and n.nspname !~ '^pg_'
       and (max_age is null or pg_catalog.age(n.xmin) <= max_age and n.cmin::text::bigint > command)
     union all
     select 'type ' || t.oid::regtype::text, null, t.typowner, coalesce(t.typacl, pg_catalog.acldefault('T', t.typowner))
     from pg_catalog.pg_type as t
-    where t.oid >= 16384 and (max_age is null or pg_catalog.age(t.xmin) <= max_age and t.cmin::text::bigint > command) and (
+    where kind in ('type', 'all') and t.oid >= 16384 and (max_age is null or pg_catalog.age(t.xmin) <= max_age and t.cmin::text::bigint > command) and (
       t.typtype in ('b', 'd', 'e', 'r') and t.typcategory <> 'A'
       or exists (select from pg_catalog.pg_class as c where c.oid = t.typrelid and c.relkind = 'c')
     )

@@ -6,7 +6,10 @@ import { type DdlObject, type DdlRow, schemaOf } from "./ddl_replay.ts";
 /** A service's migration, such as a new column of auth.users. What a user hangs on a service's table is the user's. */
 export function isDoneByPlatform(row: DdlRow): boolean {
   // One without objects says that something could not be logged.
-  if (row.objects.length === 0 || row.role === "postgres" || platformOfRole(row.role) === null) return false;
+  if (row.objects.length === 0) return false;
+  // The drain does not know who gave what away.
+  const isUsers = row.role === "postgres" || platformOfRole(row.role) === null;
+  if (isUsers && row.settings["caller"] !== "drain") return false;
   return row.objects.every(isOfService);
 }
 

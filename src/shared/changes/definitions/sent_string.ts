@@ -1,5 +1,5 @@
 /** A string that a client sent: which of its statements a row of the DDL log is of. Pure. */
-import type { DdlObject, DdlRow } from "./ddl_replay.ts";
+import { fits, temporaryOf } from "./named_in.ts";
 import { leadingWords, splitStatements } from "./statements.ts";
 
 /** What `current_query()` is cut to in the log. */
@@ -12,7 +12,7 @@ interface Segment {
   left: readonly string[];
 }
 
-type Named = Pick<DdlRow, "tag" | "objects">;
+type Named = Parameters<typeof fits>[1];
 
 /** As the rows of one transaction tell of it, in order. */
 export class SentString {
@@ -24,23 +24,29 @@ export class SentString {
   readonly #calls: boolean;
   /** … in another transaction than that one's? */
   readonly #callsElsewhere: boolean;
+  /** Names of temporary relations that the string makes. */
+  readonly #temporary: ReadonlySet<string>;
 
-  constructor(query: string) {
+  /** `isDirect`: the rows are of what its statements did themselves; else functions that they call may have done it. */
+  constructor(query: string, isDirect: boolean) {
     const statements = (query.length < longestQuery ? splitStatements(query) : null) ?? [];
     const first = (statement: string) => leadingWords(statement, 1)[0] ?? "";
     const transactions = transactionsOf(statements.map((text) => ({ text, first: first(text) })));
     this.#segments = transactions.map((each) => each.map(({ text }) => text).filter(isDefinition))
       .flatMap((definitions) => definitions.length === 0 ? [] : [{ definitions, left: definitions }]);
     this.#alive = this.#segments;
-    this.#calls = statements.some((statement) => callers.has(first(statement)));
-    this.#callsElsewhere = transactions.length > 1 && transactions.flat().some((one) => deliberate.has(one.first));
+    this.#temporary = temporaryOf(statements);
+    this.#calls = !isDirect && statements.some((statement) => callers.has(first(statement)));
+    this.#callsElsewhere = !isDirect && transactions.length > 1 &&
+      transactions.flat().some((one) => deliberate.has(one.first));
   }
 
   /** The row's statement; null where none fits it, or several that are not the same. */
   take(row: Named): string | null {
     if (this.#callsElsewhere) return null;
     // Those that did nothing (IF EXISTS), or nothing that lasts (temporary tables), have no row.
-    const isIts = (one: string) => isCommand(one, row.tag) && isNamedIn(one, row);
+    const fit = (one: string) => isCommand(one, row.tag) ? fits(one, row, this.#temporary) : "no";
+    const isIts = (one: string) => fit(one) !== "no";
     const holds = (segment: Segment) => segment.left.some(isIts);
     let found = this.#alive.filter(holds);
     if (found.length === 0 && !this.#calls) {
@@ -56,7 +62,8 @@ export class SentString {
       segment.left = segment.left.slice(position + 1);
       return statement;
     });
-    return onlyOf(taken);
+    const only = onlyOf(taken);
+    return only === null || fit(only) === "perhaps" ? null : only;
   }
 
   /** Statements of which one has given the row's table other types, its own row still to come; none: it can have been anybody. */
@@ -65,11 +72,12 @@ export class SentString {
     // A partition is rewritten with its parent, which alone is named.
     const [table] = row.objects;
     const family = [...table?.ancestors ?? [], table?.identity ?? ""].map((identity) => ({ type: "table", identity }));
-    const isIts = (one: string) =>
-      /\btype\b/i.test(one) && isCommand(one, row.tag) && isNamedIn(one, { ...row, objects: family });
+    const fit = (one: string) => fits(one, { ...row, objects: family }, this.#temporary);
+    const isIts = (one: string) => /\btype\b/i.test(one) && isCommand(one, row.tag) && fit(one) !== "no";
     const among = (texts: readonly string[]) => texts.filter(isIts).slice(0, this.#alive.length > 1 ? undefined : 1);
     const left = this.#alive.flatMap((segment) => among(segment.left));
-    return left.length > 0 ? left : this.#segments.flatMap(({ definitions }) => among(definitions));
+    const found = left.length > 0 ? left : this.#segments.flatMap(({ definitions }) => among(definitions));
+    return found.some((one) => fit(one) === "perhaps") ? [] : found;
   }
 }
 
@@ -174,54 +182,4 @@ function isCommand(statement: string, tag: string): boolean {
     at = found + 1;
   }
   return true;
-}
-
-const relations = new Set(["table", "view", "materialized view", "foreign table"]);
-/** What an ALTER names; a CREATE may leave it to the server. */
-const altered = new Set([
-  ...relations,
-  "sequence",
-  "index",
-  "function",
-  "procedure",
-  "aggregate",
-  "type",
-  "domain",
-  "schema",
-]);
-/** Named with their table. */
-const hanging = new Set(["policy", "trigger", "rule"]);
-
-/** Does the statement hold the names of an object that the row is of? True for rows without one, and names in escapes. */
-function isNamedIn(statement: string, row: Named): boolean {
-  const alters = row.tag.startsWith("ALTER ");
-  const named = alters ? altered : relations;
-  const objects = row.objects.filter((one) => one.original !== false).flatMap((one) => {
-    if (named.has(one.type)) return [[lastName(one.identity ?? "")]];
-    return alters && hanging.has(one.type) ? [hangingNames(one)] : [];
-  });
-  return objects.length === 0 || /\bu&"/i.test(statement) ||
-    objects.some((names) => names.every((name) => holdsWord(statement, name)));
-}
-
-function lastName(identity: string): string {
-  const last = /(?:"((?:[^"]|"")*)"|([^."]+))$/.exec(identity.replace(/\((?:[^()"]|"(?:[^"]|"")*")*\)$/, ""));
-  return last?.[1] ?? last?.[2] ?? "";
-}
-
-/** `name on schema.table` */
-function hangingNames({ identity }: Pick<DdlObject, "identity">): string[] {
-  const [, quoted, bare, table = ""] = /^(?:"((?:[^"]|"")*)"|(\S+)) on (.*)$/s.exec(identity ?? "") ?? [];
-  return [quoted ?? bare ?? "", lastName(table)];
-}
-
-const wordPart = /[\p{L}\p{N}_$]/u;
-
-/** In any case, and as no part of a longer word. */
-function holdsWord(text: string, word: string): boolean {
-  const [where, what] = [text.toLowerCase(), word.toLowerCase()];
-  for (let at = where.indexOf(what); at >= 0 && what !== ""; at = where.indexOf(what, at + 1)) {
-    if (!wordPart.test(where[at - 1] ?? "") && !wordPart.test(where[at + what.length] ?? "")) return true;
-  }
-  return false;
 }

@@ -97,3 +97,30 @@ export function leadingWords(statement: string, atMost: number): string[] {
   }
   return words;
 }
+
+export interface Token {
+  /** Of a name as the server reads it. */
+  readonly text: string;
+  readonly quoted: boolean;
+  readonly isName: boolean;
+}
+
+/** What a statement begins with, past comments and white space: words, quoted names, signs. */
+export function leadingTokens(statement: string, atMost: number): Token[] {
+  const tokens: Token[] = [];
+  for (let at = 0; at < statement.length && tokens.length < atMost;) {
+    const sign = statement[at] ?? "";
+    const two = statement.slice(at, at + 2);
+    const word = /^[\p{L}_][\p{L}\p{N}_$]*/u.exec(statement.slice(at, at + 300))?.[0];
+    const end = word === undefined ? skipToken(statement, at) ?? statement.length : at + word.length;
+    if (word !== undefined) tokens.push({ text: word.toLowerCase(), quoted: false, isName: true });
+    else if (sign === '"') {
+      const text = statement.slice(at + 1, end - 1).replaceAll('""', '"');
+      tokens.push({ text, quoted: true, isName: true });
+    } else if (!/\s/.test(sign) && two !== "--" && two !== "/*") {
+      tokens.push({ text: statement.slice(at, end), quoted: false, isName: false });
+    }
+    at = end;
+  }
+  return tokens;
+}

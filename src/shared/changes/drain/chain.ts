@@ -1,7 +1,7 @@
 /** The chain that a drain works on: begun where there is none, ended where its slot is gone. */
 import type { BackupDeps } from "../../backup/deps.ts";
-import { assertOwnStore, listManifests } from "../../backup/store_owner.ts";
 import { HoldfastError } from "../../errors.ts";
+import type { Place } from "../../identity/settle_place.ts";
 import { toHex } from "../../crypto/digest.ts";
 import { text } from "../../jobs/run_row.ts";
 import type { Connection } from "../../postgres/connection.ts";
@@ -29,15 +29,20 @@ export interface ChainState {
 }
 
 /**
- * The open chain, checked against its slot and its store; a new one where there is none, or it cannot go on.
- * Errors: `stream_unavailable` (wal_level, no free slot, no right), `object_conflict` for another database's store,
- * `lease_lost`, those of the connection, the keys and the store.
+ * The open chain, checked against its slot and its store; a new one where there is none, or it cannot go on. `deps.store` is that
+ * of the place. Errors: `stream_unavailable` (wal_level, no free slot, no right), `lease_lost`, those of the connection, the
+ * keys and the store.
  */
-export async function currentChain(deps: BackupDeps, connection: Connection, token: string): Promise<ChainState> {
+export async function currentChain(
+  deps: BackupDeps,
+  connection: Connection,
+  token: string,
+  { prefix }: Place,
+): Promise<ChainState> {
   let chain = await openChain(connection);
   let gap: string | null = null;
   if (chain !== null) {
-    gap = await reasonToEnd(connection, chain);
+    gap = await reasonToEnd(connection, chain, prefix);
     const { over, doubtful } = gap === null
       ? await lookAtStore(deps, connection, token, chain)
       : { over: null, doubtful: [] };
@@ -45,14 +50,13 @@ export async function currentChain(deps: BackupDeps, connection: Connection, tok
     if (gap === null) return { chain, begun: false, gap, doubtful };
     await endChain(connection, chain.id, gap, over?.missing ?? null);
   }
-  await assertOwnStore(deps, connection, await listManifests(deps.store));
-  chain = await beginChain(connection, token, deps.random);
+  chain = await beginChain(connection, token, deps.random, prefix);
   await noteLook(connection, token);
   return { chain, begun: true, gap, doubtful: [] };
 }
 
 /** Null while the chain goes on. */
-async function reasonToEnd(connection: Connection, chain: Chain): Promise<string | null> {
+async function reasonToEnd(connection: Connection, chain: Chain, prefix: string): Promise<string | null> {
   const [identity] = await call(
     connection,
     `select c.system_identifier = s.system_identifier::text and c.database_name = pg_catalog.current_database() as same,
@@ -64,6 +68,7 @@ async function reasonToEnd(connection: Connection, chain: Chain): Promise<string
   );
   if (identity?.["same"] !== "t") return "the database is a copy, or was restored";
   if (identity["goes_on"] !== "t") return "the server was restored from an archive, or is another one after a failover";
+  if (chain.prefix !== prefix) return "the database writes to another place since";
   const slot = await slotState(connection);
   if (slot === null || !slot.present) return "the slot is gone";
   if (slot.walStatus === "lost") {
@@ -94,7 +99,7 @@ async function reasonToEnd(connection: Connection, chain: Chain): Promise<string
 }
 
 /** Publications first: the slot decodes only what they published at the time. A slot that nobody recorded is dropped. */
-async function beginChain(connection: Connection, token: string, random: Random): Promise<Chain> {
+async function beginChain(connection: Connection, token: string, random: Random, prefix: string): Promise<Chain> {
   const [level] = await connection.query("select pg_catalog.current_setting('wal_level') as level");
   if (level?.["level"] !== "logical") {
     throw new HoldfastError("stream_unavailable", `wal_level is ${level?.["level"]}, the change stream needs logical`);
@@ -109,12 +114,13 @@ async function beginChain(connection: Connection, token: string, random: Random)
   await call(connection, "select backup.drop_slot($1::name)", [slot]);
   const id = `${toHex(random(4))}`;
   const startLsn = await createSlot(connection, slot);
-  await call(connection, "select backup.begin_chain($1::bigint, $2, $3::name, $4::name[], $5::pg_lsn)", [
+  await call(connection, "select backup.begin_chain($1::bigint, $2, $3::name, $4::name[], $5::pg_lsn, $6)", [
     token,
     id,
     slot,
     names,
     startLsn,
+    prefix,
   ]);
   const begun = await openChain(connection);
   if (begun === null) throw new HoldfastError("internal", "the chain that was begun is not there");

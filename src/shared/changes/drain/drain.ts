@@ -7,6 +7,8 @@ import type { BackupDeps } from "../../backup/deps.ts";
 import { openSession } from "../../backup/session.ts";
 import { sameBytes } from "../../crypto/digest.ts";
 import { asHoldfastError, HoldfastError } from "../../errors.ts";
+import { recognise } from "../../identity/identity_queries.ts";
+import { putAtPlace, settlePlace } from "../../identity/settle_place.ts";
 import type { Connection } from "../../postgres/connection.ts";
 import { type ChainState, currentChain } from "./chain.ts";
 import { chainOver, unreadable } from "./chain_end.ts";
@@ -16,7 +18,7 @@ import { formatLsn } from "../decode/lsn.ts";
 import type { ListedSegment } from "../segments/chain_reader.ts";
 import { PeekReader } from "./peek_reader.ts";
 import { RecordedFilter } from "./recorded_filter.ts";
-import { type DrainedSegment, SegmentWriter } from "./segment_writer.ts";
+import { type DrainedSegment, type GuardedPut, SegmentWriter } from "./segment_writer.ts";
 import { Spool } from "./spool.ts";
 import {
   call,
@@ -26,6 +28,7 @@ import {
   type Horizon,
   isFlushed,
   type LastSegment,
+  logOwners,
   readHorizon,
   releaseDrain,
 } from "./stream_queries.ts";
@@ -95,7 +98,7 @@ const defaultLeaseSeconds = 90;
 const defaultIdleSeconds = 600;
 const defaultLockMs = 20_000;
 
-/** Errors: `stream_unavailable`, `object_conflict` for another database's store, `lease_lost`, `lock_timeout`, those of the connection, the keys and the store. Nothing is lost by any. */
+/** Errors: `stream_unavailable`, `place_changed`, `lease_lost`, `lock_timeout`, those of the connection, the keys and the store. Nothing is lost by any. */
 export async function drain(deps: BackupDeps, options: DrainOptions): Promise<DrainResult> {
   const connection = await openSession(deps.database, "holdfast:drain");
   try {
@@ -106,9 +109,18 @@ export async function drain(deps: BackupDeps, options: DrainOptions): Promise<Dr
     let failure: HoldfastError | null = null;
     let coveredUntil: string | null = null;
     try {
-      if (options.projectRef != null) await call(connection, "select backup.recognise($1)", [options.projectRef]);
-      const state = await currentChain(deps, connection, token);
-      const drainer = new Drainer(deps, connection, token, state, options);
+      await recognise(connection, options.projectRef ?? null);
+      const place = await settlePlace(deps, connection);
+      const placed = { ...deps, store: place.store };
+      const state = await currentChain(placed, connection, token, place);
+      const drainer = new Drainer(
+        placed,
+        connection,
+        token,
+        state,
+        options,
+        (name, put) => putAtPlace(deps, connection, place, name, put),
+      );
       coveredUntil = await drainer.run();
       const outcome = coveredUntil === null ? "work_left" : "caught_up";
       const { chain, begun, gap } = state;
@@ -140,7 +152,14 @@ class Drainer {
   readonly #doubtful: readonly ListedSegment[];
   #last: LastSegment | null;
 
-  constructor(deps: BackupDeps, connection: Connection, token: string, state: ChainState, options: DrainOptions) {
+  constructor(
+    deps: BackupDeps,
+    connection: Connection,
+    token: string,
+    state: ChainState,
+    options: DrainOptions,
+    guarded: GuardedPut,
+  ) {
     this.#deps = deps;
     this.#connection = connection;
     this.#token = token;
@@ -148,7 +167,7 @@ class Drainer {
     this.#doubtful = state.doubtful;
     this.#last = state.chain.last;
     this.#options = options;
-    this.#writer = new SegmentWriter(deps, connection, token, state.chain, options.budget);
+    this.#writer = new SegmentWriter(deps, connection, token, state.chain, options.budget, guarded);
     this.#spool = new Spool({
       connection,
       log: deps.log,
@@ -166,6 +185,7 @@ class Drainer {
   async run(): Promise<string | null> {
     await this.#catchUp();
     await this.#adoptDoubtful();
+    await logOwners(this.#connection, this.#token);
     for (let round = 0;; round++) {
       if (round > 0 && (this.#options.budget.spent() || this.#options.signal?.aborted === true)) return null;
       const horizon = await this.#durableHorizon();

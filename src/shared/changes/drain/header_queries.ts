@@ -37,8 +37,8 @@ export async function readDefinitions(connection: Connection): Promise<NonNullab
             (
               select count(*) = 6 from pg_catalog.pg_event_trigger as e
               where e.evtname in (
-                  'holdfast_after_a_command', 'holdfast_after_a_drop', 'holdfast_after_ddl', 'holdfast_after_drop',
-                  'holdfast_after_move', 'holdfast_after_rewrite'
+                  '!holdfast_after_a_command', '!holdfast_after_a_drop', '!holdfast_after_ddl', '!holdfast_after_drop',
+                  '!holdfast_after_move', '!holdfast_after_rewrite'
                 ) and e.evtenabled = 'A'
             ) as logged
        from pg_catalog.pg_attribute as a

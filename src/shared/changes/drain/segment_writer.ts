@@ -7,7 +7,7 @@ import { epochSource } from "../../crypto/epochs.ts";
 import { type SegmentName, segmentName } from "../../format/layout.ts";
 import { text } from "../../jobs/run_row.ts";
 import type { Connection } from "../../postgres/connection.ts";
-import { putAndReadBack } from "../../store/put.ts";
+import { putAndReadBack, type PutResult } from "../../store/put.ts";
 import { formatLsn, parseLsn } from "../decode/lsn.ts";
 import { momentOf } from "../decode/moment.ts";
 import { sameBytes } from "../../crypto/digest.ts";
@@ -43,6 +43,9 @@ export interface DrainedSegment {
   readonly lastCommitAt: string | null;
 }
 
+/** Puts what `put` does under `name`, unless the place turns out to be another database's. Errors: `place_changed`. */
+export type GuardedPut = (name: string, put: () => Promise<PutResult>) => Promise<PutResult>;
+
 export class SegmentWriter {
   readonly #deps: BackupDeps;
   readonly #connection: Connection;
@@ -50,16 +53,25 @@ export class SegmentWriter {
   readonly #token: string;
   readonly #chain: Chain;
   readonly #budget: Budget;
+  readonly #guarded: GuardedPut;
   #epoch: Epoch | null = null;
   #definitions: KnownDefinitions | null;
   #obstacles: NonNullable<SegmentHeader["obstacles"]>;
 
-  constructor(deps: BackupDeps, connection: Connection, token: string, chain: Chain, budget: Budget) {
+  constructor(
+    deps: BackupDeps,
+    connection: Connection,
+    token: string,
+    chain: Chain,
+    budget: Budget,
+    guarded: GuardedPut,
+  ) {
     this.#deps = deps;
     this.#connection = connection;
     this.#token = token;
     this.#chain = chain;
     this.#budget = budget;
+    this.#guarded = guarded;
     this.#definitions = chain.definitions;
     this.#obstacles = chain.obstacles;
   }
@@ -83,13 +95,18 @@ export class SegmentWriter {
     const header = this.#obstacles.length === 0 ? plain : { ...plain, obstacles: this.#obstacles };
     const sealed = await sealSegment(this.#deps, epoch, header, taken.records);
     this.#deps.log.step("drain.sealed", { name: sealed.name });
-    const put = await putAndReadBack(this.#deps.store, sealed.name, sealed.bytes, async (stored) => {
-      // A drainer that died after its put: the same range of the same log. Its moment is another, so bytes differ.
-      const there = await this.#open(sealed.name, stored);
-      const isOurs = sameBytes(there.records, taken.records) && there.header.previous?.hash === header.previous?.hash;
-      if (!isOurs) throw await chainOver(this.#connection, this.#chain, putBack);
-      return true;
-    });
+    const put = await this.#guarded(
+      sealed.name,
+      () =>
+        putAndReadBack(this.#deps.store, sealed.name, sealed.bytes, async (stored) => {
+          // A drainer that died after its put: the same range of the same log. Its moment is another, so bytes differ.
+          const there = await this.#open(sealed.name, stored);
+          const isOurs = sameBytes(there.records, taken.records) &&
+            there.header.previous?.hash === header.previous?.hash;
+          if (!isOurs) throw await chainOver(this.#connection, this.#chain, putBack);
+          return true;
+        }),
+    );
     this.#deps.log.step("drain.put", { name: sealed.name });
     this.#budget.spendCalls(4);
     const { facts } = taken;

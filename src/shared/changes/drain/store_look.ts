@@ -3,15 +3,7 @@
  * with its slot as if nothing had been, and a copy of it with the same slot: only the store knows that there was more.
  */
 import type { BackupDeps } from "../../backup/deps.ts";
-import {
-  assertOwnStore,
-  isItself,
-  type ListedManifest,
-  listManifests,
-  projectOfBackup,
-  readProject,
-} from "../../backup/store_owner.ts";
-import { HoldfastError } from "../../errors.ts";
+import { type ListedManifest, listManifests, projectOfBackup, readProject } from "../../backup/store_owner.ts";
 import { isSameProject } from "../../format/project.ts";
 import { parseSegmentName, prefixes } from "../../format/layout.ts";
 import { text } from "../../jobs/run_row.ts";
@@ -20,7 +12,7 @@ import type { ListedSegment } from "../segments/chain_reader.ts";
 import { formatLsn } from "../decode/lsn.ts";
 import { call, type Chain } from "./stream_queries.ts";
 
-export const putBack = "the database was put back to an earlier state, or a copy of it writes into the same store";
+export const putBack = "the database was put back to an earlier state, or a copy of it has written into the same store";
 
 export interface Look {
   /** Why the chain cannot go on, and from which segment on it is broken where one is gone; null: it can. */
@@ -33,7 +25,7 @@ const well: Look = { over: null, doubtful: [] };
 
 /**
  * Lists the chain, and compares, where that is due: after each start of the server, and once an hour.
- * Errors: `object_conflict` for another database's store; those of the connection, the keys and the store.
+ * Errors: those of the connection, the keys and the store.
  */
 export async function lookAtStore(
   deps: BackupDeps,
@@ -44,12 +36,6 @@ export async function lookAtStore(
   const [due] = await call(connection, "select backup.look_is_due() as due", []);
   if (due?.["due"] !== "t") return well;
   const manifests = await listManifests(deps.store);
-  await assertOwnStore(deps, connection, manifests).catch(async (error: unknown) => {
-    // Another one has written where this one's backups are: told, and no reason to lose changes.
-    if (!(error instanceof HoldfastError && error.code === "object_conflict" && await isItself(connection))) {
-      throw error;
-    }
-  });
   const stored = await segmentsIn(deps, chain.id);
   const recorded = await recordedOf(connection, chain.id);
   const over = await whyOver(deps, connection, chain, { manifests, stored, recorded });

@@ -13,6 +13,8 @@ export interface Chain {
   readonly slot: string;
   readonly publications: readonly string[];
   readonly startLsn: bigint;
+  /** Below which its segments are in the store. */
+  readonly prefix: string;
   readonly last: LastSegment | null;
   /** As the last segment told them; null: there is none. */
   readonly definitions: KnownDefinitions | null;
@@ -64,7 +66,7 @@ export async function releaseDrain(
 export async function openChain(connection: Connection): Promise<Chain | null> {
   const [row] = await call(
     connection,
-    `select c.id, c.slot_name, pg_catalog.array_to_json(c.publications) as publications, c.start_lsn, c.definitions,
+    `select c.id, c.slot_name, pg_catalog.array_to_json(c.publications) as publications, c.start_lsn, c.store_prefix, c.definitions,
             (
               select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
                 'lsn', o.lsn, 'at', ${isoMoment("o.at")}, 'what', o.what, 'why', o.why
@@ -86,6 +88,7 @@ export async function openChain(connection: Connection): Promise<Chain | null> {
     slot: text(row, "slot_name"),
     publications: JSON.parse(text(row, "publications")) as string[],
     startLsn: parseLsn(text(row, "start_lsn")),
+    prefix: text(row, "store_prefix"),
     definitions: JSON.parse(row["definitions"] ?? "null") as KnownDefinitions | null,
     obstacles: JSON.parse(text(row, "obstacles")) as Chain["obstacles"],
     last: row["name"] === null ? null : {
@@ -214,6 +217,11 @@ export async function isFlushed(connection: Connection, lsn: bigint): Promise<bo
     formatLsn(lsn),
   ]);
   return row?.["yes"] === "t";
+}
+
+/** Owners that changed and that no command of the log tells of, into the log: the segment that comes next has them. */
+export async function logOwners(connection: Connection, token: string): Promise<void> {
+  await call(connection, "select backup.log_owners($1)", [token]);
 }
 
 /** `schema_missing` where the schema, or this part of it, is not installed; `stream_busy` while another has the slot. */

@@ -4,7 +4,7 @@ import { quarantineOf } from "../../format/manifest.ts";
 import type { RestoreDeps } from "../../restore/run.ts";
 import { quoteQualified } from "../../schema/quote.ts";
 import { backupById, type OpenedBackup } from "../../verify/find_backup.ts";
-import { type ListedSegment, readChain, type SegmentReadDeps } from "../segments/chain_reader.ts";
+import { type ListedSegment, marginSegments, readChain, type SegmentReadDeps } from "../segments/chain_reader.ts";
 import { sinceFull } from "../segments/coverage.ts";
 import { type OpenedSegment, openSegment } from "../segments/segment.ts";
 import { momentOf } from "../decode/moment.ts";
@@ -119,7 +119,7 @@ async function planFrom(
       `segment ${known.beyond.name} cannot be reached: the one before it is missing`,
     );
   }
-  const segments = segmentsAfter(known.segments, full);
+  let segments = segmentsAfter(known.segments, full);
   const [first] = segments;
   if (first === undefined || first.startLsn > parseLsn(full.manifest.snapshot.walInsertLsn)) {
     throw new HoldfastError(
@@ -127,12 +127,32 @@ async function planFrom(
       `the segments between backup ${full.manifest.id} and ${first?.name ?? "the chain's end"} are missing`,
     );
   }
-  const seen = await survey(
-    wholeMargin(readChain(reader, await withDefinitions(reader, known.segments, segments, full)), known.segments, full),
-    point,
-    snapshot,
-    full.manifest,
-  );
+  const look = async () =>
+    await survey(
+      wholeMargin(
+        readChain(reader, await withDefinitions(reader, known.segments, segments, full)),
+        known.segments,
+        full,
+      ),
+      point,
+      snapshot,
+      full.manifest,
+    );
+  let seen = await look();
+  const isShort = () => seen.earliestLabels !== null && seen.earliestLabels < (segments[0]?.startLsn ?? 0n);
+  if (isShort()) {
+    segments = segmentsFrom(known.segments, seen.earliestLabels ?? 0n);
+    seen = await look();
+    if (isShort() && !seen.isFromChainStart) {
+      throw new HoldfastError(
+        "chain_broken",
+        `the segments before ${
+          segments[0]?.name ?? "the chain's end"
+        } are missing: labels of enums may have been renamed ` +
+          "there, while rows were written that were committed later",
+      );
+    }
+  }
   if (!seen.passedPoint && !covers(seen, known.last.endLsn, point)) {
     // Asked last: the server's clock may be ahead of this one's.
     const isFuture = point.by === "time" && point.at > BigInt(deps.clock.now().getTime()) * 1000n;
@@ -174,9 +194,6 @@ function microsOf(moment: string): bigint {
   return BigInt((/\.\d{3}(\d{1,3})/.exec(moment)?.[1] ?? "0").padEnd(3, "0"));
 }
 
-/** So many segments before the one with the full's position. */
-const marginSegments = 3;
-
 /**
  * From a little before the full's position on: a commit can be in the log and not yet seen by the snapshot. What the
  * snapshot saw is left out by its transaction ids, never by positions.
@@ -186,6 +203,22 @@ function segmentsAfter(segments: readonly ListedSegment[], full: OpenedBackup): 
   const found = segments.findIndex((segment) => segment.endLsn > position);
   let first = Math.max(0, (found < 0 ? segments.length : found) - marginSegments);
   // A later part of a transaction cannot be read without the first.
+  while ((segments[first]?.part ?? 0) > 0) first--;
+  return segments.slice(first);
+}
+
+/** Of a whole chain those that a restore to its end reads, from the full backup on. Errors: those of opening a segment. */
+export async function segmentsForPoint(
+  reader: SegmentReadDeps,
+  all: readonly ListedSegment[],
+  full: OpenedBackup,
+): Promise<readonly ListedSegment[]> {
+  return await withDefinitions(reader, all, segmentsAfter(all, full), full);
+}
+
+/** From the one with this position on, or the first that is there. */
+function segmentsFrom(segments: readonly ListedSegment[], position: bigint): ListedSegment[] {
+  let first = Math.max(0, segments.findIndex((segment) => segment.endLsn > position));
   while ((segments[first]?.part ?? 0) > 0) first--;
   return segments.slice(first);
 }

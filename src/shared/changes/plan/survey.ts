@@ -20,10 +20,11 @@ import {
 } from "../definitions/ddl_replay.ts";
 import { momentOf } from "../decode/moment.ts";
 import { formatLsn, parseLsn } from "../decode/lsn.ts";
-import type { Relation } from "../decode/messages.ts";
+import type { Lsn, Relation } from "../decode/messages.ts";
 import { decodeMessage, messageKind, relationOf } from "../decode/pgoutput.ts";
 import type { Manifest } from "../../format/manifest.ts";
 import { asNamed, followNames } from "./follow_names.ts";
+import { hasOwnTypes, RenamedLabels } from "./renamed_labels.ts";
 import { type NamedTables, TableNames } from "./named_tables.ts";
 import { comesOutOfSide } from "./side_schemas.ts";
 import type { Point } from "../replay/replay.ts";
@@ -54,6 +55,10 @@ export interface Survey extends NamedTables {
   /** When the last segment was taken: every commit before it is in them. */
   readonly coveredUntil: string | null;
   readonly obstacles: readonly Obstacle[];
+  /** The first position of a row that may hold labels of enums: they are those of there, whenever it was committed. */
+  readonly earliestLabels: Lsn | null;
+  /** The first of the segments is that of the chain. */
+  readonly isFromChainStart: boolean;
   /** Rows of the DDL log whose tables have changes before them in their transaction, by the position of its commit. */
   readonly bornLate: ReadonlyMap<bigint, readonly DdlRow[]>;
   /** Former names of tables, by the ids of the rows of the DDL log that renamed them. */
@@ -67,6 +72,8 @@ export interface Survey extends NamedTables {
   readonly forsaken: ReadonlySet<number>;
   /** Tables of which a change may not have been counted. None of `uncovered`. */
   readonly unsettled: readonly UnsettledTable[];
+  /** Objects that got another owner around the point: a drain noticed it behind the point, and the last one before did not. */
+  readonly unsettledOwners: readonly string[];
   /**
    * Where the sequences stood whenever a segment up to the point's was taken, several values of one where it moved: one
    * that was restarted or dropped right behind the point is known by an earlier value only.
@@ -122,6 +129,9 @@ class Surveyor {
   /** Of the first commit behind the point. */
   #passedAt: string | null = null;
   readonly #seen = new SeenTables();
+  readonly #labels = new RenamedLabels();
+  readonly #unsettledOwners = new Set<string>();
+  #earliestLabels: Lsn | null = null;
 
   constructor(point: Point, snapshot: SnapshotView, full: Pick<Manifest, "consistentAt" | "snapshot" | "tables">) {
     this.#full = full;
@@ -138,7 +148,7 @@ class Surveyor {
   take(segment: OpenedSegment): void {
     this.#headers.push(segment.header);
     const nextXid = BigInt(segment.header.nextXid);
-    for (const { data } of readRecords(segment.name, segment.records)) {
+    for (const { data, lsn } of readRecords(segment.name, segment.records)) {
       if (this.#passed) {
         this.#lookBehind(data);
         continue;
@@ -154,7 +164,8 @@ class Surveyor {
         case "update":
         case "delete":
         case "truncate":
-          if (!this.#skips) this.#change(data);
+          if (!this.#skips) this.#change(data, lsn);
+          else this.#passLabels(data);
           break;
         case "commit":
           this.#commit(data);
@@ -181,6 +192,8 @@ class Surveyor {
       reachedAt: this.#reached?.at ?? null,
       passedPoint: this.#passed,
       coveredUntil: last?.takenAt ?? null,
+      earliestLabels: this.#earliestLabels,
+      isFromChainStart: this.#headers[0]?.previous == null,
       bornLate: this.#bornLate,
       renames: this.#renames,
       tables: this.#tables.tables,
@@ -191,6 +204,7 @@ class Surveyor {
       uncovered: [...uncovered.values()],
       forsaken: new Set([...this.#closed.keys()].filter((key) => this.#isForsaken(key))),
       unsettled: this.#unsettled(headers, new Set(uncovered.keys())),
+      unsettledOwners: [...this.#unsettledOwners].sort(),
       sequences: furthestValues(this.#headers),
       heldSequences: (last?.heldSequences ?? []).map(({ schema, name }) => quoteQualified(schema, name)),
     };
@@ -288,6 +302,10 @@ class Surveyor {
       if (isMaking(row)) this.#tables.laterMade(oid);
     }
     if (row.what === "doubted") this.#doubt(row);
+    const { since } = row.settings;
+    if (since !== undefined && since <= (this.#momentOfPoint() ?? "9")) {
+      for (const { identity } of row.objects) this.#unsettledOwners.add(identity ?? "");
+    }
     if (row.what !== "uncovered") return;
     // What was not published can have been changed before the point, of a table that is there by then.
     const step = new DdlTransaction().next(row);
@@ -305,17 +323,36 @@ class Surveyor {
     this.#seen.relation(asNamed(this.#tables, relation));
   }
 
-  #change(data: Uint8Array): void {
+  /** Of a transaction that the full holds: labels that it renamed may stand in rows that come behind it. */
+  #passLabels(data: Uint8Array): void {
+    const row = this.#ddlRowOf(data);
+    if (row !== null) this.#labels.follow(row, (this.#ddl ??= new DdlTransaction()).next(row), this.#commitLsn);
+  }
+
+  #lookAtLabels(relation: Relation, lsn: Lsn): void {
+    const unclear = this.#labels.unclearFor(relation, lsn, this.#commitLsn);
+    if (unclear !== null && this.#obstacles.every(({ lsn: place }) => place !== this.#place.lsn)) {
+      const why = "its labels were renamed inside a function while these rows were written";
+      this.#obstacles.push({ what: `rows with labels of ${unclear}`, ...this.#place, why });
+    }
+    const isEarlier = this.#earliestLabels === null || lsn < this.#earliestLabels;
+    if (isEarlier && hasOwnTypes(relation)) this.#earliestLabels = lsn;
+  }
+
+  #change(data: Uint8Array, lsn: Lsn): void {
     const oid = relationOf(data);
     if (oid === null || oid !== this.#logRelation?.oid) {
       this.#counts.changes++;
       this.#seen.change(oid, data);
+      const relation = oid === null ? undefined : this.#relations.get(oid);
+      if (relation !== undefined) this.#lookAtLabels(relation, lsn);
       return;
     }
     const row = this.#ddlRowOf(data);
     if (row === null) return;
     this.#counts.ddl++;
     const step = (this.#ddl ??= new DdlTransaction()).next(row);
+    this.#labels.follow(row, step, this.#commitLsn);
     if (row.what === "doubted") this.#doubt(row);
     const why = comesOutOfSide(row, step, (oid) => this.#tables.tables.has(oid));
     if (why !== null) this.#obstacles.push({ what: namesOf(row), ...this.#place, why });

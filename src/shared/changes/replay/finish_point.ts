@@ -4,6 +4,7 @@ import type { Connection } from "../../postgres/connection.ts";
 import type { BeforeCommit } from "../../restore/before_commit.ts";
 import { refreshViews } from "../../restore/refresh_views.ts";
 import { type HeldObject, readHeld, replayTable } from "../../restore/state.ts";
+import { recallQuietEvents, wakeEventTriggers } from "../../restore/quiet_event_triggers.ts";
 import { stateSchema } from "../../restore/target.ts";
 import { quoteLiteral, quoteQualified } from "../../schema/quote.ts";
 import { holdWebhooks } from "./hold_webhooks.ts";
@@ -42,9 +43,11 @@ export async function finishPoint(
     await setSequences(connection, survey.sequences);
     await passRows(connection);
     await refreshViews(connection);
-    await connection.execute(`drop table ${replayTable}; ${dropQuieted}`);
+    await connection.execute([...recallQuietEvents, `drop table ${replayTable}`, dropQuieted].join(";\n"));
     if (held.length === 0) await connection.execute(`drop schema ${stateSchema} cascade`);
-    await connection.execute([...marker.leaving, "set local synchronous_commit = on", "commit"].join(";\n"));
+    await connection.execute(
+      [wakeEventTriggers, ...marker.leaving, "set local synchronous_commit = on", "commit"].join(";\n"),
+    );
     return { marker, held };
   } catch (error) {
     await connection.execute("rollback").catch(() => {});

@@ -14,7 +14,8 @@ import { type DefinitionOptions, DefinitionReplayer, type DefinitionRules } from
 import { type OpenedSegment, readRecords } from "../segments/segment.ts";
 import { ddlLog } from "../segments/streamed.ts";
 import { type SnapshotView, widenXid } from "../segments/visibility.ts";
-import { RenamedLabels } from "./renamed_labels.ts";
+import { type LabelRename, RenamedLabels } from "../plan/renamed_labels.ts";
+import { LabelNames } from "./label_names.ts";
 import { TargetRelations } from "./target_relations.ts";
 
 /** Where a replay ends. */
@@ -95,6 +96,7 @@ class Replayer {
   readonly #options: ReplayOptions;
   readonly #relations: TargetRelations;
   readonly #labels = new RenamedLabels();
+  readonly #labelNames = new LabelNames(this.#labels);
   readonly #group: RowGroup;
   /** By oid, or by name where the log does not tell it. */
   readonly #closed = new Map<number | string, string>();
@@ -153,7 +155,8 @@ class Replayer {
             if (message.kind === "insert") await this.#applyDdl(relation, message);
           } else if (!this.#isLeftOut(relation)) {
             await this.#makeEarly(relation.oid);
-            this.#group.add(relation, this.#labels.asNamed(relation, message, lsn, this.#begin?.commitLsn ?? 0n));
+            await this.#callLabels(this.#labels.unseenBy(relation, lsn, this.#begin?.commitLsn ?? 0n));
+            this.#group.add(relation, message);
             // A transaction may be larger than memory; it is committed as one all the same.
             if (this.#group.bytes >= groupBytes) await this.#apply();
           }
@@ -268,6 +271,14 @@ class Replayer {
     this.#pendingCounts = sumOf(this.#pendingCounts, counts);
   }
 
+  /** What is gathered has the labels of before. `unseen`: renames that what comes next does not know. */
+  async #callLabels(unseen: readonly LabelRename[]): Promise<void> {
+    if (this.#labelNames.areWithout(unseen)) return;
+    await this.#apply();
+    await this.#open();
+    await this.#guarded(() => this.#labelNames.goWithout(this.#connection, unseen));
+  }
+
   async #commitGroup(): Promise<void> {
     const pending = this.#pending;
     if (pending === null) return;
@@ -276,6 +287,7 @@ class Replayer {
       throw new HoldfastError("cancelled", "the replay was cancelled");
     }
     const changes = this.#group.changes;
+    await this.#callLabels([]);
     await this.#apply();
     await this.#open();
     await this.#guarded(async () => {
@@ -334,6 +346,7 @@ class Replayer {
   }
 
   async #runDdl(row: DdlRow, step: Extract<DdlStep, { do: "run" | "define" }>): Promise<void> {
+    await this.#callLabels([]);
     await this.#apply();
     await this.#open();
     try {
@@ -362,6 +375,7 @@ class Replayer {
 
   async #rollback(): Promise<void> {
     this.#inTransaction = false;
+    this.#labelNames.rolledBack();
     // A session that is gone has rolled back already.
     await this.#connection.execute("rollback").catch(() => {});
   }

@@ -88,6 +88,7 @@ export async function restorePoint(
       ...choices.atFull.map((table) => `${table} is as of ${manifest.consistentAt}`),
       ...unsettledWarnings(plan.survey.unsettled, [...choices.withoutTables, ...choices.atFull]),
       ...heldWarnings(plan.survey.heldSequences),
+      ...ownerWarnings(plan.survey.unsettledOwners),
     ],
     resumed: restored === null || restored.resumed,
     reachedLsn: end.position ?? manifest.snapshot.walInsertLsn,
@@ -101,6 +102,15 @@ function heldWarnings(sequences: readonly string[]): string[] {
   return sequences.length === 0 ? [] : [
     `the values of ${sequences.join(", ")} may be behind those that were given: a transaction held them when their ` +
     "state was to be recorded",
+  ];
+}
+
+function ownerWarnings(objects: readonly string[]): string[] {
+  return objects.length === 0 ? [] : [
+    `the owner of ${
+      objects.join(", ")
+    } may be another: it was given away by REASSIGN OWNED about the moment, and the server ` +
+    "tells nobody when",
   ];
 }
 

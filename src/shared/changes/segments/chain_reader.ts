@@ -19,6 +19,9 @@ export interface SegmentReadDeps {
   readonly epochOf: EpochSource;
 }
 
+/** A replay reads so many segments before the one with the full's position: a commit can be in the log and not yet be seen. */
+export const marginSegments = 3;
+
 /** Every segment by its chain; nothing is opened. */
 export async function listSegments(store: Store): Promise<Map<string, ListedSegment[]>> {
   const chains = new Map<string, ListedSegment[]>();

@@ -9,12 +9,14 @@ import { readRepository } from "../../format/repository.ts";
 import { readAhead } from "../../store/read_ahead.ts";
 import { listBackups, type OpenedBackup, type ReadDeps } from "../../verify/find_backup.ts";
 import { parseLsn } from "../decode/lsn.ts";
-import { inOrder, type ListedSegment, listSegments, withoutOpenEnd } from "./chain_reader.ts";
+import { inOrder, type ListedSegment, listSegments, marginSegments, withoutOpenEnd } from "./chain_reader.ts";
 import { openSegment, type SegmentHeader } from "./segment.ts";
 
 /** A chain as far as it can be followed. */
 export interface KnownChain {
   readonly id: string;
+  /** The chain had segments before the first one here: they were removed. */
+  readonly startsMidway: boolean;
   /** In order, whole transactions only. */
   readonly segments: readonly ListedSegment[];
   /** Of the last of them; null: there is none. */
@@ -76,6 +78,8 @@ export class ChangeHistory {
       const ordered = inOrder(segments);
       const end = ordered.at(-1);
       if (end === undefined) continue;
+      const [start = end] = ordered;
+      const { previous } = (await openSegment(openDeps, start.name, await deps.store.read(start.name))).header;
       const last = await openSegment(openDeps, end.name, await deps.store.read(end.name));
       const whole = withoutOpenEnd(ordered, last);
       const wholeEnd = whole.at(-1);
@@ -92,7 +96,7 @@ export class ChangeHistory {
       const until = beyond === null
         ? header?.takenAt ?? null
         : await takenAtEnd({ ...openDeps, store: deps.store }, segments);
-      chains.set(id, { id, segments: whole, last: header, beyond, until });
+      chains.set(id, { id, startsMidway: previous !== null, segments: whole, last: header, beyond, until });
     }
     return new ChangeHistory(backups, chains);
   }
@@ -141,11 +145,16 @@ interface Stretch extends TimelineWindow {
 }
 
 /** `fulls`: those on the chain, oldest first. Each goes as far as the first place that cannot be replayed. */
-function stretchesOf({ id, last, beyond, until }: KnownChain, fulls: readonly Manifest[]): Stretch[] {
+function stretchesOf(
+  { id, startsMidway, segments, last, beyond, until }: KnownChain,
+  fulls: readonly Manifest[],
+): Stretch[] {
   if (last === null) return [];
   const found: Stretch[] = [];
   for (const { consistentAt: from, snapshot } of fulls) {
-    const obstacle = (last.obstacles ?? []).find(({ lsn }) => parseLsn(lsn) > parseLsn(snapshot.walInsertLsn));
+    const position = parseLsn(snapshot.walInsertLsn);
+    if (startsMidway && segments.filter((segment) => segment.endLsn <= position).length < marginSegments) continue;
+    const obstacle = (last.obstacles ?? []).find(({ lsn }) => parseLsn(lsn) > position);
     const to = obstacle === undefined || obstacle.at > last.takenAt ? last.takenAt : obstacle.at;
     const before = found.at(-1);
     if (to <= from || (before !== undefined && before.to >= to)) continue;

@@ -69,6 +69,7 @@ export async function verifyIncremental(
       totals.rows += recorded.changes;
     } catch (error) {
       const { code, message } = asHoldfastError(error);
+      if (code === "identity_missing") throw error;
       problems.push({ object: recorded.name, code, message });
       before = null;
     }

@@ -5,7 +5,8 @@ import type { Connection } from "../../postgres/connection.ts";
 /** `oids`: of tables in which rows differ. Errors: `database_denied`, with the first of them; those of the connection. */
 export async function requireWritable(connection: Connection, oids: readonly string[]): Promise<void> {
   const rows = await connection.query(
-    `select pg_catalog.format('%I.%I', n.nspname, c.relname) as name, pg_catalog.quote_ident(r.rolname) as owner, current_user as me
+    `select pg_catalog.format('%I.%I', n.nspname, c.relname) as name, pg_catalog.quote_ident(r.rolname) as owner,
+            pg_catalog.quote_ident(current_user) as me
        from pg_catalog.pg_class as c
        join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
        join pg_catalog.pg_roles as r on r.oid = c.relowner
@@ -19,9 +20,13 @@ export async function requireWritable(connection: Connection, oids: readonly str
   const [first] = rows;
   if (first === undefined) return;
   const more = rows.length === 1 ? "" : ` (and ${rows.length - 1} more tables)`;
+  const rights = "insert, update and delete on the table";
+  const hint = first["owner"] === first["me"]
+    ? `Its owner was taken ${rights}: grant them to ${first["me"]} for the time of the restore.`
+    : `Grant ${first["me"]} the role ${first["owner"]}, or ${rights}.`;
   throw new HoldfastError(
     "database_denied",
     `${first["name"]} belongs to ${first["owner"]}, and ${first["me"]} may not write all of its rows${more}`,
-    { hint: `Grant ${first["me"]} the role ${first["owner"]}, or insert, update and delete on the table.` },
+    { hint },
   );
 }

@@ -18,9 +18,10 @@ import {
 import type { ForeignKey } from "./keys.ts";
 import { foretellKeys, type KeyTrouble } from "./keys_hold.ts";
 import { refused } from "./put_back.ts";
+import { foretellRefusals, type Refusal } from "./refusals.ts";
 
 export interface RowConflict {
-  readonly what: KeyTrouble["what"] | "a unique key is taken" | "a value would be cut" | "another user's now";
+  readonly what: KeyTrouble["what"] | Refusal["what"] | "a value would be cut" | "another user's now";
   /** Of the constraint, the index or the column. */
   readonly name: string;
   /** The other table of a foreign key; null: there is none. */
@@ -80,6 +81,7 @@ export async function planRows(
     const { fit } = pair;
     const theirs = await countTheirs(connection, pair, mode);
     const cut = await cutValues(connection, pair);
+    const constraints = await refusalsOf(connection, pair);
     bytes += (inserts + 2 * updates + deletes) * bytesOf(pair);
     tables.push({
       table: liveName(pair),
@@ -89,6 +91,7 @@ export async function planRows(
       unchanged: side - inserts - updates,
       conflicts: [
         ...await takenKeys(connection, pair),
+        ...constraints.conflicts,
         ...theirs.conflicts,
         ...cut.conflicts,
         ...(troubles.get(pair) ?? []).map(({ what, constraint, other, rows }) => ({
@@ -99,7 +102,7 @@ export async function planRows(
         })),
       ],
       alwaysTriggers: inserts + updates + deletes > 0 ? fit.live.alwaysTriggers : [],
-      notes: [...fit.notes, ...theirs.notes, ...cut.notes],
+      notes: [...fit.notes, ...theirs.notes, ...cut.notes, ...constraints.notes],
     });
   }
   return { mode, tables, bytes: Math.round(bytes) };
@@ -162,6 +165,21 @@ async function cutValues(
       rows === null
         ? [`whether the type of now cuts values of ${liveName(pair)}.${quoteIdent(column)} cannot be told`]
         : []
+    ),
+  };
+}
+
+async function refusalsOf(
+  connection: Connection,
+  pair: Pair,
+): Promise<{ readonly conflicts: RowConflict[]; readonly notes: string[] }> {
+  await connection.execute("begin");
+  const { refusals, untold } = await foretellRefusals(connection, pair)
+    .finally(() => connection.execute("rollback").catch(() => {}));
+  return {
+    conflicts: refusals.map((one) => ({ ...one, other: null })),
+    notes: untold.map((name) =>
+      `whether ${quoteIdent(name)} of ${liveName(pair)} refuses rows is seen when they go in`
     ),
   };
 }

@@ -30,6 +30,29 @@ const uniqueKey = z.object({
   nullsToo: z.boolean(),
 });
 
+const refusal = z.object({
+  /** Of the constraint or the index. */
+  name: z.string(),
+  /** Live columns that it looks at. */
+  columns: z.array(z.string()),
+});
+
+const check = refusal.extend({
+  /** False where the server refuses the row. */
+  expression: z.string(),
+});
+
+const odderKey = refusal.extend({
+  keys: z.array(z.object({
+    expression: z.string(),
+    /** That holds between two rows which cannot both be there, as `operator(schema.=)`. */
+    operator: z.string(),
+  })),
+  /** Which rows it is about. */
+  predicate: z.string(),
+  nullsToo: z.boolean(),
+});
+
 const liveTable = z.object({
   oid: z.string(),
   schema: z.string(),
@@ -40,8 +63,12 @@ const liveTable = z.object({
   columns: z.array(column),
   /** Columns of the primary key in its order; null: there is none. */
   key: z.array(keyColumn).nullable(),
-  /** Other unique keys over plain columns of all rows; those with conditions or expressions are met when rows go in. */
+  /** Other unique keys over plain columns of all rows. */
   uniques: z.array(uniqueKey),
+  /** Unique keys with conditions or expressions, and exclusions. Expressions name columns alone. */
+  odderKeys: z.array(odderKey),
+  /** Without those that may look at other rows. */
+  checks: z.array(check),
   /** A unique key or an exclusion, its own or a partition's, is deferrable: replica role does not check it. */
   deferrable: z.boolean(),
   /**
@@ -56,6 +83,7 @@ const liveTable = z.object({
 
 export type LiveColumn = z.infer<typeof column>;
 export type KeyColumn = z.infer<typeof keyColumn>;
+export type OdderKey = z.infer<typeof odderKey>;
 export type LiveTable = z.infer<typeof liveTable>;
 
 const keyColumns = `pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
@@ -71,6 +99,33 @@ const columnsOfKey = `
     and m.amoprighttype = f.opcintype and m.amopstrategy = 3
   join pg_catalog.pg_operator as o on o.oid = m.amopopr
   join pg_catalog.pg_namespace as e on e.oid = o.oprnamespace`;
+
+/** Columns of table \`c\` that an index or a constraint \`x\` looks at, its expressions too. */
+const columnsSeenBy = (oid: string, catalog: string) =>
+  `array(
+    select distinct a.attname::text from pg_catalog.pg_depend as d
+      join pg_catalog.pg_attribute as a on a.attrelid = c.oid and a.attnum = d.refobjsubid
+     where d.classid = 'pg_catalog.${catalog}'::pg_catalog.regclass and d.objid = ${oid}
+       and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid = c.oid and d.refobjsubid > 0
+  )`;
+
+/** Of index \`i\`: what is compared in each place, in its collation, with the operator of an exclusion or the equality. */
+const keysOfIndex = `(
+  select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+      'expression', '(' || pg_catalog.pg_get_indexdef(i.indexrelid, k.place + 1, true) || ')'
+        || case when l.oid is null then '' else pg_catalog.format(' collate %I.%I', p.nspname, l.collname) end,
+      'operator', pg_catalog.format('operator(%I.%s)', e.nspname, o.oprname)
+    ) order by k.place)
+    from pg_catalog.generate_series(0, i.indnkeyatts - 1) as k (place)
+    join pg_catalog.pg_opclass as f on f.oid = i.indclass[k.place]
+    left join pg_catalog.pg_constraint as n on n.conindid = i.indexrelid and n.contype = 'x'
+    left join pg_catalog.pg_amop as m on m.amopfamily = f.opcfamily and m.amoplefttype = f.opcintype
+      and m.amoprighttype = f.opcintype and m.amopstrategy = 3 and n.oid is null
+    join pg_catalog.pg_operator as o on o.oid = coalesce(n.conexclop[k.place + 1], m.amopopr)
+    join pg_catalog.pg_namespace as e on e.oid = o.oprnamespace
+    left join pg_catalog.pg_collation as l on l.oid = i.indcollation[k.place]
+    left join pg_catalog.pg_namespace as p on p.oid = l.collnamespace
+)`;
 
 /**
  * Those that are there of the names, and those of the oids, `leaf` too. Partitions are answered for as tables of their own.
@@ -109,6 +164,31 @@ export async function readLiveTables(
                 and i.indpred is null and i.indexprs is null
               group by x.oid, x.relname, i.indnullsnotdistinct order by x.relname
             )) as uniques,
+            pg_catalog.to_jsonb(array(
+              select pg_catalog.jsonb_build_object(
+                'name', x.relname, 'columns', ${columnsSeenBy("x.oid", "pg_class")}, 'keys', ${keysOfIndex},
+                'predicate', coalesce(pg_catalog.pg_get_expr(i.indpred, i.indrelid), 'true'),
+                'nullsToo', i.indnullsnotdistinct
+              )
+              from pg_catalog.pg_index as i join pg_catalog.pg_class as x on x.oid = i.indexrelid
+              where i.indrelid = c.oid and i.indisvalid and (
+                i.indisexclusion or (i.indisunique and (i.indpred is not null or i.indexprs is not null))
+              )
+              order by x.relname
+            )) as "odderKeys",
+            pg_catalog.to_jsonb(array(
+              select pg_catalog.jsonb_build_object(
+                'name', k.conname, 'columns', ${columnsSeenBy("k.oid", "pg_constraint")},
+                'expression', pg_catalog.pg_get_expr(k.conbin, k.conrelid)
+              )
+              from pg_catalog.pg_constraint as k
+              where k.conrelid = c.oid and k.contype = 'c' and not exists (
+                select from pg_catalog.pg_depend as d join pg_catalog.pg_proc as f on f.oid = d.refobjid and f.provolatile <> 'i'
+                where d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass and d.objid = k.oid
+                  and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+              )
+              order by k.conname
+            )) as checks,
             exists (
               select from pg_catalog.pg_index as i
                where not i.indimmediate and (

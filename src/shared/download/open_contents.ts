@@ -1,0 +1,85 @@
+/** From what was asked for to the bytes of it. */
+import { HoldfastError } from "../errors.ts";
+import { text } from "../jobs/run_row.ts";
+import type { Connection } from "../postgres/connection.ts";
+import { openBackupRows } from "../rows/past/backup_rows.ts";
+import type { PastRows, PastTable } from "../rows/past/past.ts";
+import { splitQualified, unquoteIdent } from "../schema/quote.ts";
+import { openBackup, type ReadDeps } from "../verify/find_backup.ts";
+import { archiveContents } from "./archive_contents.ts";
+import { bundleContents, type BundleEnd } from "./bundle_contents.ts";
+import type { Contents } from "./contents.ts";
+import { type DownloadFormat, type NamedTable, type PlainFormat, tableLabel } from "./format.ts";
+import { tableContents } from "./table_contents.ts";
+
+export interface DownloadAsked {
+  /** Id of a full backup, shortened or not, or of an incremental. */
+  readonly backup: string;
+  readonly table: NamedTable | null;
+  readonly format: DownloadFormat;
+}
+
+/**
+ * `connection`: the database, which alone knows incrementals; null: it is not at hand. `ahead` as of `openBackupRows`.
+ * Errors: `backup_not_found`, `table_not_found`, `usage` for rows of an incremental, those of opening a backup.
+ */
+export async function openContents(
+  deps: ReadDeps,
+  connection: Connection | null,
+  { backup, table, format }: DownloadAsked,
+  { ahead }: { readonly ahead: boolean },
+): Promise<Contents> {
+  const incremental = await incrementalOf(connection, backup);
+  if (format === "bundle") {
+    return await bundleContents(deps, await openBackup(deps, incremental?.full ?? backup), incremental?.end ?? null);
+  }
+  if (incremental !== null) {
+    throw new HoldfastError("usage", `${backup} is an incremental: its rows come out of a replay`, {
+      hint: "Take its bundle, or its rows by the CLI into a file: --out; or those of a full backup.",
+    });
+  }
+  return plainContents(await openBackupRows(deps, backup, { ahead }), table, format);
+}
+
+/** Errors: `table_not_found`. */
+export function plainContents(source: PastRows, table: NamedTable | null, format: PlainFormat): Contents {
+  return table === null ? archiveContents(source, format) : tableContents(source, findTable(source, table), format);
+}
+
+function findTable(source: PastRows, wanted: NamedTable): PastTable {
+  const found = source.tables.find(({ schema, name }) => schema === wanted.schema && name === wanted.name);
+  if (found !== undefined) return found;
+  throw new HoldfastError("table_not_found", `backup ${source.backupId} has no table ${tableLabel(wanted)}`);
+}
+
+/** As `tableLabel` writes it. */
+export function namedTable(label: string | null): NamedTable | null {
+  if (label === null) return null;
+  const parts = splitQualified(label);
+  if (parts === null) throw new HoldfastError("internal", "a download names no table");
+  return { schema: unquoteIdent(parts[0]), name: unquoteIdent(parts[1]) };
+}
+
+interface Incremental {
+  readonly full: string;
+  readonly end: BundleEnd;
+}
+
+/** Null for what is none, and where no database is at hand. Errors: `backup_not_found` while no full backup stands before it. */
+async function incrementalOf(connection: Connection | null, id: string): Promise<Incremental | null> {
+  if (connection === null || !/^[0-9a-f-]{36}$/.test(id)) return null;
+  const [row] = await connection.query(
+    `select r.wal_lsn, (
+         select f.id from backup.runs as f
+         where f.kind = 'full' and f.status = 'succeeded' and f.chain_id = r.chain_id and f.wal_lsn <= r.wal_lsn
+         order by f.wal_lsn desc limit 1
+       ) as full_id
+     from backup.runs as r where r.id = $1::uuid and r.kind = 'incremental' and r.wal_lsn is not null`,
+    [id],
+  );
+  if (row === undefined) return null;
+  if (row["full_id"] === null) {
+    throw new HoldfastError("backup_not_found", `no full backup stands before the incremental ${id}`);
+  }
+  return { full: text(row, "full_id"), end: { lsn: text(row, "wal_lsn") } };
+}

@@ -1,0 +1,37 @@
+/** What a replication would copy, by what is recorded: nothing is written, and the second store is not asked. */
+import { epochSource } from "../crypto/epochs.ts";
+import { openManifest } from "../format/manifest_codec.ts";
+import { readRepository } from "../format/repository.ts";
+import { type NameToCopy, readCopied } from "../jobs/copy_queries.ts";
+import type { ReplicateDeps } from "./deps.ts";
+import { needsOf } from "./open_manifest.ts";
+import { surveyed } from "./survey.ts";
+
+export interface MissingCopies {
+  /** By name, each once. */
+  readonly names: readonly { readonly name: string; readonly bytes: number }[];
+}
+
+/** Errors: those of the first store, the keys and the database. */
+export async function missingCopies(
+  deps: Pick<ReplicateDeps, "connection" | "first" | "second" | "ring" | "compressor">,
+): Promise<MissingCopies> {
+  const { first, second, ring, compressor } = deps;
+  const copied = await readCopied(deps.connection, second.store.label);
+  const missing = new Map<string, number>();
+  const isCopied = ({ name, kind, hash }: NameToCopy) =>
+    copied.has(name) && (kind !== "key" || hash === copied.get(name));
+  const repository = await readRepository(first);
+  const opening = { compressor, epochOf: epochSource(first, ring, repository?.id ?? "") };
+  for await (const names of surveyed(first, true)) {
+    for (const one of names) {
+      if (isCopied(one)) continue;
+      missing.set(one.name, one.bytes);
+      if (one.kind !== "manifest") continue;
+      const { manifest } = await openManifest(opening, one.name, await first.read(one.name));
+      for (const { name, bytes } of needsOf(manifest)) if (!copied.has(name)) missing.set(name, bytes);
+    }
+  }
+  const names = [...missing].map(([name, bytes]) => ({ name, bytes }));
+  return { names: names.sort((a, b) => a.name < b.name ? -1 : 1) };
+}

@@ -1,0 +1,89 @@
+-- The last migration: what people change by hand is told to the audit from here on, and what was installed is recorded. A
+-- migration of a later release ends with record_install() as this one does, else the security audit takes it for tampering.
+
+-- Rows that people change at the dashboard: settings, policies, schedules, objectives. Each is audited in the transaction that
+-- changes it, with what it was and what it is, as the role or person that did it.
+create function backup.audit_row() returns trigger
+language plpgsql
+set search_path = ''
+as $$
+declare
+  -- what the row is known by, and columns that no person sets
+  word constant text := tg_argv[0];
+  id_column constant text := tg_argv[1];
+  kept constant text[] := array['note', 'minimum', 'maximum', 'pattern', 'changed_at', 'applied_cron', 'enabled_since'];
+  before constant jsonb := case when tg_op <> 'INSERT' then pg_catalog.to_jsonb(old) - kept end;
+  after constant jsonb := case when tg_op <> 'DELETE' then pg_catalog.to_jsonb(new) - kept end;
+begin
+  if before is distinct from after then
+    perform backup.audit(
+      word || '.changed', word || ':' || (coalesce(after, before) ->> id_column),
+      pg_catalog.jsonb_build_object('from', before, 'to', after)
+    );
+  end if;
+  return null;
+end
+$$;
+revoke all on function backup.audit_row() from public;
+
+create function backup.audit_truncate() returns trigger
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform backup.audit(tg_argv[0] || '.changed', tg_argv[0] || ':all', '{"to": null, "from": "all of them"}');
+  return null;
+end
+$$;
+revoke all on function backup.audit_truncate() from public;
+
+do $$
+declare
+  watched record;
+begin
+  for watched in
+    select w.* from (values
+      ('settings', 'setting', 'name'), ('policies', 'policy', 'tier'), ('schedules', 'schedule', 'name'),
+      ('objectives', 'objective', 'scope')
+    ) as w (table_name, word, id_column)
+  loop
+    execute pg_catalog.format(
+      'create trigger %1$I after insert or update or delete on backup.%2$I for each row execute function backup.audit_row(%3$L, %4$L)',
+      watched.table_name || '_in_the_audit', watched.table_name, watched.word, watched.id_column
+    );
+    execute pg_catalog.format(
+      'create trigger %1$I after truncate on backup.%2$I for each statement execute function backup.audit_truncate(%3$L)',
+      watched.table_name || '_emptied_in_the_audit', watched.table_name, watched.word
+    );
+    -- always: a session under session_replication_role = replica would pass ordinary triggers
+    execute pg_catalog.format('alter table backup.%I enable always trigger %I', watched.table_name, watched.table_name || '_in_the_audit');
+    execute pg_catalog.format('alter table backup.%I enable always trigger %I', watched.table_name, watched.table_name || '_emptied_in_the_audit');
+  end loop;
+end
+$$;
+
+-- Which keys of BACKUP_KEYS opened something for a restore: told by whoever opened it, by their ids. Legs that opened with the
+-- same keys again are told once.
+create function backup.keys_used(restore uuid, keys text[]) returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  about constant text := 'restore:' || restore;
+  told constant jsonb := pg_catalog.jsonb_build_object('keys', (select coalesce(pg_catalog.jsonb_agg(k.id order by k.id), '[]') from pg_catalog.unnest(keys) as k (id)));
+begin
+  if pg_catalog.cardinality(keys) > 0 and not exists (
+    select from backup.audit_log as l where l.subject = about and l.action = 'key.used' and l.detail @> told
+  ) then
+    perform backup.audit('key.used', about, told);
+  end if;
+end
+$$;
+revoke all on function backup.keys_used(uuid, text[]) from public;
+
+do $$
+begin
+  perform backup.record_install();
+end
+$$;
