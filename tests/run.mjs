@@ -1,15 +1,16 @@
 /**
  * The whole suite, with the closing line `tests: N passed, N failed, N skipped` as the last line of output.
  *
- * Fails on a failed test, on a skipped one, on a test file that gave no result, on an error outside a test, and when
- * nothing ran. `npm test -- <path> …` runs part of it.
+ * What failed is told again right before it, however long the output grew. Fails on a failed test, on a skipped one,
+ * on a test file that gave no result, on an error outside a test, and when nothing ran. `npm test -- <path> …` runs
+ * part of it.
  */
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import process from "node:process";
 import { denoPath, ensurePackages, root, run } from "../src/local/setup.mjs";
-import { closingLine, tally } from "./support/tally.mjs";
+import { closingLine, failures, tally } from "./support/tally.mjs";
 
 const filters = process.argv.slice(2);
 const folder = mkdtempSync(join(tmpdir(), "holdfast-tests-"));
@@ -27,6 +28,7 @@ try {
   const status = Math.max(...reports.map((one) => one.status));
 
   const testResults = reports.flatMap(({ report }) => JSON.parse(readFileSync(report, "utf8")).testResults);
+  for (const failure of failures({ testResults })) process.stdout.write(`\nfailed: ${failure}\n`);
   counts = tally({ testResults }, filters.length > 0 ? [] : testFiles());
   for (const file of counts.silent) problems.push(`no test of ${file} ran`);
   if (status !== 0 && counts.failed === 0 && counts.skipped === 0) problems.push(`vitest ended with ${status}`);

@@ -1,4 +1,4 @@
-/** Counts of a vitest JSON report, and the suite's closing line. */
+/** Counts of a vitest JSON report, what failed by name, and the suite's closing line. */
 
 /**
  * `silent` names the files of `expected` of which no test ran. A file that failed outside its tests (import, hook)
@@ -26,6 +26,24 @@ export function tally(report, expected) {
   }
   const silent = expected.filter((path) => ![...ran].some((name) => name.endsWith(`/${path}`)));
   return { ...counts, silent };
+}
+
+/**
+ * What failed, a text each: file, test and why, so that the end of a log tells it.
+ *
+ * @param {{ testResults: { name: string, status: string, message?: string, assertionResults: { status: string, fullName?: string, failureMessages?: string[] }[] }[] }} report
+ */
+export function failures(report) {
+  return report.testResults.filter((file) => file.status === "failed").flatMap((file) => {
+    const failed = file.assertionResults.filter((test) => test.status === "failed");
+    if (failed.length === 0) return [`${file.name}: ${beginning(file.message)}`];
+    return failed.map((test) => `${file.name} > ${test.fullName}: ${beginning(test.failureMessages?.[0])}`);
+  });
+}
+
+/** The first lines of a message, which may hold a whole answer. */
+function beginning(message = "") {
+  return message.split("\n").slice(0, 12).join("\n").slice(0, 1500);
 }
 
 /** @param {{ passed: number, failed: number, skipped: number }} counts */

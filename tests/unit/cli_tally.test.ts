@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { closingLine, tally } from "../support/tally.mjs";
+import { closingLine, failures, tally } from "../support/tally.mjs";
 
 const file = (name: string, status: string, ...tests: string[]) => ({
   name: `/clone/${name}`,
@@ -23,5 +23,28 @@ describe("the closing line of the suite", () => {
   it("names the files of which nothing ran", () => {
     const report = { testResults: [file("a.test.ts", "passed", "passed"), file("b.test.ts", "passed", "pending")] };
     expect(tally(report, ["a.test.ts", "b.test.ts", "c.test.ts"]).silent).toEqual(["b.test.ts", "c.test.ts"]);
+  });
+
+  it("comes behind each failed test and broken file by name, with the beginning of why", () => {
+    const why = `expected 1 to be 2\n${"at line\n".repeat(100)}`;
+    const report = {
+      testResults: [
+        {
+          ...file("a.test.ts", "failed", "passed"),
+          assertionResults: [{ status: "passed", fullName: "a holds" }, {
+            status: "failed",
+            fullName: "a breaks",
+            failureMessages: [why],
+          }],
+        },
+        { ...file("b.test.ts", "failed", "pending"), message: "no server" },
+        file("c.test.ts", "passed", "passed"),
+      ],
+    };
+    const [test, broken, ...more] = failures(report);
+    expect(test).toMatch(/^\/clone\/a\.test\.ts > a breaks: expected 1 to be 2\n/);
+    expect(test?.length).toBeLessThan(200);
+    expect(broken).toBe("/clone/b.test.ts: no server");
+    expect(more).toEqual([]);
   });
 });
