@@ -70,7 +70,10 @@ async function openSeal(deps: OriginalDeps, { name, kind }: CopyToMake, bytes: U
   }
 }
 
-/** One that is wrapped for other keys than ours is copied all the same: it is well formed, and its holder opens it. */
+/**
+ * One that is wrapped for other keys than ours is copied all the same where there is none: it is well formed, and its holder opens
+ * it. What it may replace, `checkSameEpoch` says.
+ */
 async function checkKey({ ring, repositoryId }: OriginalDeps, name: string, bytes: Uint8Array): Promise<void> {
   const id = parseEpochName(name);
   if (id === null) throw damaged(name, "is no key file's name");
