@@ -23,7 +23,7 @@ export interface StackOptions {
   readonly testing?: boolean;
   /** `false` leaves out the migrations. Default `true`. */
   readonly migrate?: boolean;
-  /** `false`: the change stream is not drained by itself, so that no full backup comes unasked. Default `true`. */
+  /** `false`: neither the change stream is drained nor a full backup taken by itself, at midnight either. Default `true`. */
   readonly stream?: boolean;
   readonly settings?: Readonly<Record<string, string>>;
   readonly log?: (line: string) => void;
@@ -175,7 +175,7 @@ async function startGateway(
 async function stopStream(cluster: Cluster): Promise<void> {
   const client = await openClient(cluster, "postgres");
   try {
-    await client.query("update backup.schedules set enabled = false where name = 'changes'");
+    await client.query("update backup.schedules set enabled = false where name in ('changes', 'daily', 'weekly')");
     await client.query("select backup.apply_schedules()");
   } finally {
     await endClient(client);
