@@ -71,7 +71,7 @@ comment on table backup.copies is 'What the second store holds, and what it lack
 create index copies_to_make on backup.copies (store, kind, name) where status <> 'stored';
 create index copies_by_run on backup.copies (run_id);
 
--- What a manifest waits for: its objects that did not stand in the second store when it was opened.
+-- What a manifest waits for: its objects, and the key file of its epoch, that did not stand in the second store when it was opened.
 create table backup.copy_needs (
   store text not null,
   manifest text not null,
@@ -178,6 +178,25 @@ end
 $$;
 revoke all on function backup.tell_stores(text, text) from public;
 
+-- Are the segments of an incremental in that store, with the key files that open them?
+create function backup.segments_are_copied(run uuid, store text) returns boolean
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return not exists (
+    select from backup.segments as g
+    cross join lateral (values (g.name), ('v1/keys/' || g.epoch || '.jwe.json')) as needed (name)
+    where g.run_id = segments_are_copied.run and not exists (
+      select from backup.copies as c
+      where c.store = segments_are_copied.store and c.name = needed.name and c.status = 'stored'
+    )
+  );
+end
+$$;
+revoke all on function backup.segments_are_copied(uuid, text) from public;
+
 -- Incrementals whose segments are all in every store.
 create function backup.complete_incrementals() returns integer
 language plpgsql
@@ -191,14 +210,7 @@ begin
   update backup.runs as r
   set complete_at = backup.clock_now()
   where r.kind = 'incremental' and r.status = 'succeeded' and r.complete_at is null
-    and (
-      second is null or not exists (
-        select from backup.segments as g
-        where g.run_id = r.id and not exists (
-          select from backup.copies as c where c.store = second and c.name = g.name and c.status = 'stored'
-        )
-      )
-    );
+    and (second is null or backup.segments_are_copied(r.id, second));
   get diagnostics completed = row_count;
   return completed;
 end

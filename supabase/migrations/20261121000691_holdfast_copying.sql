@@ -50,6 +50,8 @@ begin
   select begin_survey.second, g.name, 'segment', 'missing', g.stored_bytes, g.stored_hash, g.recorded_at
   from backup.segments as g
   where not exists (select from backup.copies as c where c.store = begin_survey.second and c.name = g.name)
+    -- behind a gap of its chain: one before it is gone, which was told
+    and not exists (select from backup.gaps as x where x.chain_id = g.chain_id and x.from_lsn < g.end_lsn)
   on conflict do nothing;
   insert into backup.copies (store, name, kind, status, noticed_at)
   select begin_survey.second, a.object_name, 'anchor', 'missing', a.anchored_at
@@ -90,7 +92,8 @@ $$;
 revoke all on function backup.enter_copies(bigint, bigint, text, jsonb) from public;
 
 -- The first store was looked at as of `began` and for what was `asked` until then. `listed`: every name under these prefixes, complete; null where nothing was listed.
--- What is gone from there, and was never copied, is missing no more.
+-- What is gone from there, and was never copied, is missing no more, unless the database knows that it was written: that is lost, and
+-- fails by its name.
 create function backup.end_survey(
   task bigint, token bigint, second text, began timestamptz, asked bigint, prefixes text[], listed text[]
 ) returns void
@@ -105,7 +108,20 @@ begin
     delete from backup.copies as c
     where c.store = end_survey.second and c.status <> 'stored' and c.noticed_at < end_survey.began
       and exists (select from pg_catalog.unnest(prefixes) as p (prefix) where pg_catalog.starts_with(c.name, p.prefix))
-      and not exists (select from pg_catalog.unnest(listed) as l (name) where l.name = c.name);
+      and not exists (select from pg_catalog.unnest(listed) as l (name) where l.name = c.name)
+      and not exists (
+        select from backup.segments as g
+        where g.name = c.name
+          and not exists (select from backup.gaps as x where x.chain_id = g.chain_id and x.from_lsn < g.end_lsn)
+      )
+      and not exists (
+        select from backup.audit_anchors as a join backup.second_store as s on s.first_label = a.store
+        where a.object_name = c.name
+      )
+      and not exists (
+        select from backup.runs as r
+        where r.kind = 'full' and r.manifest_name = c.name and r.status in ('succeeded', 'quarantined') and r.origin <> 'cli'
+      );
     delete from backup.copies as c
     where c.store = end_survey.second and c.status = 'missing' and c.kind = 'object'
       and not exists (select from backup.copy_needs as n where n.store = c.store and n.name = c.name);
@@ -182,7 +198,7 @@ end
 $$;
 revoke all on function backup.next_copies(bigint, bigint, text, integer) from public;
 
--- Objects that a manifest names: [{name, bytes, hash}]. With `complete` these were the last of them.
+-- Objects that a manifest names, and the key file of its epoch: [{name, bytes, hash}]. With `complete` these were the last of them.
 create function backup.enter_needs(
   task bigint, token bigint, second text, manifest text, objects jsonb, complete boolean
 ) returns void
@@ -193,7 +209,8 @@ as $$
 begin
   perform backup.copying(task, token, second);
   insert into backup.copies as c (store, name, kind, status, first_bytes, first_hash)
-  select enter_needs.second, o.name, 'object', 'missing', o.bytes, o.hash
+  select enter_needs.second, o.name, case when pg_catalog.starts_with(o.name, 'v1/keys/') then 'key' else 'object' end, 'missing',
+    o.bytes, o.hash
   from pg_catalog.jsonb_to_recordset(enter_needs.objects) as o (name text, bytes bigint, hash text)
   on conflict (store, name) do update
     -- put again after its sweep, with another seal
@@ -352,9 +369,9 @@ end
 $$;
 revoke all on function backup.next_look(bigint, bigint, text, text) from public;
 
--- What the second store holds under a prefix, complete: [{name, bytes}], and the prefix that comes next, null after the last.
--- What is recorded and not there, or of another size, is missing again, and every manifest is opened again, since which of
--- them named it is not kept. Returns how many are missing again.
+-- What the second store holds under a prefix, complete: [{name, bytes, hash}], `hash` only where the content was read, and the
+-- prefix that comes next, null after the last. What is recorded and not there, or of another size or content, is missing again,
+-- and every manifest is opened again, since which of them named it is not kept. Returns how many are missing again.
 create function backup.record_look(
   task bigint, token bigint, second text, prefix text, listed jsonb, next_prefix text
 ) returns integer
@@ -367,13 +384,14 @@ declare
 begin
   perform backup.copying(task, token, second);
   with there as (
-    select l.name, l.bytes from pg_catalog.jsonb_to_recordset(record_look.listed) as l (name text, bytes bigint)
+    select l.name, l.bytes, l.hash
+    from pg_catalog.jsonb_to_recordset(record_look.listed) as l (name text, bytes bigint, hash text)
   ),
   gone as (
     select c.name from backup.copies as c
     left join there as t on t.name = c.name
     where c.store = record_look.second and c.status = 'stored' and pg_catalog.starts_with(c.name, record_look.prefix)
-      and c.second_bytes is distinct from t.bytes
+      and (c.second_bytes is distinct from t.bytes or c.second_hash is distinct from coalesce(t.hash, c.second_hash))
   )
   update backup.copies as c
   set status = 'missing', noticed_at = backup.clock_now()
@@ -391,13 +409,10 @@ begin
       );
     update backup.runs as r set complete_at = null
     where r.kind = 'incremental' and r.complete_at is not null
-      and exists (
-        select from backup.segments as g join backup.copies as c on c.store = record_look.second and c.name = g.name
-        where g.run_id = r.id and c.status <> 'stored'
-      );
+      and not backup.segments_are_copied(r.id, record_look.second);
     perform backup.raise_alert(
       'copies_lost', 'store:second',
-      pg_catalog.format('%s objects that were copied to %s are not there any more, or are of another size', lost, second)
+      pg_catalog.format('%s objects that were copied to %s are not there any more, or are other ones', lost, second)
     );
   end if;
   update backup.second_store as s
@@ -480,6 +495,7 @@ begin
         select g.stored_bytes, g.recorded_at
         from backup.segments as g
         where not exists (select from backup.copies as c where c.store = s.label and c.name = g.name)
+          and not exists (select from backup.gaps as x where x.chain_id = g.chain_id and x.from_lsn < g.end_lsn)
         union all
         select null, a.anchored_at
         from backup.audit_anchors as a

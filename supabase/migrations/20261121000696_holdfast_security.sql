@@ -97,8 +97,8 @@ as $$
 $$;
 revoke all on function backup.grants_to_others(aclitem[], oid, text) from public;
 
--- Our own objects as they are now: the schema, its tables, views and sequences, its functions, triggers and policies, views and
--- functions public.backup_…, and the event triggers.
+-- Our own objects as they are now: the schema, its tables with their columns, constraints and indexes, its views and sequences,
+-- its functions, triggers, rules and policies, views and functions public.backup_…, and the event triggers.
 create function backup.present_objects() returns table (kind text, identity text, definition_hash text, grants text[])
 language sql
 stable
@@ -117,7 +117,20 @@ as $$
     union all
     select 'relation', c.oid::regclass::text,
       pg_catalog.concat_ws(' ', c.relkind, c.relowner::regrole, c.reloptions::text,
-        case when c.relkind = 'v' then pg_catalog.pg_get_viewdef(c.oid) end),
+        case when c.relkind = 'v' then pg_catalog.pg_get_viewdef(c.oid) end,
+        (select pg_catalog.string_agg(
+            pg_catalog.concat_ws(' ', a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity,
+              a.attgenerated, pg_catalog.pg_get_expr(e.adbin, e.adrelid)), ', ' order by a.attnum)
+          from pg_catalog.pg_attribute as a
+          left join pg_catalog.pg_attrdef as e on e.adrelid = a.attrelid and e.adnum = a.attnum
+          where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and c.relkind in ('r', 'p')),
+        (select pg_catalog.string_agg(
+            pg_catalog.concat_ws(' ', k.conname, pg_catalog.pg_get_constraintdef(k.oid)), ', ' order by k.conname)
+          from pg_catalog.pg_constraint as k where k.conrelid = c.oid),
+        (select pg_catalog.string_agg(
+            pg_catalog.concat_ws(' ', pg_catalog.pg_get_indexdef(x.indexrelid), x.indisvalid), ', '
+            order by pg_catalog.pg_get_indexdef(x.indexrelid))
+          from pg_catalog.pg_index as x where x.indrelid = c.oid)),
       backup.grants_to_others(
         coalesce(c.relacl, pg_catalog.acldefault(case c.relkind when 'S' then 's' else 'r' end::"char", c.relowner)), c.relowner
       ) || coalesce((
@@ -134,6 +147,11 @@ as $$
       pg_catalog.concat_ws(' ', pg_catalog.pg_get_triggerdef(t.oid), t.tgenabled), '{}'::text[]
     from pg_catalog.pg_trigger as t join pg_catalog.pg_class as c on c.oid = t.tgrelid
     where c.relnamespace = 'backup'::regnamespace and not t.tgisinternal
+    union all
+    select 'rule', pg_catalog.format('%I on %s', w.rulename, w.ev_class::regclass),
+      pg_catalog.concat_ws(' ', pg_catalog.pg_get_ruledef(w.oid), w.ev_enabled), '{}'::text[]
+    from pg_catalog.pg_rewrite as w join pg_catalog.pg_class as c on c.oid = w.ev_class
+    where c.relnamespace = 'backup'::regnamespace and w.rulename <> '_RETURN'
     union all
     select 'policy', pg_catalog.format('%I on %s', p.polname, p.polrelid::regclass),
       pg_catalog.concat_ws(' | ', p.polcmd, p.polpermissive, pg_catalog.pg_get_expr(p.polqual, p.polrelid),
@@ -189,7 +207,7 @@ as $$
 declare
   moment constant timestamptz := backup.clock_now();
   checks constant text[] := array[
-    'check_objects', 'check_access', 'check_buckets', 'check_admins', 'check_keys', 'check_locks', 'check_secrets', 'check_jobs'
+    'check_objects', 'check_access', 'check_reaches', 'check_buckets', 'check_admins', 'check_keys', 'check_locks', 'check_secrets', 'check_jobs'
   ];
   this_check text;
   told jsonb;

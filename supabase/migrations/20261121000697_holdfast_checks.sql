@@ -84,7 +84,10 @@ begin
   join pg_catalog.pg_namespace as n on n.oid = p.pronamespace
   join pg_catalog.pg_roles as r on r.rolname in ('anon', 'authenticated')
     and pg_catalog.has_schema_privilege(r.oid, n.oid, 'usage') and pg_catalog.has_function_privilege(r.oid, p.oid, 'execute')
-  where p.prosecdef and n.nspname = any (exposed) and p.proname !~ '^backup_' and p.prorettype <> 'trigger'::regtype
+  where p.prosecdef and n.nspname = any (exposed) and p.prorettype <> 'trigger'::regtype
+    and not exists (
+      select from backup.installed_objects as i where i.kind = 'function' and i.identity = p.oid::regprocedure::text
+    )
     and not exists (
       select from pg_catalog.pg_depend as d
       where d.classid = 'pg_catalog.pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e'
@@ -116,7 +119,7 @@ end
 $$;
 revoke all on function backup.check_access() from public;
 
--- Our buckets in Storage.
+-- Our buckets in Storage: those of the setting, and those that bear our names whether or not it still has them.
 create function backup.check_buckets() returns table (kind text, subject text, severity text, message text)
 language plpgsql
 stable
@@ -129,7 +132,14 @@ begin
   return query execute $sql$
     select 'bucket_public', 'bucket:' || b.id, 'critical',
       'everybody may read this bucket by its address; make it private at once'
-    from storage.buckets as b where b.public and b.id = any (backup.own_buckets())
+    from storage.buckets as b
+    where b.public and (b.id = any (backup.own_buckets()) or b.id in ('holdfast-backups', 'holdfast-downloads'))
+    union all
+    select 'bucket_unguarded', 'bucket:' || b.id, 'critical', pg_catalog.format(
+      'the setting `buckets` has lost this bucket of ours, so that a policy of the project may open it; select backup.use_bucket(%L);', b.id
+    )
+    from storage.buckets as b
+    where b.id in ('holdfast-backups', 'holdfast-downloads') and not b.id = any (backup.own_buckets())
   $sql$;
   return query
   select 'bucket_unguarded', t.name, 'critical',

@@ -1,11 +1,6 @@
 /** What the second store lacks comes there: in an order in which it can be restored at every moment, within the egress of a day. */
-import { Buffer } from "node:buffer";
 import { beforeAll, describe, expect, it } from "vitest";
-import { decodeEpochFile, encodeEpochFile } from "../../src/shared/crypto/epoch_file.ts";
-import { type KeyRing, parseKeyRing } from "../../src/shared/crypto/key_ring.ts";
-import { parseEpochName } from "../../src/shared/format/layout.ts";
 import { objectsOf } from "../../src/shared/format/manifest.ts";
-import { readRepository } from "../../src/shared/format/repository.ts";
 import type { Store } from "../../src/shared/store/store.ts";
 import { useCluster } from "../support/cluster.ts";
 import { backup, manifestOf, query } from "./backup_fixture.ts";
@@ -92,48 +87,6 @@ describe("a run that copies", () => {
     const key = [...pair.store.objects.keys()].find((name) => name.startsWith("v1/keys/")) ?? "";
     const text = new TextDecoder().decode(pair.store.objects.get(key));
     pair.store.objects.set(key, new TextEncoder().encode(` ${text}`));
-    await copies(pair);
-    expect(await differences(pair.store.objects, pair.second.objects, pair.identity)).toEqual([]);
-  });
-});
-
-describe("a key file of the first store that somebody exchanged", () => {
-  let pair: Pair;
-  let name: string;
-  let genuine: Uint8Array;
-  beforeAll(async () => {
-    pair = await withRows();
-    await backup(pair.deps);
-    await copies(pair);
-    name = [...pair.store.objects.keys()].find((one) => one.startsWith("v1/keys/")) ?? "";
-    genuine = pair.store.objects.get(name) ?? new Uint8Array();
-  }, 180_000);
-
-  /** Of the same epoch by its header, with another secret. */
-  async function forged(ring: KeyRing): Promise<Uint8Array> {
-    const id = parseEpochName(name) ?? "";
-    const repositoryId = (await readRepository(pair.store))?.id ?? "";
-    const { facts } = await decodeEpochFile(genuine, { id, repositoryId }, pair.deps.ring);
-    return await encodeEpochFile(facts, new Uint8Array(32).fill(7), ring);
-  }
-
-  it("does not reach the second store, which goes on opening what it holds", async () => {
-    const ofStranger = parseKeyRing(`stranger:${Buffer.alloc(32, 9).toString("base64url")}`);
-    const epoch = parseEpochName(name) ?? "";
-    for (const [ring, errorCode] of [[ofStranger, "key_wrong"], [pair.deps.ring, "object_conflict"]] as const) {
-      pair.store.objects.set(name, await forged(ring));
-      expect(await copies(pair)).toMatchObject({ status: "failed", errorCode });
-      expect(pair.second.objects.get(name)).toEqual(genuine);
-      expect(await alerts(pair)).toMatchObject([{ kind: "copies_failed", message: expect.stringContaining(epoch) }]);
-    }
-    pair.store.objects.set(name, genuine);
-    expect(await copies(pair)).toMatchObject({ status: "succeeded", warnings: [] });
-    expect(await alerts(pair)).toEqual([]);
-  });
-
-  it("is put right where it is the copy that does not open", async () => {
-    pair.second.objects.set(name, genuine.slice(0, 100));
-    pair.store.objects.set(name, new TextEncoder().encode(` ${new TextDecoder().decode(genuine)}`));
     await copies(pair);
     expect(await differences(pair.store.objects, pair.second.objects, pair.identity)).toEqual([]);
   });

@@ -10,9 +10,10 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { generateRecoveryKey } from "../../src/shared/crypto/recovery_key.ts";
 import { webCryptoRandom } from "../../src/shared/random.ts";
 import { clusterMs, query, useCluster } from "../support/cluster.ts";
+import { startS3Server } from "../support/s3_server.ts";
 import { loadSampleApp, type SampleApp } from "../support/sample_app/load.ts";
 import { root } from "../unit/project_files.ts";
-import { type Block, type Runbook, runbooks } from "../unit/runbook_pages.ts";
+import { type Block, exportsOf, type Runbook, runbooks } from "../unit/runbook_pages.ts";
 import { rowsOf } from "../restores/rows_fixture.ts";
 
 const cluster = useCluster();
@@ -81,11 +82,14 @@ class Followed {
   /** Of everything that was printed, the side schema that was named last. */
   side = "";
   readonly #left: Block[];
+  /** What the page has told to set so far: nothing else is set. Null: it tells so in sentences. */
+  readonly #exported: Set<string> | null;
 
   constructor(name: string, settings: Readonly<Record<string, string>>) {
     const page = pages.find((one): one is Runbook => one.name === name);
     if (page === undefined) throw new Error(`there is no runbook ${name}`);
     this.#left = [...page.blocks];
+    this.#exported = page.blocks.some((block) => exportsOf(block) !== null) ? new Set() : null;
     this.settings = { ...settings };
   }
 
@@ -99,13 +103,17 @@ class Followed {
     return output;
   }
 
-  /** Nothing on the page was left out. */
+  /** Nothing on the page was left out, and nothing was set that it does not name. */
   end(): void {
     expect(this.#left).toEqual([]);
+    if (this.#exported !== null) expect([...this.#exported].sort()).toEqual(Object.keys(this.settings).sort());
   }
 
-  async #shell({ text, exit }: Block): Promise<string> {
-    const result = await shell(text, this.settings);
+  async #shell(block: Block): Promise<string> {
+    const { text, exit } = block;
+    for (const name of exportsOf(block) ?? []) this.#exported?.add(name);
+    const settings = Object.entries(this.settings).filter(([name]) => this.#exported?.has(name) ?? true);
+    const result = await shell(text, Object.fromEntries(settings));
     expect(result.exit, `${text}\n${result.stdout}${result.stderr}`).toBe(exit);
     this.side = result.stdout.match(/restore_[0-9a-f]{8}/g)?.at(-1) ?? this.side;
     return result.stdout + result.stderr;
@@ -290,13 +298,16 @@ describe("the runbook", () => {
     async () => {
       const identity = await generateIdentity();
       const { publicEntry, privateEntry } = await generateRecoveryKey(webCryptoRandom);
+      const server = await startS3Server();
       const second = {
-        BACKUP_SECONDARY: `file://${folder}/second`,
-        BACKUP_RECIPIENTS: await identityToRecipient(identity),
+        BACKUP_SECONDARY: `s3://${server.bucket}/project?endpoint=${encodeURIComponent(server.endpoint)}`,
+        BACKUP_SECONDARY_S3_ACCESS_KEY_ID: server.accessKeyId,
+        BACKUP_SECONDARY_S3_SECRET_ACCESS_KEY: server.secretAccessKey,
       };
       const withBoth = {
         ...withSource(),
         ...second,
+        BACKUP_RECIPIENTS: await identityToRecipient(identity),
         BACKUP_KEYS: `${storeAndKey["BACKUP_KEYS"]},${publicEntry}`,
       };
       for (const command of ["keys rotate -- --yes", "init", "replicate"]) {
@@ -304,15 +315,20 @@ describe("the runbook", () => {
         expect(exit, stdout + stderr).toBe(0);
       }
       const copy = await cluster().createDatabase("elsewhere");
+      // As they were printed, with nothing around them.
+      writeFileSync(`${folder}/recovery.key`, `${privateEntry}\n`, { mode: 0o600 });
+      writeFileSync(`${folder}/age.txt`, `${identity}\n`, { mode: 0o600 });
       renameSync(`${folder}/store`, `${folder}/store-gone`);
       try {
         const page = new Followed("the-first-provider-is-gone.md", {
-          BACKUP_SECONDARY: second.BACKUP_SECONDARY,
+          ...second,
           BACKUP_STORE: "second",
-          BACKUP_KEYS: privateEntry,
-          BACKUP_IDENTITIES: identity,
-          BACKUP_TARGET_DB_URL: cluster().url("postgres", copy),
-          BACKUP: backup,
+          BACKUP_KEYS_FILE: `${folder}/recovery.key`,
+          BACKUP_IDENTITIES_FILE: `${folder}/age.txt`,
+          BACKUP_TARGET_DB_URL: `postgresql://postgres@${cluster().host}:${cluster().port}/${copy}`,
+          BACKUP_TARGET_DB_CA: cluster().caFile,
+          PGPASSWORD: cluster().password("postgres"),
+          BACKUP: backup.slice(0, 4),
         });
         expect(await page.follow("Decide")).toContain(backup.slice(0, 8));
         await page.follow("Look");
@@ -323,6 +339,7 @@ describe("the runbook", () => {
         page.end();
       } finally {
         renameSync(`${folder}/store-gone`, `${folder}/store`);
+        await server.close();
       }
     },
     pageMs,

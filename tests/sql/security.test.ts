@@ -78,6 +78,99 @@ const faults: readonly Fault[] = [
     mend: "drop function backup.backdoor()",
   },
   {
+    kind: "object_unknown",
+    subject: "rule stays on backup.admins",
+    severity: "critical",
+    fault: "create rule stays as on delete to backup.admins do instead nothing",
+    mend: "drop rule stays on backup.admins",
+  },
+  {
+    kind: "object_altered",
+    subject: "relation backup.claims",
+    severity: "critical",
+    fault: "alter table backup.claims drop constraint a_number_is_claimed_once_in_a_store",
+    mend: "alter table backup.claims add constraint a_number_is_claimed_once_in_a_store unique (store, number)",
+  },
+  {
+    kind: "object_altered",
+    subject: "relation backup.admins",
+    severity: "critical",
+    fault: "alter table backup.admins alter column added_at set default '2000-01-01'",
+    mend: "alter table backup.admins alter column added_at set default backup.clock_now()",
+  },
+  {
+    kind: "object_altered",
+    subject: "relation backup.runs",
+    severity: "critical",
+    fault: "drop index backup.runs_one_active_replicate",
+    mend: `create unique index runs_one_active_replicate on backup.runs (kind)
+      where kind = 'replicate' and status in ('queued', 'snapshotting', 'copying', 'finishing')`,
+  },
+  {
+    kind: "grant_by_default",
+    subject: "schema backup",
+    severity: "critical",
+    fault: "alter default privileges in schema backup grant select on tables to anon",
+    mend: "alter default privileges in schema backup revoke select on tables from anon",
+  },
+  {
+    kind: "table_shown",
+    subject: "public.backup_peek",
+    severity: "critical",
+    fault:
+      "create view public.backup_peek as select * from backup.audit_log; grant select on public.backup_peek to anon",
+    mend: "alter view public.backup_peek set (security_invoker = true)",
+  },
+  {
+    kind: "table_shown",
+    subject: "public.peek",
+    severity: "critical",
+    fault:
+      `create view public.within as select * from public.backup_runs; revoke all on public.within from anon, authenticated, service_role;
+      create view public.peek as select * from public.within; grant select on public.peek to anon`,
+    mend: "revoke all on public.peek from anon, authenticated, service_role",
+  },
+  {
+    kind: "table_shown",
+    subject: "public.copied",
+    severity: "critical",
+    fault: `create materialized view public.copied as select * from backup.runs;
+      grant select (id) on public.copied to authenticated`,
+    mend: "drop materialized view public.copied",
+  },
+  {
+    kind: "definer_reaches",
+    subject: "public.backup_everything()",
+    severity: "critical",
+    fault:
+      `create function public.backup_everything() returns setof text language plpgsql security definer set search_path = ''
+      as $$ begin return query execute 'select l::text from Backup . "audit_log" as l'; end $$`,
+    mend: "revoke all on function public.backup_everything() from public, anon, authenticated, service_role",
+  },
+  {
+    kind: "definer_reaches",
+    subject: "public.counted()",
+    severity: "critical",
+    fault: `create function public.counted() returns bigint language sql security definer
+      begin atomic select count(*) from backup.runs; end`,
+    mend: "alter function public.counted() security invoker",
+  },
+  {
+    kind: "definer_exposed",
+    subject: "public.backup_anything()",
+    severity: "info",
+    fault: `create function public.backup_anything() ${body("security definer set search_path = ''")};
+      grant execute on function public.backup_anything() to anon`,
+    mend: "drop function public.backup_anything()",
+  },
+  {
+    kind: "table_inherited",
+    subject: "public.more",
+    severity: "critical",
+    fault: "create table public.more () inherits (backup.admins)",
+    mend: "alter table public.more no inherit backup.admins",
+  },
+  {
     kind: "grant_unexpected",
     subject: "function backup.add_admin(text,text)",
     severity: "critical",
@@ -179,6 +272,15 @@ const faults: readonly Fault[] = [
     severity: "critical",
     fault: "drop policy holdfast_buckets on storage.buckets",
     mend: "select backup.guard_buckets()",
+  },
+  {
+    kind: "bucket_unguarded",
+    subject: "bucket:holdfast-backups",
+    severity: "critical",
+    fault:
+      `insert into storage.buckets (id, name) values ('holdfast-backups', 'holdfast-backups'), ('pictures', 'pictures');
+      update backup.settings set value = 'holdfast-downloads' where name = 'buckets'`,
+    mend: "select backup.use_bucket('holdfast-backups')",
   },
   {
     kind: "policy_reaches_bucket",
@@ -385,6 +487,24 @@ describe("the security audit", () => {
         kind,
       ]);
       expect(rows.length, "it stays as history").toBeGreaterThan(0);
+    });
+  });
+
+  it("takes nothing for a way to our tables that only sounds like one, or asks as its caller", async () => {
+    await inSoundProject(async () => {
+      await owner.query(
+        `create table public.backup (id int, audit text);
+         create view public.backup_sizes as select b.id from public.backup as b;
+         create view public.as_caller with (security_invoker = yes) as select * from backup.runs;
+         create function public.alias() returns int language sql security definer set search_path = ''
+           as $$ select backup.id from public.backup as backup limit 1 $$;
+         create function public.invoker() returns bigint language sql as $$ select count(*) from backup.runs $$;
+         create function public.on_alert() returns trigger language plpgsql security definer set search_path = ''
+           as $$ begin perform from backup.alerts; return new; end $$;
+         create table public.of_its_own () inherits (public.backup)`,
+      );
+      await audit();
+      expect((await open()).filter(({ severity }) => severity !== "info")).toEqual([]);
     });
   });
 

@@ -50,6 +50,14 @@ export function runbookOf(name: string, text: string): Runbook {
   return { name, text, blocks, inline };
 }
 
+/** Names that a block sets for the commands after it; null: it is no block of `export` lines. */
+export function exportsOf({ language, text }: Block): string[] | null {
+  const lines = text.split("\n");
+  // With a space before it a line stays out of the shell's history.
+  if (language !== "sh" || !lines.every((line) => /^ ?export [A-Z]/.test(line))) return null;
+  return lines.flatMap((line) => [...line.matchAll(/ ([A-Z][A-Z0-9_]*)=/g)].map(([, name]) => name ?? ""));
+}
+
 /** The words of a line of `sh`, quotes taken off and variables left as they are. */
 export function shellWords(line: string): string[] {
   return [...line.matchAll(/(?:"[^"]*"|'[^']*'|[^\s"'])+/g)].map(([word]) => word.replace(/["']/g, ""));

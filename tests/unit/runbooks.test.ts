@@ -4,7 +4,7 @@ import { describe, expect, it } from "vitest";
 import { parseArguments } from "../../src/cli/arguments.ts";
 import { commandNames, optionsOf } from "../../src/cli/command_table.ts";
 import { root } from "./project_files.ts";
-import { runbooks, shellWords } from "./runbook_pages.ts";
+import { exportsOf, runbooks, shellWords } from "./runbook_pages.ts";
 
 const { scripts } = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as { scripts: Record<string, string> };
 const pages = runbooks();
@@ -33,7 +33,8 @@ describe("every runbook", () => {
   });
 
   it.each(pages)("$name has blocks of commands that the program takes", ({ blocks }) => {
-    const lines = blocks.filter(({ language }) => language === "sh").flatMap(({ text }) => text.split("\n"));
+    const commands = blocks.filter((block) => block.language === "sh" && exportsOf(block) === null);
+    const lines = commands.flatMap(({ text }) => text.split("\n"));
     expect(lines.length).toBeGreaterThan(0);
     for (const line of lines) {
       const [, command = "", rest = ""] = backupScript.exec(line) ?? [];
@@ -43,6 +44,13 @@ describe("every runbook", () => {
       const toNpm = separator === -1 ? words : words.slice(0, separator);
       expect(toNpm.filter((word) => word.startsWith("-")), `options belong behind --: ${line}`).toEqual([]);
       expect(() => parseArguments([command, ...words.filter((word) => word !== "--")]), line).not.toThrow();
+    }
+  });
+
+  it.each(pages)("$name sets only what the program, psql or its own commands read", ({ blocks }) => {
+    const readme = readFileSync(join(root, "README.md"), "utf8");
+    for (const name of blocks.flatMap((block) => exportsOf(block) ?? [])) {
+      expect(readme.includes(`\`${name}\``) || blocks.some(({ text }) => text.includes(`$${name}`)), name).toBe(true);
     }
   });
 

@@ -107,6 +107,9 @@ export function parseAnchorName(name: string): AnchorName | null {
   return idPattern.test(install) && place > 0 ? { install, place, hash } : null;
 }
 
+/** No database that claims once an hour gets there: a claim of that number was forged. */
+export const lastClaimNumber = 999_999_999_999_999;
+
 /** Claims are counted from 1 on, so that a store which takes each name once orders the writers. */
 export function claimName(number: number): string {
   const digits = String(number).padStart(15, "0");

@@ -8,7 +8,7 @@ import type { KeyRing } from "../crypto/key_ring.ts";
 import type { Clock } from "../clock.ts";
 import { asHoldfastError, HoldfastError } from "../errors.ts";
 import type { Compressor } from "../format/compressor.ts";
-import { claimName, repositoryName } from "../format/layout.ts";
+import { claimName, lastClaimNumber, repositoryName } from "../format/layout.ts";
 import { openOrCreateRepository, readRepository } from "../format/repository.ts";
 import type { Log } from "../log.ts";
 import type { Connection } from "../postgres/connection.ts";
@@ -164,6 +164,10 @@ async function adopted(deps: PlaceDeps, connection: Connection, identity: Identi
     }
     const { held } = await readClaimState(connection, deps.store.label);
     const [newest = 0] = await claimNumbers(deps.store);
+    if (newest >= lastClaimNumber) {
+      const name = claimName(newest);
+      throw new HoldfastError("object_conflict", `${name} was forged, and no later claim can be made: remove it`);
+    }
     const number = await claim(deps, connection, identity, Math.max(newest, held) + 1, true);
     return number === null ? null : { prefix: "", store: deps.store, claim: number };
   } catch (error) {

@@ -172,7 +172,7 @@ export class CopyTask {
 
   async enterNeeds(
     manifest: string,
-    objects: readonly { readonly name: string; readonly bytes: number; readonly hash: string | null }[],
+    objects: readonly { readonly name: string; readonly bytes: number | null; readonly hash: string | null }[],
     complete: boolean,
   ): Promise<void> {
     await this.#call(
@@ -223,10 +223,10 @@ export class CopyTask {
     return row?.["prefix"] ?? null;
   }
 
-  /** How many names are missing again. */
+  /** How many names are missing again. `hash`: SHA-256 of what lies there, where it was read. */
   async recordLook(
     prefix: string,
-    listed: readonly { readonly name: string; readonly bytes: number }[],
+    listed: readonly { readonly name: string; readonly bytes: number; readonly hash: string | null }[],
     nextPrefix: string | null,
   ): Promise<number> {
     const [row] = await this.#call(

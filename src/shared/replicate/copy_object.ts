@@ -4,8 +4,8 @@ import { HoldfastError } from "../errors.ts";
 import type { CopyTask, CopyToMake } from "../jobs/copy_queries.ts";
 import { isLayered } from "../store/secondary.ts";
 import type { ReplicateDeps } from "./deps.ts";
-import type { Original } from "./original.ts";
-import { checkSameEpoch } from "./same_epoch.ts";
+import { checkReplacement } from "./key_file.ts";
+import type { Original, OriginalDeps } from "./original.ts";
 
 /** `needed`: nothing was sent, since the egress of the day has no room for so many bytes. */
 export type CopyOutcome = { readonly copied: number } | { readonly needed: number };
@@ -13,12 +13,12 @@ export type CopyOutcome = { readonly copied: number } | { readonly needed: numbe
 /**
  * An age file differs at each encryption, so that what stands there under the name is told by the hashes that were noted
  * before they were sent: one of them is adopted. Anything else under a layered name, or under one that we meant to put, is
- * replaced by a whole one (F-25), a key file by one of the same epoch alone; under any other name it is `object_conflict`, and
- * nothing is overwritten.
+ * replaced by a whole one (F-25), and so is a key file where `checkReplacement` lets it; under any other name it is
+ * `object_conflict`, and nothing is overwritten.
  * Errors, beside those of the second store and the lease: `store_lied` where other bytes come back.
  */
 export async function copyObject(
-  deps: Pick<ReplicateDeps, "second" | "log" | "ring"> & { readonly repositoryId: string },
+  deps: Pick<ReplicateDeps, "second" | "log"> & Pick<OriginalDeps, "ring" | "repositoryId">,
   task: CopyTask,
   copy: CopyToMake,
   original: Original,
@@ -42,7 +42,6 @@ export async function copyObject(
     const hash = await sha256Hex(there);
     const isOurs = isLayered(name) ? known.has(hash) : hash === original.hash;
     if (isOurs || kind === "repository") return await record(there, hash);
-    if (kind === "key") await checkSameEpoch(deps, { name, there, coming: original.bytes });
   }
   const wrapped = await second.wrap(name, original.bytes);
   const hash = await sha256Hex(wrapped);
@@ -55,7 +54,7 @@ export async function copyObject(
     if (!isLayered(name) && kind !== "key" && known.size === 0) {
       throw new HoldfastError("object_conflict", `${name} in ${second.store.label} holds something else`);
     }
-    if (kind === "key") await checkSameEpoch(deps, { name, there: stored, coming: original.bytes });
+    if (kind === "key") await checkReplacement(deps, name, stored, original.bytes);
     // It is sent again; and whoever came late, after another took the task over, must not replace what that one recorded.
     if (!await task.intend(name, hash, wrapped.byteLength)) return { needed: wrapped.byteLength };
     await second.store.replace(name, wrapped);

@@ -105,7 +105,7 @@ async function copyOne(
       return null;
     }
     const original = await readOriginal(originals, copy);
-    const outcome = await copyObject({ ...deps, repositoryId: originals.repositoryId }, lease, copy, original);
+    const outcome = await copyObject({ ...deps, ...originals }, lease, copy, original);
     if ("needed" in outcome) return outcome.needed;
     budget.spendText(0, outcome.copied);
     progress?.({ name: copy.name, bytes: outcome.copied });

@@ -1,4 +1,5 @@
-/** A manifest of the first store, opened, and its objects entered as what has to be copied before it. */
+/** A manifest of the first store, opened; its objects and its epoch's key file are entered as what has to be copied before it. */
+import { epochName } from "../format/layout.ts";
 import { type Manifest, objectsOf } from "../format/manifest.ts";
 import { openManifest } from "../format/manifest_codec.ts";
 import type { CopyTask, CopyToMake } from "../jobs/copy_queries.ts";
@@ -10,7 +11,8 @@ const objectsAtOnce = 2_000;
 /** Sealed bytes that were read. Errors: those of `readOriginal` and `openManifest`. */
 export async function enterManifest(deps: OriginalDeps, task: CopyTask, copy: CopyToMake): Promise<number> {
   const { bytes } = await readOriginal(deps, copy);
-  const objects = needsOf((await openManifest(deps, copy.name, bytes)).manifest);
+  const { manifest } = await openManifest(deps, copy.name, bytes);
+  const objects = [{ name: epochName(manifest.epoch), bytes: null, hash: null }, ...needsOf(manifest)];
   for (let at = 0; at < objects.length; at += objectsAtOnce) {
     const some = objects.slice(at, at + objectsAtOnce);
     await task.enterNeeds(copy.name, some, at + objectsAtOnce >= objects.length);

@@ -2,15 +2,14 @@
 import { openSegment } from "../changes/segments/segment.ts";
 import { sha256Hex } from "../crypto/digest.ts";
 import type { EpochSource } from "../crypto/epoch.ts";
-import { decodeEpochFile } from "../crypto/epoch_file.ts";
 import type { KeyRing } from "../crypto/key_ring.ts";
 import { HoldfastError } from "../errors.ts";
 import type { Compressor } from "../format/compressor.ts";
 import { open } from "../format/container.ts";
-import { parseEpochName } from "../format/layout.ts";
 import { openManifest } from "../format/manifest_codec.ts";
 import type { CopyToMake } from "../jobs/copy_queries.ts";
 import type { Store } from "../store/store.ts";
+import { openKeyFile } from "./key_file.ts";
 
 export interface OriginalDeps {
   readonly first: Store;
@@ -31,7 +30,7 @@ const maxSchemaBytes = 256 * 1024 * 1024;
 const maxAnchorBytes = 4096;
 
 /**
- * Compared with the hash that was recorded when it was written; where there is none, its seal is opened.
+ * Compared with the hash that was recorded when it was written; where there is none, its seal is opened, and so is a key file.
  * Errors: `object_missing`, `object_damaged`, `manifest_damaged`, `format_newer`, those of keys and store.
  */
 export async function readOriginal(deps: OriginalDeps, copy: CopyToMake): Promise<Original> {
@@ -39,7 +38,7 @@ export async function readOriginal(deps: OriginalDeps, copy: CopyToMake): Promis
   const bytes = await deps.first.read(name);
   const hash = await sha256Hex(bytes);
   if (copy.kind === "key") {
-    await checkKey(deps, name, bytes);
+    await openKeyFile(deps, name, bytes);
   } else if (firstHash !== null) {
     if (hash !== firstHash) throw damaged(name, "is not the object that was stored");
   } else if (firstBytes !== null && bytes.byteLength !== firstBytes) {
@@ -67,20 +66,6 @@ async function openSeal(deps: OriginalDeps, { name, kind }: CopyToMake, bytes: U
     case "repository":
     case "key":
       return;
-  }
-}
-
-/**
- * One that is wrapped for other keys than ours is copied all the same where there is none: it is well formed, and its holder opens
- * it. What it may replace, `checkSameEpoch` says.
- */
-async function checkKey({ ring, repositoryId }: OriginalDeps, name: string, bytes: Uint8Array): Promise<void> {
-  const id = parseEpochName(name);
-  if (id === null) throw damaged(name, "is no key file's name");
-  try {
-    await decodeEpochFile(bytes, { id, repositoryId }, ring);
-  } catch (error) {
-    if (!(error instanceof HoldfastError) || error.code !== "key_wrong") throw error;
   }
 }
 
