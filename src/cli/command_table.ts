@@ -317,7 +317,7 @@ export const commands = {
   "keys": {
     summary: "keys of the backups: list, rotate, recovery, check, shred",
     about:
-      "`list`: which keys open which epoch. `rotate`: wraps every epoch for exactly the keys of BACKUP_KEYS; objects are not touched. To replace a key, put the new one first, rotate, then take the old one out and rotate again. `recovery`: makes a pair whose private half stays offline. `check`: opens every epoch and the newest backup with each key that is there, one by one. `shred`: removes the key file of an epoch that is not the newest, so that nothing it sealed opens again; refused while a backup or a segment needs it, unless --with-backups names it as well; needs --db-url. What was done stands in the audit where --db-url is given.",
+      "`list`: which keys open which epoch. `rotate`: wraps every epoch for exactly the keys of BACKUP_KEYS; objects are not touched. To replace a key, put the new one first, rotate, then take the old one out and rotate again. `recovery`: makes a pair whose private half stays offline. `check`: opens every epoch and the newest backup with each key that is there, one by one. `shred`: removes the key file of an epoch that is not the newest, so that nothing it sealed opens again; refused while a backup or a segment needs it, unless --with-backups names it as well; needs --db-url, whose database it has to be that writes there: a copy has keys of its own below its prefix. What was done stands in the audit where --db-url is given.",
     words: [
       { name: "what", required: true, help: "`list`, `rotate`, `recovery`, `check` or `shred`" },
       { name: "epoch", required: false, help: "with `shred`: its id, as `list` shows it" },

@@ -9,6 +9,7 @@ import { type DownloadLink, makeLink } from "../shared/download/link.ts";
 import { sweepDownloads } from "../shared/download/sweep.ts";
 import { asHoldfastError } from "../shared/errors.ts";
 import { beginDownload, finishDownload, readDownload } from "../shared/jobs/download_queries.ts";
+import { keysUsed } from "../shared/jobs/restore_queries.ts";
 import type { Connection } from "../shared/postgres/connection.ts";
 import type { Context } from "./context.ts";
 import type { DownloadTarget } from "./download_file.ts";
@@ -25,7 +26,7 @@ export async function downloadToBucket(
   context: Context,
   session: Connection,
   bucket: DownloadBucket,
-  { backup, format, table, contents, fileName }: DownloadTarget,
+  { backup, format, table, contents, fileName, ring }: DownloadTarget,
   expirySeconds: number,
 ): Promise<Outcome> {
   const { progress, signal, log, note } = context;
@@ -44,6 +45,7 @@ export async function downloadToBucket(
     byFunction: false,
   });
   try {
+    await keysUsed(session, { what: "download", id: lease.id }, ring);
     const hash = createHash("sha256");
     await layOut({ connection: session, bucket, log }, lease, await readDownload(session, lease.id), contents, {
       budget: unlimited,

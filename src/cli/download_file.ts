@@ -4,6 +4,7 @@ import { link, open, stat, unlink } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import process from "node:process";
 import type { Contents } from "../shared/download/contents.ts";
+import type { KeyRing } from "../shared/crypto/key_ring.ts";
 import { type DownloadFormat, type NamedTable, tableLabel } from "../shared/download/format.ts";
 import { HoldfastError } from "../shared/errors.ts";
 import type { Connection } from "../shared/postgres/connection.ts";
@@ -19,6 +20,8 @@ export interface DownloadTarget {
   readonly table: NamedTable | null;
   readonly contents: Contents;
   readonly fileName: string;
+  /** What opened it. */
+  readonly ring: Pick<KeyRing, "used">;
 }
 
 /** Where it goes: a folder that is there, to which the download's own name is added, or a file that is not. Errors: `usage`. */
@@ -40,12 +43,12 @@ export async function filePath(out: string): Promise<{ readonly path: string; re
 export async function downloadToFile(
   { progress, signal, note }: Context,
   session: Connection | null,
-  { backup, format, table, contents, fileName }: DownloadTarget,
+  { backup, format, table, contents, fileName, ring }: DownloadTarget,
   { path: named, isFolder }: Awaited<ReturnType<typeof filePath>>,
 ): Promise<Outcome> {
   const path = isFolder ? join(named, fileName) : named;
   if (await stat(path).then(() => true, () => false)) throw taken(path);
-  await audit(session, backup, { format, table: tableLabel(table) });
+  await audit(session, backup, { format, table: tableLabel(table), keys: [...ring.used].sort() });
   const unfinished = join(dirname(path), `.${basename(path)}.${process.pid}.part`);
   const hash = createHash("sha256");
   let bytes = 0;

@@ -1,16 +1,13 @@
 /** What maintenance mode works with, from the settings. */
-import { downloadBucketName } from "../shared/download/format.ts";
 import { HoldfastError } from "../shared/errors.ts";
 import type { ProjectApi } from "../shared/maintenance/project_api.ts";
 import type { MaintenanceDeps } from "../shared/maintenance/switch_on.ts";
 import type { Database } from "../shared/postgres/connection.ts";
+import { ownBuckets } from "../shared/schema/own_objects.ts";
 import { ownBucketOf } from "../shared/store/open_store.ts";
 import type { Context } from "./context.ts";
 import { sourceDatabase } from "./open.ts";
 import { storeAddress, storeCredentials } from "./open_store.ts";
-
-/** The bucket of a project whose store is not known here. */
-const usualBucket = "holdfast-backups";
 
 /**
  * Of the database of --db-url, or of the one that is named: of that the project's API is not known, as --project-url is the
@@ -18,11 +15,11 @@ const usualBucket = "holdfast-backups";
  */
 export async function maintenanceDeps(context: Context, other: Database | null = null): Promise<MaintenanceDeps> {
   const { settings, clock, random, log } = context;
-  const bucket = settings.get("store") === undefined ? usualBucket : ownBucketOf(storeAddress(settings));
+  const bucket = settings.get("store") === undefined ? null : ownBucketOf(storeAddress(settings));
   return {
     database: other ?? await sourceDatabase(context),
     project: other === null ? projectOf(context) : null,
-    ownBuckets: [...new Set([usualBucket, downloadBucketName, ...(bucket === null ? [] : [bucket])])],
+    ownBuckets: [...new Set([...Object.values(ownBuckets), ...(bucket === null ? [] : [bucket])])],
     clock,
     random,
     log,

@@ -2,11 +2,19 @@
 import { putAnchor } from "../shared/audit/anchor.ts";
 import { currentEpoch, openEpoch } from "../shared/crypto/epochs.ts";
 import { epochIdPattern } from "../shared/crypto/epoch.ts";
-import { mayBeShredded, type SealedByEpoch, sealedByEpoch, shredEpoch } from "../shared/crypto/shred_epoch.ts";
+import {
+  mayBeShredded,
+  placesOfCopies,
+  type SealedByEpoch,
+  sealedByEpoch,
+  shredEpoch,
+} from "../shared/crypto/shred_epoch.ts";
 import { HoldfastError } from "../shared/errors.ts";
 import { parseManifestName } from "../shared/format/layout.ts";
+import { readRepository } from "../shared/format/repository.ts";
 import { loadZstd } from "../shared/format/zstd.ts";
-import { claimAnew } from "../shared/identity/settle_place.ts";
+import { isOurNonce, readStanding } from "../shared/identity/identity_queries.ts";
+import { claimAnew, lastClaim, type PlaceDeps, placeIn } from "../shared/identity/settle_place.ts";
 import { call } from "../shared/jobs/call.ts";
 import { readCopyLag } from "../shared/jobs/copy_queries.ts";
 import type { Connection } from "../shared/postgres/connection.ts";
@@ -23,14 +31,35 @@ interface Losses {
   readonly anchors: number;
   /** Backups of other epochs that keep their own moment and lose later ones. */
   readonly moments: readonly string[];
+  /** Places of databases that are copies of this one: what they know of from before they were copied goes for them, too. */
+  readonly copies: readonly string[];
 }
 
-/** The store, and what else has a copy of the key files. Errors: `setting_missing` for a second store that is not set here. */
-async function storesOf(context: Context, session: Connection): Promise<readonly [Store, ...Store[]]> {
-  const [store, ...copies] = await openStores(context);
+/** Where this database writes in the store, and in what else has the key files. */
+interface Places {
+  readonly prefix: string;
+  /** The stores as they are set. */
+  readonly tops: readonly Store[];
+  readonly store: Store;
+  readonly copies: readonly Store[];
+}
+
+/**
+ * A copy has keys of its own, below its prefix: those at the top are the original's, which alone knows what needs them.
+ * Errors: `forbidden` while it is in doubt whose the place is, `setting_missing` for a second store that is not set here.
+ */
+async function placesOf(context: Context, session: Connection): Promise<Places> {
+  const tops = await openStores(context);
+  const { prefix, isOriginal, adopting } = await readStanding(session);
+  if (adopting || (!isOriginal && prefix === "")) {
+    throw new HoldfastError("forbidden", "this database may be a copy: whose the keys are is not settled yet", {
+      hint: "`holdfast incremental` settles it; `holdfast status` shows it then.",
+    });
+  }
+  const [store, ...copies] = tops.map((top) => placeIn(top, prefix));
   if (store === undefined) throw new HoldfastError("setting_missing", "--store is not set");
   const known = (await readCopyLag(session))?.store;
-  if (known !== undefined && !copies.some(({ label }) => label === known)) {
+  if (known !== undefined && ![...tops.slice(1), ...copies].some(({ label }) => label === known)) {
     throw new HoldfastError(
       "setting_missing",
       `the second store, ${known}, has the key file as well, and is not set here`,
@@ -39,27 +68,35 @@ async function storesOf(context: Context, session: Connection): Promise<readonly
       },
     );
   }
-  return [store, ...copies];
+  return { prefix, tops, store, copies };
 }
 
 /**
- * The document: `{epoch, done, backups[{id, createdAt, tier}], segments, anchors, moments[]}`. Errors: `forbidden` for the newest
- * epoch, `object_missing` for one that is not there, `epoch_needed` while something needs it and --with-backups does not say that it
- * may go, `run_state` for a hold, a restore or a backup that is under way.
+ * The document: `{epoch, done, backups[{id, createdAt, tier}], segments, anchors, moments[], copies[]}`. Errors: `forbidden` for
+ * the newest epoch and where it is in doubt whose the keys are, `object_missing` for one that is not there, `epoch_needed`
+ * while something needs it and --with-backups does not say that it may go, and for one that another place has the key file
+ * of, `run_state` for a hold, a restore or a backup that is under way.
  */
-export async function shred(context: Context, epoch: string | undefined, repository: string): Promise<Outcome> {
+export async function shred(context: Context, epoch: string | undefined): Promise<Outcome> {
   const { settings } = context;
   if (epoch === undefined || !epochIdPattern.test(epoch)) {
     throw new HoldfastError("usage", "keys shred takes the id of an epoch, as `keys list` shows it");
   }
+  const { clock, random, log } = context;
   // Before the session: whoever shreds has to hold the keys of what stays.
   const ring = await keyRing(settings);
+  const compressor = await loadZstd();
   const session = await installedSession(context, "holdfast:keys");
   try {
-    const [store, ...copies] = await storesOf(context, session);
-    if (!(await mayBeShredded(store, epoch))) return await goneAlready(session, epoch);
+    const places = await placesOf(context, session);
+    const { store, copies } = places;
+    const deps = { store, ring, clock, random, log, compressor };
+    await refuseStrangers(deps, session);
+    const repository = await readRepository(store);
+    if (repository === null || !(await mayBeShredded(store, epoch))) return await goneAlready(session, epoch);
+    const below = await copiesOf(places, epoch);
     const sealed = await look(context, store, epoch);
-    const losses = await lossesOf(session, epoch, sealed);
+    const losses = { ...await lossesOf(session, epoch, sealed), copies: below };
     const lines = shown(epoch, losses);
     const document = { epoch, done: false, ...losses };
     if (settings.has("dry-run")) return { exit: 0, document, lines };
@@ -75,15 +112,13 @@ export async function shred(context: Context, epoch: string | undefined, reposit
     const facts = JSON.stringify({ backups: losses.backups.map(({ id }) => id), segments, anchors });
     await call(session, "select backup.begin_shredding($1, $2::jsonb)", [epoch, facts]);
     // The order itself is anchored, and the store claimed, under an epoch that stays, before those of this one go.
-    const { clock, random, log } = context;
-    const deps = { store, ring, clock, random, log, compressor: await loadZstd() };
     if (sealed.claims.length > 0) await claimAnew(deps, session);
-    await putAnchor({ ...deps, connection: session }, await currentEpoch(deps, repository));
+    await putAnchor({ ...deps, connection: session }, await currentEpoch(deps, repository.id));
     await refuseNew(context, store, epoch, sealed);
     await call(session, "select backup.forget_epoch($1, $2::jsonb)", [epoch, facts]);
     // The store by which a call that was broken off is gone on with comes last.
     await shredEpoch([...copies, store], epoch, sealed);
-    await refuseOpening(store, ring, repository, epoch);
+    await refuseOpening(store, ring, repository.id, epoch);
     await call(session, "select backup.end_shredding($1)", [epoch]);
     return {
       exit: 0,
@@ -98,6 +133,36 @@ export async function shred(context: Context, epoch: string | undefined, reposit
   }
 }
 
+/** Errors: `forbidden` where another database was the last to say that it writes there. */
+async function refuseStrangers(at: PlaceDeps, session: Connection): Promise<void> {
+  const last = await lastClaim(at);
+  if (last === null || (last.claim !== null && await isOurNonce(session, last.claim.nonce))) return;
+  throw new HoldfastError(
+    "forbidden",
+    `another database writes to ${at.store.label}: what needs its keys it alone knows`,
+    {
+      hint: "Shred with the database that writes there; `holdfast status` shows where this one does.",
+    },
+  );
+}
+
+/** Errors: `epoch_needed` where the epoch would open by another key file. */
+async function copiesOf({ tops, prefix }: Places, epoch: string): Promise<string[]> {
+  const found = new Set<string>();
+  for (const top of tops) {
+    const { prefixes, keyFiles } = await placesOfCopies(top, prefix, epoch);
+    const [other] = keyFiles;
+    if (other !== undefined) {
+      throw new HoldfastError("epoch_needed", `${top.label} has the key file of ${epoch} once more, as ${other}`, {
+        hint:
+          "What the epoch sealed would open by it. Look whose it is and remove it, then run the same command again.",
+      });
+    }
+    for (const one of prefixes) found.add(one);
+  }
+  return [...found].sort();
+}
+
 /** One that was broken off at its very end is told to the audit now. */
 async function goneAlready(session: Connection, epoch: string): Promise<Outcome> {
   const [row] = await call(session, "select backup.end_shredding($1) as ended", [epoch]);
@@ -106,7 +171,7 @@ async function goneAlready(session: Connection, epoch: string): Promise<Outcome>
       hint: "`keys list` shows those that are there.",
     });
   }
-  const nothing: Losses = { backups: [], segments: 0, anchors: 0, moments: [] };
+  const nothing: Losses = { backups: [], segments: 0, anchors: 0, moments: [], copies: [] };
   return {
     exit: 0,
     document: { epoch, done: true, ...nothing },
@@ -124,7 +189,7 @@ async function look({ progress }: Context, store: Store, epoch: string): Promise
   return sealed;
 }
 
-async function lossesOf(session: Connection, epoch: string, sealed: SealedByEpoch): Promise<Losses> {
+async function lossesOf(session: Connection, epoch: string, sealed: SealedByEpoch): Promise<Omit<Losses, "copies">> {
   const needs = await call(
     session,
     `select n.id from backup.epoch_needs($1, array(select pg_catalog.json_array_elements_text($2::json))) as n
@@ -142,13 +207,16 @@ async function lossesOf(session: Connection, epoch: string, sealed: SealedByEpoc
   };
 }
 
-function shown(epoch: string, { backups, segments, anchors, moments }: Losses): string[] {
+function shown(epoch: string, { backups, segments, anchors, moments, copies }: Losses): string[] {
   return [
     backups.length + segments === 0 ? `Nothing needs ${epoch} any more.` : `With ${epoch} these become unreadable:`,
     ...backups.map(({ id, createdAt, tier }) => `  backup ${id} of ${createdAt}, ${tier}`),
     ...(segments === 0 ? [] : [`  ${segments} segments of the change stream`]),
     ...moments.map((id) => `  moments after backup ${id}, which stays`),
     ...(anchors === 0 ? [] : [`  ${anchors} anchors of the audit: a newer one is put first`]),
+    ...(backups.length + segments === 0
+      ? []
+      : copies.map((prefix) => `  the same for the copy that writes below ${prefix}: its own backups there stay`)),
   ];
 }
 

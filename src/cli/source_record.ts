@@ -124,7 +124,7 @@ class SourceRecord {
   async #tellKeys(): Promise<void> {
     const ring = this.#ring;
     if (ring === undefined || this.#lost) return;
-    await inTime(this.#context.clock, () => keysUsed(this.#session, this.id, ring));
+    await inTime(this.#context.clock, () => keysUsed(this.#session, { what: "restore", id: this.id }, ring));
   }
 
   /** Until `over`; `onCancel` once somebody has asked that it ends. */

@@ -62,15 +62,14 @@ begin
 end
 $$;
 
--- Which keys of BACKUP_KEYS opened something for a restore: told by whoever opened it, by their ids. Legs that opened with the
--- same keys again are told once.
-create function backup.keys_used(restore uuid, keys text[]) returns void
+-- Which keys of BACKUP_KEYS opened something, and for what: `about` is `restore:<id>` or `download:<id>`. Told by whoever
+-- opened it, by their ids. Legs that opened with the same keys again are told once.
+create function backup.keys_used(about text, keys text[]) returns void
 language plpgsql
 volatile
 set search_path = ''
 as $$
 declare
-  about constant text := 'restore:' || restore;
   told constant jsonb := pg_catalog.jsonb_build_object('keys', (select coalesce(pg_catalog.jsonb_agg(k.id order by k.id), '[]') from pg_catalog.unnest(keys) as k (id)));
 begin
   if pg_catalog.cardinality(keys) > 0 and not exists (
@@ -80,7 +79,7 @@ begin
   end if;
 end
 $$;
-revoke all on function backup.keys_used(uuid, text[]) from public;
+revoke all on function backup.keys_used(text, text[]) from public;
 
 do $$
 begin

@@ -70,6 +70,26 @@ describe("keys", () => {
     expect((await cli(["verify", "latest", "--json"], settings)).exit).toBe(0);
   }, 60_000);
 
+  it("are not replaced where the audit cannot tell of it", async () => {
+    const files = () => {
+      const keys = join(folder, "store/v1/keys");
+      return readdirSync(keys).map((name) => readFileSync(join(keys, name), "utf8"));
+    };
+    const before = files();
+    await query(
+      cluster().plainUrl(),
+      `create function public.no_audit() returns trigger language plpgsql as $$ begin raise exception 'no'; end $$;
+       create trigger no_audit before insert on backup.audit_log for each row execute function public.no_audit()`,
+    );
+    try {
+      const refused = await cli(["keys", "rotate", "--yes", "--json"], withKeys(`${await fresh()},${first}`));
+      expect(refused).toMatchObject({ exit: 1, document: { error: { code: "database_failed" } } });
+      expect(files()).toEqual(before);
+    } finally {
+      await query(cluster().plainUrl(), "drop trigger no_audit on backup.audit_log; drop function public.no_audit()");
+    }
+  }, 60_000);
+
   it("are on paper too: a pair whose private half opens everything, and whose public half nothing", async () => {
     const made = (await cli(["keys", "recovery", "--json"], {})).document as Record<
       "id" | "publicKey" | "privateKey",
@@ -115,7 +135,7 @@ describe("keys", () => {
       cluster().plainUrl(),
       "select action, detail::text as detail from backup.audit_log where subject = 'keys' order by id",
     );
-    expect(new Set(rows.map(({ action }) => action))).toEqual(new Set(["key.checked", "key.rotated"]));
+    expect(new Set(rows.map(({ action }) => action))).toEqual(new Set(["key.checked", "key.rotating", "key.rotated"]));
     const seen = [listed, wrong].map(({ stdout, stderr }) => stdout + stderr).join() + JSON.stringify(rows) +
       readFileSync(join(folder, "store/v1/repository.json"), "utf8");
     for (const key of [first, stranger]) expect(seen).not.toContain(key.split(":")[1]);

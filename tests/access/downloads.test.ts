@@ -172,13 +172,18 @@ describe("the function", () => {
   it("lays out a table and links to it, with the audit before each", async () => {
     const done = await made({ format: "csv", table: "public.notes" });
     expect(done).toMatchObject({ status: "ready", fileName: `public.notes-${backup.slice(0, 8)}.csv`, links: 0 });
-    expect(await audited(done.id)).toEqual(["download.begun", "download.made"]);
+    expect(await audited(done.id)).toEqual(["download.begun", "key.used", "download.made"]);
+    expect(
+      await ask("select detail from backup.audit_log where action = 'key.used' and subject = $1", [
+        `download:${done.id}`,
+      ]),
+    ).toEqual([{ detail: { keys: [project().stack.keys.split(":")[0]] } }]);
     const link = await linked(done.id);
     expect(link.url).toBe(link.files[0]?.url);
     expect((await fetched(link)).toString()).toBe(await serverCsv("id, body, seen", "public.notes"));
     expect(hashOf(await fetched(link))).toBe(done.sha256);
     await linked(done.id, { expirySeconds: 60 });
-    expect(await audited(done.id)).toEqual(["download.begun", "download.made", "download.linked", "download.linked"]);
+    expect((await audited(done.id)).slice(2)).toEqual(["download.made", "download.linked", "download.linked"]);
     const answer = await fetch(link.files[0]?.url ?? "", { method: "HEAD" });
     expect(answer.headers.get("content-disposition")).toContain(`public.notes-${backup.slice(0, 8)}.csv`);
   }, 120_000);
@@ -240,6 +245,27 @@ describe("the function", () => {
       expect(await codeOf({ action: "link", download })).toBe("run_state");
     }
   }, 120_000);
+
+  it("refuses rows that come out of a replay, before anything is made of it, and tells the way", async () => {
+    await cli(["incremental", "--json"], settings());
+    await ask("create table public.later as select 1 as id");
+    const document = (await cli(["incremental", "--json"], settings())).document as { id: string };
+    const before = await ask("select count(*)::int as n from backup.downloads");
+    for (
+      const asked of [
+        { at: "2026-01-01T00:00:00Z", format: "csv", table: "public.notes" },
+        { at: "2026-01-01T00:00:00Z", format: "bundle" },
+        { backup: document.id, format: "json" },
+      ]
+    ) {
+      await expect(call({ action: "start", ...asked }), JSON.stringify(asked)).rejects.toMatchObject({
+        code: "usage",
+        hint: expect.stringMatching(/holdfast download --at .* --out/) as string,
+      });
+    }
+    expect(await codeOf({ action: "start", format: "bundle" })).toBe("payload_invalid");
+    expect(await ask("select count(*)::int as n from backup.downloads")).toEqual(before);
+  }, 60_000);
 
   it("gives a signed call sealed bundles, and rows to nobody but people", async () => {
     const start = { action: "start", backup };
@@ -344,7 +370,7 @@ describe("a link", () => {
       };
       try {
         await makeLink(connection, bucketOf(watching as typeof fetch), id, null);
-        expect(seen).toEqual([["download.begun", "download.made", "download.linked"]]);
+        expect(seen).toEqual([["download.begun", "key.used", "download.made", "download.linked"]]);
         // Cut off between the two: the audit has a link that nobody got, never the other way round.
         const dying = (input: string | URL | Request, init?: RequestInit) =>
           String(input).includes("/object/sign/") ? Promise.reject(new Error("cut off")) : fetch(input, init);
@@ -461,6 +487,18 @@ describe("its file", () => {
     expect((await shown(long.id)).status).toBe("ready");
   }, 120_000);
 
+  it("goes with whoever asks for a download next, where no watchdog runs", async () => {
+    const { id } = await made({ format: "csv", table: "public.notes", expirySeconds: 1 });
+    await eventually(
+      "its time is over",
+      async () => (await ask("select from backup.due_downloads() where download = $1", [id])).length > 0 ? true : null,
+    );
+    const next = await made({ format: "csv", table: "public.notes" });
+    expect((await shown(id)).status).toBe("removed");
+    expect(await objectsIn(id)).toEqual([]);
+    expect(await objectsIn(next.id)).toHaveLength(1);
+  }, 120_000);
+
   it("goes at once when a person says so, and what no download owns goes with a sweep", async () => {
     const { id } = await made({ format: "csv", table: "public.notes" });
     const link = await linked(id);
@@ -540,6 +578,7 @@ describe("the CLI", () => {
     expect((await fetch(made.url)).status).toBe(400);
     expect(await audited(made.id)).toEqual([
       "download.begun",
+      "key.used",
       "download.made",
       "download.linked",
       "download.end_asked",
@@ -569,7 +608,10 @@ describe("the CLI", () => {
     const [row] = await ask(
       "select subject, detail from backup.audit_log where action = 'download.saved' order by id desc limit 1",
     );
-    expect(row).toMatchObject({ subject: `backup:${backup}`, detail: { table: "public.notes", format: "csv" } });
+    expect(row).toEqual({
+      subject: `backup:${backup}`,
+      detail: { table: "public.notes", format: "csv", keys: [project().stack.keys.split(":")[0]] },
+    });
   }, 120_000);
 
   it("takes a table of any name into a folder, under a name that leads nowhere", async () => {

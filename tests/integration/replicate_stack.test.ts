@@ -159,6 +159,27 @@ describe("a project with a second provider", () => {
     expect(await differences(first, second, identity)).toEqual([]);
   }, 3 * runMs);
 
+  it("has the head of the audit's chain in both an hour later, without a backup or a drain", async () => {
+    await project.query("select backup.audit('test.act', 'between two backups')");
+    // What pg_cron calls.
+    await project.query("select backup.call_anchor()");
+    const place = await eventually("the act is chained and anchored", async () => {
+      const [row] = await project.query(
+        `select min(a.place)::int as place
+           from backup.audit_log as l join backup.audit_chain as c on c.entry_id = l.id
+           join backup.audit_anchors as a on a.place >= c.place where l.subject = 'between two backups'`,
+      );
+      return row?.["place"] as number | null;
+    }, runMs);
+    await copied();
+    for (const objects of await both()) {
+      const anchored = [...objects.keys()].map((name) => /^v1\/anchors\/[^/]+\/(\d+)-/.exec(name)?.[1] ?? "0").map(
+        Number,
+      );
+      expect(Math.max(...anchored)).toBeGreaterThanOrEqual(place);
+    }
+  }, 2 * runMs);
+
   it.each(["step:copy.put", "step:copies.surveyed"])(
     "goes on where a function was killed at %s",
     async (line) => {

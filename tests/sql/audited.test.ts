@@ -215,7 +215,7 @@ const acts: readonly Act[] = [
   },
   {
     what: "a restore, and keys that opened it",
-    sql: `select backup.keys_used('${restore}', '{k-b,k-a}'); select backup.keys_used('${restore}', '{k-a,k-b}');
+    sql: `select backup.keys_used('${ofRestore}', '{k-b,k-a}'); select backup.keys_used('${ofRestore}', '{k-a,k-b}');
       select backup.cancel_restore('${restore}')`,
     leaves: [["key.used", ofRestore], ["restore.cancel_asked", ofRestore]],
   },

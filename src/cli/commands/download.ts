@@ -62,7 +62,7 @@ async function download(context: Context, wantedBackup: string | undefined): Pro
     try {
       const { backup, contents, fileName } = source;
       if (settings.has("dry-run")) return planned(backup, wanted, contents);
-      const target = { backup, ...wanted, contents, fileName };
+      const target = { backup, ...wanted, contents, fileName, ring: read.ring };
       if (path !== null) return await downloadToFile(context, session, target, path);
       if (session === null) throw new HoldfastError("internal", "a link without a database");
       return await downloadToBucket(context, session, bucketOf(context), target, expirySeconds);

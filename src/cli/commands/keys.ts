@@ -31,7 +31,7 @@ export async function run(context: Context): Promise<Outcome> {
     case "check":
       return await check(context);
     case "shred":
-      return await shred(context, context.words[1], await repositoryOf(await openStore(context)));
+      return await shred(context, context.words[1]);
     default:
       throw new HoldfastError("usage", "keys takes `list`, `rotate`, `recovery`, `check` or `shred`");
   }
@@ -70,6 +70,8 @@ async function rotate(context: Context): Promise<Outcome> {
       };
     }
   }
+  // Before a key file is touched: what the audit refuses is not done.
+  await audit(context, ring, "key.rotating", { keys: ring.ids, epochs: plan.length });
   const done = await rewrap({ store, ring, random }, await repositoryOf(store));
   await audit(context, ring, "key.rotated", { keys: ring.ids, epochs: done.length });
   const document = {

@@ -8,8 +8,9 @@ import { addTasks, beginAttempt, recordSnapshot, renewLease, type Task } from ".
 import type { Connection } from "../postgres/connection.ts";
 import { captureSchema } from "../schema/capture.ts";
 import { quoteIdent } from "../schema/quote.ts";
-import type { SchemaCapture } from "../schema/capture_format.ts";
+import type { SchemaCapture, TableShape } from "../schema/capture_format.ts";
 import { tableFingerprints } from "../schema/fingerprint.ts";
+import { bucketColumnOf, notOfOwnBuckets } from "../schema/own_objects.ts";
 import { putAndReadBack } from "../store/put.ts";
 import type { Budget } from "./budget.ts";
 import { markSeen, readBase } from "./base_chunks.ts";
@@ -151,9 +152,14 @@ async function putCapture(
 type Fingerprints = ReadonlyMap<string, string | null>;
 
 /** Empty where text must never be taken over, and for tables without storage. */
-function fingerprintOf(fingerprints: Fingerprints, oid: string): string {
-  const hash = fingerprints.get(oid) ?? null;
-  return hash === null ? "" : `${textVersion}-${hash}`;
+function fingerprintOf(fingerprints: Fingerprints, table: TableShape): string {
+  const hash = fingerprints.get(table.oid) ?? null;
+  return hash === null ? "" : `${textVersion}-${hash}${isOwnFilter(table) ? "-without-own-buckets" : ""}`;
+}
+
+/** Leaves out by what stands in the row itself: rows that did not change are left out as before. */
+function isOwnFilter(table: TableShape): boolean {
+  return table.rowFilter === notOfOwnBuckets(bucketColumnOf(table) ?? "");
 }
 
 function plannedTables(
@@ -165,9 +171,9 @@ function plannedTables(
   return capture.tables.flatMap((table) => {
     const found = byOid.get(table.oid);
     if (found === undefined) return [];
-    const fingerprint = fingerprintOf(fingerprints, table.oid);
-    // A filter's text is not part of the fingerprint.
-    const reusable = fingerprint !== "" && table.rowFilter === null;
+    const fingerprint = fingerprintOf(fingerprints, table);
+    // What an extension leaves out may be written in other tables.
+    const reusable = fingerprint !== "" && (table.rowFilter === null || isOwnFilter(table));
     return [{ ...found, relfilenode: table.relfilenode, fingerprint, reusable }];
   });
 }
@@ -180,7 +186,7 @@ function runTables(capture: SchemaCapture, facts: readonly TableFacts[], fingerp
     name: table.name,
     relfilenode: table.relfilenode,
     columns: table.columns.filter((column) => !column.generated).map(({ name, type }) => ({ name, type })),
-    fingerprint: fingerprintOf(fingerprints, table.oid),
+    fingerprint: fingerprintOf(fingerprints, table),
     data_owner: table.dataOwner,
     row_filter: table.rowFilter,
     statistics: byOid.get(table.oid)?.statistics ?? {},

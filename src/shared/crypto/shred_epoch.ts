@@ -61,6 +61,33 @@ export async function mayBeShredded(store: Store, epochId: string): Promise<bool
   return epochs.includes(epochId);
 }
 
+/** Where databases that are copies write: below the top of a store, each with a repository and keys of its own. */
+export interface PlacesOfCopies {
+  /** `clone-<8 hex>`. */
+  readonly prefixes: readonly string[];
+  /** Key files of the epoch in other places than the one that was asked about: it would open by each of them. */
+  readonly keyFiles: readonly string[];
+}
+
+const copyName = /^(clone-[0-9a-f]{8})\/(.*)$/s;
+
+/**
+ * `top`: the store as it is set; `prefix`: the place below it that is asked about, '' for the top itself. No epoch is in two
+ * places unless somebody has put it there: ids are random. Errors: those of the store.
+ */
+export async function placesOfCopies(top: Store, prefix: string, epochId: string): Promise<PlacesOfCopies> {
+  const key = epochName(epochId);
+  const prefixes = new Set<string>();
+  const keyFiles = prefix !== "" && await top.size(key) !== null ? [key] : [];
+  for await (const { name } of top.list("clone-")) {
+    const [, place = "", rest] = copyName.exec(name) ?? [];
+    if (place === "" || place === prefix) continue;
+    prefixes.add(place);
+    if (rest === key) keyFiles.push(name);
+  }
+  return { prefixes: [...prefixes].sort(), keyFiles: keyFiles.sort() };
+}
+
 /**
  * Removes manifests, segments, anchors and claims, then the key file, from every store that has a copy of it, and looks that each is
  * gone: by its name and in the listing. Safe to repeat. Errors: those of the stores; `store_lied` where something is still

@@ -1,5 +1,6 @@
 /** What a download may be, for how long, and what its files are called. */
 import { HoldfastError } from "../errors.ts";
+import { ownBuckets } from "../schema/own_objects.ts";
 import { quoteQualified } from "../schema/quote.ts";
 
 /** `bundle`: the sealed objects, and what restores them by hand. The others: rows in plain text, of one table or of all. */
@@ -8,7 +9,7 @@ export type DownloadFormat = typeof downloadFormats[number];
 export type PlainFormat = Exclude<DownloadFormat, "bundle">;
 
 /** Private, made when it is first needed. A bucket of its own: what lies in it may go at any time. */
-export const downloadBucketName = "holdfast-downloads";
+export const downloadBucketName = ownBuckets.downloads;
 
 export const usualExpirySeconds = 15 * 60;
 const daySeconds = 24 * 60 * 60;

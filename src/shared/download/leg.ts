@@ -2,6 +2,7 @@
 import type { Budget } from "../backup/budget.ts";
 import { asHoldfastError } from "../errors.ts";
 import { claimDownload, finishDownload, readDownload, restDownload } from "../jobs/download_queries.ts";
+import { keysUsed } from "../jobs/restore_queries.ts";
 import type { Log } from "../log.ts";
 import type { Connection } from "../postgres/connection.ts";
 import type { ReadDeps } from "../verify/find_backup.ts";
@@ -37,7 +38,9 @@ export async function runDownloadLeg(
   try {
     const row = await readDownload(connection, id);
     const asked = { backup: row.backup, table: namedTable(row.table), format: row.format };
-    const contents = await openContents(await deps.open(row.backup), connection, asked, { ahead: false });
+    const read = await deps.open(row.backup);
+    const contents = await openContents(read, connection, asked, { ahead: false });
+    await keysUsed(connection, { what: "download", id }, read.ring);
     const options = { budget, leaseSeconds, partBytes: functionPartBytes };
     const end = await layOut({ connection, bucket: deps.bucket(), log: deps.log }, lease, row, contents, options);
     if (end === "rest") return await restDownload(connection, lease);

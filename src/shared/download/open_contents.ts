@@ -31,14 +31,29 @@ export async function openContents(
 ): Promise<Contents> {
   const incremental = await incrementalOf(connection, backup);
   if (format === "bundle") {
+    if (incremental?.full === null) {
+      throw new HoldfastError("backup_not_found", `no full backup stands before the incremental ${backup}`);
+    }
     return await bundleContents(deps, await openBackup(deps, incremental?.full ?? backup), incremental?.end ?? null);
   }
-  if (incremental !== null) {
-    throw new HoldfastError("usage", `${backup} is an incremental: its rows come out of a replay`, {
-      hint: "Take its bundle, or its rows by the CLI into a file: --out; or those of a full backup.",
-    });
-  }
+  if (incremental !== null) throw needsReplay(`rows of the incremental ${backup}`);
   return plainContents(await openBackupRows(deps, backup, { ahead }), table, format);
+}
+
+/** Before anything is made of it. Errors: `usage` for rows of an incremental. */
+export async function requireStored(connection: Connection, backup: string, format: DownloadFormat): Promise<void> {
+  if (format !== "bundle" && await incrementalOf(connection, backup) !== null) {
+    throw needsReplay(`rows of the incremental ${backup}`);
+  }
+}
+
+/** Of rows that no store holds as they are. docs/decisions/0028. */
+export function needsReplay(what: string): HoldfastError {
+  return new HoldfastError("usage", `${what}: that comes out of a replay, which no function does`, {
+    hint:
+      "Take it by the CLI, `holdfast download --at <moment> --format csv --out <file>`, or take the rows of a full " +
+      "backup, or the bundle of an incremental.",
+  });
 }
 
 /** Errors: `table_not_found`. */
@@ -61,11 +76,12 @@ export function namedTable(label: string | null): NamedTable | null {
 }
 
 interface Incremental {
-  readonly full: string;
+  /** The newest that stands before it; null: there is none. */
+  readonly full: string | null;
   readonly end: BundleEnd;
 }
 
-/** Null for what is none, and where no database is at hand. Errors: `backup_not_found` while no full backup stands before it. */
+/** Null for what is none, and where no database is at hand. */
 async function incrementalOf(connection: Connection | null, id: string): Promise<Incremental | null> {
   if (connection === null || !/^[0-9a-f-]{36}$/.test(id)) return null;
   const [row] = await connection.query(
@@ -77,9 +93,5 @@ async function incrementalOf(connection: Connection | null, id: string): Promise
      from backup.runs as r where r.id = $1::uuid and r.kind = 'incremental' and r.wal_lsn is not null`,
     [id],
   );
-  if (row === undefined) return null;
-  if (row["full_id"] === null) {
-    throw new HoldfastError("backup_not_found", `no full backup stands before the incremental ${id}`);
-  }
-  return { full: text(row, "full_id"), end: { lsn: text(row, "wal_lsn") } };
+  return row === undefined ? null : { full: row["full_id"] ?? null, end: { lsn: text(row, "wal_lsn") } };
 }

@@ -2,9 +2,17 @@
 import { downloadDocument, linkDocument } from "../download/document.ts";
 import { type DownloadFormat, fileNameOf, tableLabel, usualExpirySeconds } from "../download/format.ts";
 import { makeLink } from "../download/link.ts";
+import { needsReplay, requireStored } from "../download/open_contents.ts";
 import { sweepDownloads } from "../download/sweep.ts";
 import { HoldfastError } from "../errors.ts";
-import { beginDownload, endDownload, launchDownload, listDownloads, readDownload } from "../jobs/download_queries.ts";
+import {
+  beginDownload,
+  dueDownloads,
+  endDownload,
+  launchDownload,
+  listDownloads,
+  readDownload,
+} from "../jobs/download_queries.ts";
 import { newestFull } from "../jobs/restore_queries.ts";
 import { tableAsked } from "./restore_request.ts";
 import type { Needs } from "./admission.ts";
@@ -27,8 +35,11 @@ const mostListed = 200;
 async function act(action: DownloadRequest, call: AcceptedCall, deps: DoorDeps): Promise<Outcome> {
   const { connection } = call;
   switch (action.action) {
-    case "start":
-      return await begun(await start(action, call), call, deps);
+    case "start": {
+      const download = await start(action, call);
+      await sweepDue(call, deps);
+      return await begun(download, call, deps);
+    }
     case "status":
       return { status: 200, document: downloadDocument(await readDownload(connection, action.download)) };
     case "link": {
@@ -57,13 +68,16 @@ async function act(action: DownloadRequest, call: AcceptedCall, deps: DoorDeps):
 }
 
 async function start(
-  { backup, format, table, expirySeconds }: Extract<DownloadRequest, { action: "start" }>,
+  { backup, at, format, table, expirySeconds }: Extract<DownloadRequest, { action: "start" }>,
   call: AcceptedCall,
 ): Promise<string> {
   requirePerson(format, call);
+  if (at !== undefined) throw needsReplay("what stood there at a moment");
+  if (backup === undefined) throw new HoldfastError("payload_invalid", "not as expected: backup");
   const { connection } = call;
   const named = table === undefined ? null : tableAsked(table);
   const id = backup === "latest" ? await newestFull(connection) : backup;
+  await requireStored(connection, id, format);
   const begun = await beginDownload(connection, {
     backup: id,
     table: tableLabel(named),
@@ -91,6 +105,12 @@ async function begun(download: string, call: AcceptedCall, deps: DoorDeps): Prom
   if (work !== "busy") return { status: 202, document: { download }, work };
   await launchDownload(call.connection, download);
   return { status: 202, document: { download } };
+}
+
+/** Where no watchdog has sent a sweep, whoever comes next does it. What does not go is told by its alert. */
+async function sweepDue({ connection }: AcceptedCall, deps: DoorDeps): Promise<void> {
+  if ((await dueDownloads(connection)).length === 0) return;
+  await sweepDownloads(connection, deps.downloads.bucket()).catch(() => {});
 }
 
 /** What Storage does not let go now goes with a later sweep, and is told by an alert. */

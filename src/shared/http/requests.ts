@@ -76,7 +76,10 @@ const expirySeconds = z.int().min(1).max(7 * 24 * 60 * 60).optional();
 export const downloadRequest = z.discriminatedUnion("action", [
   z.strictObject({
     action: z.literal("start"),
-    backup: z.union([z.uuid(), z.literal("latest")]).describe("id of a backup, or `latest`"),
+    backup: z.union([z.uuid(), z.literal("latest")]).optional().describe(
+      "id of a backup, or `latest`: has to be there",
+    ),
+    at: z.string().max(64).optional().describe("a moment: refused as `usage`, since the CLI alone takes rows of one"),
     format: z.enum(downloadFormats).describe("what is wanted"),
     table: name.optional().describe("`schema.table`; without it the whole backup"),
     expirySeconds: expirySeconds.describe("how long it lies there once it is ready"),

@@ -177,14 +177,14 @@ export async function failRestore(
   ]);
 }
 
-/** Writes into the audit which keys opened something for this restore, by their ids; each set of them once. */
+/** Writes into the audit which keys opened something for a restore or a download, by their ids; each set of them once. */
 export async function keysUsed(
   connection: Connection,
-  restore: string,
+  { what, id }: { readonly what: "restore" | "download"; readonly id: string },
   ring: { readonly used: readonly string[] },
 ): Promise<void> {
-  await call(connection, "select backup.keys_used($1::uuid, array(select json_array_elements_text($2::json)))", [
-    restore,
+  await call(connection, "select backup.keys_used($1, array(select json_array_elements_text($2::json)))", [
+    `${what}:${id}`,
     JSON.stringify(ring.used),
   ]);
 }

@@ -90,7 +90,7 @@ export async function runFullLeg(
     await restoreProgress(connection, lease, { status: "loading", leaseSeconds });
     const read = await deps.open();
     const { manifest } = await openBackup(read, row.sourceBackup);
-    await keysUsed(connection, lease.id, read.ring);
+    await keysUsed(connection, { what: "restore", id: lease.id }, read.ring);
     const name = newDatabaseName(manifest);
     if (!(await databaseExists(connection, name))) {
       await requireRoom(connection, manifest.totals.rawBytes);

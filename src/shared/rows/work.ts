@@ -162,7 +162,7 @@ export class RowsWork {
 
   /** What the rows come from was opened with these keys. Errors: those of the connection. */
   async usedKeys(ring: { readonly used: readonly string[] }): Promise<void> {
-    if (this.lease !== null) await keysUsed(this.#records, this.lease.id, ring);
+    if (this.lease !== null) await keysUsed(this.#records, { what: "restore", id: this.lease.id }, ring);
   }
 
   /** Errors: `space_missing`, where Holdfast is installed. */

@@ -11,6 +11,7 @@ import type {
   SequenceShape,
   TableShape,
 } from "./capture_format.ts";
+import { bucketColumnOf, notOfOwnBuckets } from "./own_objects.ts";
 import { dataOf } from "./platform.ts";
 import { quoteLiteral, quoteQualified } from "./quote.ts";
 import { readRows } from "./read_rows.ts";
@@ -74,7 +75,7 @@ export async function readShapes(
       copyColumns: own.filter((column) => !column.generated).map((column) => column.name),
       dataOwner: table.extension === null ? dataOwner : `extension ${table.extension}`,
       restoreData,
-      rowFilter: conditionOf(table.configuration),
+      rowFilter: conditionOf(table.configuration) ?? (dataOwner === "storage" ? withoutOwnBuckets(table, own) : null),
       rowSecurity: { enabled: table.rowSecurity, forced: table.forced },
     }];
   });
@@ -90,6 +91,14 @@ function columnShape(column: Column): ColumnShape {
   const { name, attnum, type, typeOid, typmod, collation, notNull } = column;
   const identity = column.identity === "a" || column.identity === "d" ? column.identity : "";
   return { name, attnum, type, typeOid, typmod, collation, notNull, generated: column.generated !== "", identity };
+}
+
+function withoutOwnBuckets(
+  table: { readonly schema: string; readonly name: string },
+  columns: readonly ColumnShape[],
+): string | null {
+  const bucket = bucketColumnOf(table);
+  return columns.some(({ name }) => name === bucket) ? notOfOwnBuckets(bucket ?? "") : null;
 }
 
 /** `extcondition` holds `WHERE …` or nothing. */

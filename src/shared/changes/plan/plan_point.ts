@@ -6,7 +6,7 @@ import { quoteQualified } from "../../schema/quote.ts";
 import { backupById, type OpenedBackup } from "../../verify/find_backup.ts";
 import { type ListedSegment, marginSegments, readChain, type SegmentReadDeps } from "../segments/chain_reader.ts";
 import { sinceFull } from "../segments/coverage.ts";
-import { type OpenedSegment, openSegment } from "../segments/segment.ts";
+import { type OpenedSegment, openSegment, type SegmentHeader } from "../segments/segment.ts";
 import { momentOf } from "../decode/moment.ts";
 import { formatLsn, parseLsn } from "../decode/lsn.ts";
 import { meantTables } from "./named_tables.ts";
@@ -207,13 +207,24 @@ function segmentsAfter(segments: readonly ListedSegment[], full: OpenedBackup): 
   return segments.slice(first);
 }
 
-/** Of a whole chain those that a restore to its end reads, from the full backup on. Errors: those of opening a segment. */
+/**
+ * Of a whole chain those that a restore to its end can ask for, from the full backup on. Few of them are opened: the rows of
+ * a transaction that the full does not hold lie behind a segment that was taken before the first such transaction had an
+ * id, so what renamed their labels is in one of these. A drain writes down its lease before it asks for the next id, which
+ * is therefore beyond that of whoever had one by then. Errors: those of opening a segment.
+ */
 export async function segmentsForPoint(
   reader: SegmentReadDeps,
   all: readonly ListedSegment[],
   full: OpenedBackup,
 ): Promise<readonly ListedSegment[]> {
-  return await withDefinitions(reader, all, segmentsAfter(all, full), full);
+  const { xmin } = snapshotView(full.manifest.snapshot.text);
+  return await reachingBack(
+    reader,
+    all,
+    segmentsAfter(all, full),
+    (header) => knowsDefinitions(header, full) && BigInt(header.nextXid) <= xmin,
+  );
 }
 
 /** From the one with this position on, or the first that is there. */
@@ -233,14 +244,27 @@ async function withDefinitions(
   segments: readonly ListedSegment[],
   full: OpenedBackup,
 ): Promise<readonly ListedSegment[]> {
+  return await reachingBack(reader, all, segments, (header) => knowsDefinitions(header, full));
+}
+
+function knowsDefinitions(header: SegmentHeader, { manifest }: OpenedBackup): boolean {
+  return header.definitions?.logged !== false || sinceFull([header], manifest).since !== "";
+}
+
+/** `segments`, the last ones of `all`, with as many before them as it takes until the oldest `isEarly`, or is the first. */
+async function reachingBack(
+  reader: SegmentReadDeps,
+  all: readonly ListedSegment[],
+  segments: readonly ListedSegment[],
+  isEarly: (oldest: SegmentHeader) => boolean,
+): Promise<readonly ListedSegment[]> {
   for (let first = all.length - segments.length, step = 4;; first = Math.max(0, first - step), step *= 2) {
     while ((all[first]?.part ?? 0) > 0) first--;
     const wanted = all.slice(first);
     const [oldest] = wanted;
     if (oldest === undefined) return segments;
     const { header } = await openSegment(reader, oldest.name, await reader.store.read(oldest.name));
-    const isWhole = header.definitions?.logged !== false || sinceFull([header], full.manifest).since !== "";
-    if (isWhole || first === 0) return wanted;
+    if (isEarly(header) || first === 0) return wanted;
   }
 }
 

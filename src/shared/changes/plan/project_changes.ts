@@ -15,7 +15,7 @@ import { quoteIdent, quoteQualified } from "../../schema/quote.ts";
 import type { TargetRules } from "../replay/apply_rows.ts";
 import type { SeenTable } from "./seen_tables.ts";
 
-export interface ProjectChanges extends TargetRules {
+export interface ProjectChanges extends Omit<TargetRules, "ownRows"> {
   /** Tables of which no change goes into the project. */
   readonly leftOut: ReadonlySet<string>;
   /** The other ones. */
@@ -108,5 +108,6 @@ function filesAtPoint(seen: readonly SeenTable[], contents: BackupContents, choi
   const atFull = contents.tables.find((table) => table.identity === shape?.identity)?.rows ?? 0;
   const changes = seen.find(isFiles);
   if (changes === undefined || choices.atFull.includes(files)) return atFull;
-  return (changes.emptied ? 0 : atFull) + changes.addedRows;
+  // The stream does not tell whose a file was that is removed: one of ours from before the full backup counts as well.
+  return Math.max(0, (changes.emptied ? 0 : atFull) + changes.addedRows);
 }

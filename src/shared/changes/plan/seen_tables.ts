@@ -1,7 +1,8 @@
 /** What a stretch of the stream does to the tables of a project's services, and who changed definitions in it. */
 import type { DdlRow } from "../definitions/ddl_replay.ts";
 import type { Relation } from "../decode/messages.ts";
-import { serviceOf, type TableName } from "../../restore/project_rows.ts";
+import { isFiles, serviceOf, type TableName } from "../../restore/project_rows.ts";
+import { isOwnBucket } from "../../schema/own_objects.ts";
 import { isDoneByPlatform } from "../definitions/platform_definitions.ts";
 import { decodeMessage, messageKind } from "../decode/pgoutput.ts";
 
@@ -12,7 +13,7 @@ export interface SeenTable extends TableName {
   /** Rows were found again, to be updated or deleted. */
   readonly rowsChange: boolean;
   readonly emptied: boolean;
-  /** Inserted less deleted, since it was emptied. */
+  /** Inserted less deleted, since it was emptied; without files in our own buckets, but for those that were there before. */
   readonly addedRows: number;
 }
 
@@ -34,6 +35,8 @@ interface Seen {
 export class SeenTables {
   readonly #relations = new Map<number, Relation>();
   readonly #tables = new Map<string, Seen & TableName>();
+  /** Keys of files that came into our own buckets. */
+  readonly #ownFiles = new Set<string>();
   readonly #byUsers = new Set<string>();
   readonly #byPlatform = new Set<string>();
 
@@ -55,9 +58,9 @@ export class SeenTables {
     const table = this.#table(relation);
     table.changes++;
     const kind = messageKind(data);
-    if (kind === "insert") table.addedRows++;
-    else table.rowsChange = true;
-    if (kind === "delete") table.addedRows--;
+    if (kind !== "insert") table.rowsChange = true;
+    if (kind === "update" || (isFiles(relation) && this.#isOwnFile(relation, data))) return;
+    table.addedRows += kind === "insert" ? 1 : -1;
   }
 
   definition(row: DdlRow): void {
@@ -70,6 +73,17 @@ export class SeenTables {
 
   get definitions(): SeenDefinitions {
     return { byUsers: this.#byUsers, byPlatform: this.#byPlatform };
+  }
+
+  #isOwnFile(relation: Relation, data: Uint8Array): boolean {
+    const message = decodeMessage(data);
+    const [key, bucket] = ["id", "bucket_id"].map((wanted) =>
+      relation.columns.findIndex(({ name }) => name === wanted)
+    );
+    if (message.kind === "delete") return this.#ownFiles.delete(String(message.old.values[key ?? -1]));
+    if (message.kind !== "insert" || !isOwnBucket(String(message.row[bucket ?? -1]))) return false;
+    this.#ownFiles.add(String(message.row[key ?? -1]));
+    return true;
   }
 
   #truncate(data: Uint8Array): void {

@@ -12,6 +12,7 @@ import {
 } from "./apply_target.ts";
 import { emptyTables } from "./empty_tables.ts";
 import { KeyedFold } from "./fold.ts";
+import { withoutOwnRow } from "./own_rows.ts";
 import { CountedFold } from "./fold_counted.ts";
 import type { Relation, RowChange, StreamColumn, Truncate, Value } from "../decode/messages.ts";
 
@@ -30,9 +31,11 @@ export interface TargetRules {
   readonly columnsLost: ReadonlyMap<string, ReadonlySet<string>>;
   /** Emptied by DELETE: tables that the stream does not know may refer to them. */
   readonly notTruncated: ReadonlySet<string>;
+  /** Of which the target has no rows of our own buckets: the column that says so. */
+  readonly ownRows: ReadonlyMap<string, string>;
 }
 
-const asStreamed: TargetRules = { columnsLost: new Map(), notTruncated: new Set() };
+const asStreamed: TargetRules = { columnsLost: new Map(), notTruncated: new Set(), ownRows: new Map() };
 
 /** What a change and a value cost beside their characters, in bytes, measured roughly on V8. */
 const changeBytes = 100;
@@ -52,6 +55,8 @@ interface GatheredTable {
   readonly taken: Relation;
   /** Places of these columns in a streamed row; null: all of them. */
   readonly places: readonly number[] | null;
+  /** See `TargetRules.ownRows`; null: the target has all rows of the table. */
+  readonly bucket: string | null;
   gathered: Gathered;
 }
 
@@ -93,15 +98,20 @@ export class RowGroup {
    * than before, or the message lacks what it should have. The group is of no use after an error.
    */
   add(relation: Relation, streamed: RowChange): void {
-    const { gathered, places } = this.#table(relation);
-    const change = places === null ? streamed : atPlaces(streamed, places);
+    const { gathered, places, taken, bucket } = this.#table(relation);
+    const told = places === null ? streamed : atPlaces(streamed, places);
+    const change = bucket === null ? told : withoutOwnRow(taken, bucket, told);
+    if (change === null) return;
+    if ("gone" in change) {
+      if (gathered.by !== "key") throw new HoldfastError("internal", `${sqlNameOf(relation)} names a row by nothing`);
+      gathered.fold.drop(change.gone);
+      return this.#grow(change.gone);
+    }
     if (gathered.by === "key") gathered.fold.add(change);
     else if (gathered.by === "row") gathered.changes.push(change);
     else if (change.kind === "insert") gathered.rows.push(change.row);
     else throw new HoldfastError("internal", `${sqlNameOf(relation)} has no identity, yet a row of it changes`);
-    this.#changes++;
-    this.#bytes += changeBytes;
-    if (change.kind !== "insert" && change.old !== null) this.#bytes += bytesOf(change.old.values);
+    this.#grow(change.kind !== "insert" && change.old !== null ? change.old.values : []);
     if (change.kind !== "delete") this.#bytes += bytesOf(change.row);
     if (change.kind === "insert") this.#counts.inserted++;
     else if (change.kind === "update") this.#counts.updated++;
@@ -159,12 +169,18 @@ export class RowGroup {
     this.#bytes = 0;
   }
 
+  #grow(values: readonly Value[]): void {
+    this.#changes++;
+    this.#bytes += changeBytes + bytesOf(values);
+  }
+
   #table(relation: Relation): GatheredTable {
     const table = this.#tables.get(relation.oid);
     if (table === undefined) {
       const taken = takenOf(relation, this.#rules);
       const places = taken === relation ? null : taken.columns.map((column) => relation.columns.indexOf(column));
-      const added = { relation, taken, places, gathered: nothingYet(taken) };
+      const bucket = this.#rules.ownRows.get(sqlNameOf(relation)) ?? null;
+      const added = { relation, taken, places, bucket, gathered: nothingYet(taken) };
       this.#tables.set(relation.oid, added);
       return added;
     }
@@ -176,7 +192,7 @@ export class RowGroup {
 }
 
 /** The relation as a target takes it; the same object where it takes all of it. */
-export function takenOf(relation: Relation, { columnsLost }: TargetRules): Relation {
+export function takenOf(relation: Relation, { columnsLost }: Pick<TargetRules, "columnsLost">): Relation {
   const lost = columnsLost.get(sqlNameOf(relation));
   if (lost === undefined || !relation.columns.some(({ name }) => lost.has(name))) return relation;
   return { ...relation, columns: relation.columns.filter(({ name }) => !lost.has(name)) };
@@ -207,10 +223,11 @@ function nothingYet(relation: Relation): Gathered {
 
 async function applyTable(connection: Connection, table: GatheredTable, target: TargetTable): Promise<void> {
   const { taken: { columns }, gathered } = table;
+  const mayMiss = table.bucket !== null;
   if (gathered.by === "nothing") return await insertRows(connection, target, columns, gathered.rows);
   if (gathered.by === "key") {
     const keys = columns.filter(({ isKey }) => isKey).map(({ name }) => name);
-    return await applyKeyed(connection, target, columns, keys, gathered.fold);
+    return await applyKeyed(connection, target, columns, keys, gathered.fold, mayMiss);
   }
   const index = totalIndex(target, table.taken);
   if (index !== undefined) {
@@ -218,7 +235,7 @@ async function applyTable(connection: Connection, table: GatheredTable, target: 
     const fold = new KeyedFold(target.sqlName, isKey.flatMap((is, at) => is ? [at] : []));
     for (const change of gathered.changes) fold.add(change);
     const keys = columns.filter((_, at) => isKey[at]).map(({ name }) => name);
-    return await applyKeyed(connection, target, columns, keys, fold);
+    return await applyKeyed(connection, target, columns, keys, fold, mayMiss);
   }
   const fold = new CountedFold(target.sqlName);
   for (const change of gathered.changes) fold.add(change);
@@ -233,11 +250,12 @@ async function applyKeyed(
   columns: readonly StreamColumn[],
   keys: readonly string[],
   fold: KeyedFold,
+  mayMiss: boolean,
 ): Promise<void> {
   const { deleted, kept, inserted } = fold.effect();
   if (deleted.length + kept.length > 0) {
     const index = inOrderOf(keys, indexOn(target, keys));
-    await deleteByKey(connection, target, index, deleted);
+    await deleteByKey(connection, target, index, deleted, mayMiss);
     await replaceKept(connection, target, index, columns, kept);
   }
   await insertRows(connection, target, columns, inserted);

@@ -9,12 +9,16 @@ import type { KeptRow, Key } from "./fold.ts";
 import type { CountedRow } from "./fold_counted.ts";
 import { type StreamColumn, unchanged, type Value } from "../decode/messages.ts";
 
-/** Removes rows by key, through the index. Keys have their parts in the order of `index.columns`. Errors: `counts_differ`. */
+/**
+ * Removes rows by key, through the index. Keys have their parts in the order of `index.columns`. Errors: `counts_differ`, but
+ * not where some of the rows `mayMiss`.
+ */
 export async function deleteByKey(
   connection: Connection,
   table: TargetTable,
   index: TargetIndex,
   keys: readonly Key[],
+  mayMiss: boolean,
 ): Promise<void> {
   if (keys.length === 0) return;
   const parameters = new Parameters();
@@ -26,7 +30,8 @@ with gone as (
    where t.ctid = any (array(select ${find(table, index)} from ${parameters.rows("x", fields)}))
   returning 1)
 select pg_catalog.count(*) as n from gone`;
-  checkCount(table, "to delete", keys.length, await ask(connection, table, statement, parameters.values));
+  const found = await ask(connection, table, statement, parameters.values);
+  if (!mayMiss) checkCount(table, "to delete", keys.length, found);
 }
 
 /**

@@ -51,6 +51,11 @@ export class KeyedFold {
     else this.#update(change);
   }
 
+  /** The row under this key is none of the target's from here on, whether or not it was. */
+  drop(values: readonly Value[]): void {
+    if (this.#places.get(this.#text(values))?.row !== null) this.#take(values);
+  }
+
   effect(): NetEffect {
     const kept: KeptRow[] = [];
     const inserted: (readonly Value[])[] = [];

@@ -24,6 +24,7 @@ import { isDoneByPlatform } from "../definitions/platform_definitions.ts";
 import { meantTables } from "../plan/named_tables.ts";
 import type { PointPlan } from "../plan/plan_point.ts";
 import { planProjectChanges } from "../plan/project_changes.ts";
+import { ownRowsOf } from "./own_rows.ts";
 import { quietTriggers, wakeTriggers } from "./quiet_triggers.ts";
 import { replay } from "./replay.ts";
 import { beginReplay, markLeaving, markReplayed, readReplay, type ReplayMarker } from "./replay_marker.ts";
@@ -174,6 +175,7 @@ async function replayInto(deps: RestoreDeps, plan: PointPlan, options: PointOpti
       renames: seen.renames,
       rules: {
         ...changes,
+        ownRows: ownRowsOf(contents.capture.tables),
         takesDefinition: (row) => facts.kind !== "project" || !isDoneByPlatform(row),
         beforeDefinition: wakeTriggers,
         afterDefinition: quietTriggers,

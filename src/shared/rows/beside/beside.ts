@@ -1,6 +1,7 @@
 /** Rows as they were in a side schema, next to the live tables that they fit. */
 import { HoldfastError } from "../../errors.ts";
 import type { Connection } from "../../postgres/connection.ts";
+import { bucketColumnOf, notOfOwnBuckets } from "../../schema/own_objects.ts";
 import { quoteIdent, quoteQualified } from "../../schema/quote.ts";
 import { fitted, type Pair, sideValue, workNames } from "../apply/difference.ts";
 import { type ForeignKey, readForeignKeys } from "../apply/keys.ts";
@@ -59,7 +60,7 @@ export async function pairUp(
       delta: quoteQualified(schema, workNames.delta(index + 1)),
       before: quoteQualified(schema, workNames.before(index + 1)),
       keep: new Set(keep),
-      scope: await scopeOf(table),
+      scope: withoutOwnRows(fit.live, await scopeOf(table)),
     };
     await indexSide(connection, pair);
     await makeWork(connection, pair);
@@ -67,6 +68,14 @@ export async function pairUp(
   }
   const keys = await readForeignKeys(connection, pairs.map((pair) => pair.fit.live.oid));
   return { schema, sides: laid.map(({ side, rows }) => ({ side, rows })), pairs, unfit, keys };
+}
+
+/** Of our own buckets no backup holds a row: that there was none then is no reason to delete those of now. */
+function withoutOwnRows(live: LiveTable, scope: Scope): Scope {
+  const bucket = bucketColumnOf(live);
+  if (bucket === null || live.columns.every(({ name }) => name !== bucket)) return scope;
+  const theirs = notOfOwnBuckets(`l.${quoteIdent(bucket)}`);
+  return scope === null ? theirs : `(${scope}) and (${theirs})`;
 }
 
 /** Errors: `rows_conflict` where rows of then have the same key under the primary key of now, or none. */
