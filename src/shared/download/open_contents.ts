@@ -33,12 +33,15 @@ export async function openContents(
   if (format === "bundle") {
     return await bundleContents(deps, await openBackup(deps, incremental?.full ?? backup), incremental?.end ?? null);
   }
-  if (incremental !== null) {
-    throw new HoldfastError("usage", `${backup} is an incremental: its rows come out of a replay`, {
-      hint: "Take its bundle, or its rows by the CLI into a file: --out; or those of a full backup.",
-    });
-  }
+  if (incremental !== null) throw rowsOfIncremental(backup);
   return plainContents(await openBackupRows(deps, backup, { ahead }), table, format);
+}
+
+/** What is said to whoever wants rows in plain text of an incremental. */
+export function rowsOfIncremental(backup: string): HoldfastError {
+  return new HoldfastError("usage", `${backup} is an incremental: its rows come out of a replay`, {
+    hint: "Take its bundle, or its rows by the CLI into a file: --out; or those of a full backup.",
+  });
 }
 
 /** Errors: `table_not_found`. */

@@ -2,16 +2,19 @@
 import { downloadDocument, linkDocument } from "../download/document.ts";
 import { type DownloadFormat, fileNameOf, tableLabel, usualExpirySeconds } from "../download/format.ts";
 import { makeLink } from "../download/link.ts";
+import { rowsOfIncremental } from "../download/open_contents.ts";
 import { sweepDownloads } from "../download/sweep.ts";
 import { HoldfastError } from "../errors.ts";
 import { beginDownload, endDownload, launchDownload, listDownloads, readDownload } from "../jobs/download_queries.ts";
 import { newestFull } from "../jobs/restore_queries.ts";
+import { requireBackup } from "./require_backup.ts";
 import { tableAsked } from "./restore_request.ts";
 import type { Needs } from "./admission.ts";
 import { type AcceptedCall, type DoorDeps, downloadWork, handle, type Outcome } from "./door.ts";
 import { type DownloadRequest, downloadRequest } from "./requests.ts";
 
-/** Errors as answers: `method_not_allowed`, `payload_…`, `unauthorised`, `run_not_found`, `run_state`, those of Storage and the database. */
+/** Errors as answers: `method_not_allowed`, `payload_…`, `unauthorised`, `backup_not_found`, `run_not_found`, `run_state`, `usage`
+ * for rows of an incremental, those of the stores and the database. */
 export function handleDownload(request: Request, deps: DoorDeps): Promise<Response> {
   return handle({ functionName: "download", schema: downloadRequest, needs, act }, request, deps);
 }
@@ -28,7 +31,7 @@ async function act(action: DownloadRequest, call: AcceptedCall, deps: DoorDeps):
   const { connection } = call;
   switch (action.action) {
     case "start":
-      return await begun(await start(action, call), call, deps);
+      return await begun(await start(action, call, deps), call, deps);
     case "status":
       return { status: 200, document: downloadDocument(await readDownload(connection, action.download)) };
     case "link": {
@@ -59,11 +62,14 @@ async function act(action: DownloadRequest, call: AcceptedCall, deps: DoorDeps):
 async function start(
   { backup, format, table, expirySeconds }: Extract<DownloadRequest, { action: "start" }>,
   call: AcceptedCall,
+  deps: DoorDeps,
 ): Promise<string> {
   requirePerson(format, call);
   const { connection } = call;
   const named = table === undefined ? null : tableAsked(table);
   const id = backup === "latest" ? await newestFull(connection) : backup;
+  const kind = await requireBackup(connection, id, deps.requireStored);
+  if (kind === "incremental" && format !== "bundle") throw rowsOfIncremental(id);
   const begun = await beginDownload(connection, {
     backup: id,
     table: tableLabel(named),
