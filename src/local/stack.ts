@@ -17,6 +17,10 @@ export interface StackOptions {
   readonly durable?: boolean;
   /** Limits of the functions other than the hosted ones. */
   readonly limits?: Partial<IsolateLimits>;
+  /** Requests that an isolate of a function serves at a time, and isolates that there are at most. Default: the gateway's. */
+  readonly isolates?: { readonly concurrency: number; readonly atMost: number };
+  /** Twenty lower-case letters; the functions find it in their environment. Default: the gateway's. */
+  readonly projectRef?: string;
   /** Function secrets beside the stack's own. */
   readonly environment?: Readonly<Record<string, string>>;
   /** Lets a test end isolates at named moments. */
@@ -163,7 +167,9 @@ async function startGateway(
       },
       readable: [join(root, "src"), join(root, "supabase"), join(root, "node_modules"), cluster.caFile],
       limits: { ...options.limits },
+      ...options.isolates,
     },
+    ...(options.projectRef === undefined ? {} : { projectRef: options.projectRef }),
     storage: { durable: options.durable ?? true },
     testing: options.testing ?? false,
   };

@@ -34,6 +34,8 @@ export const errorTable = {
   too_many_refusals: f(429, 1, "HF011", "backoff", "Wait, then call with what is accepted."),
   second_factor_missing: f(403, 1, "HF012", "after_fix", "Sign in with your second factor."),
   second_factor_old: f(403, 1, "HF013", "after_fix", "Use your second factor again, then repeat the call."),
+  payload_late: f(408, 1, "HF014", "backoff", "Send the whole request at once."),
+  too_many_calls: f(429, 1, "HF015", "backoff", "Wait a few seconds, then call again."),
 
   key_missing: f(500, 2, "HF101", "after_fix", "Set BACKUP_KEYS; `holdfast keygen` makes a key."),
   key_malformed: f(500, 2, "HF102", "after_fix", "BACKUP_KEYS is `id:base64url`, several separated by commas."),

@@ -123,11 +123,44 @@ comment on table backup.admins is 'The users who may read what is recorded here,
 alter table backup.admins enable row level security;
 revoke all on table backup.admins from public;
 
--- Is the caller of this API request an administrator, signed in with a second factor?
+-- What the session of these claims, which are of a genuine token, is worth now: `aal2`, `aal1`; null where it has ended, where
+-- its user was banned or deleted, and where there is no Auth. A second factor that was taken away leaves `aal1`, while the
+-- token still says what it was. By primary keys: Auth may hold millions of sessions.
+create function backup.session_level(claims jsonb) returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  moment constant timestamptz := backup.clock_now();
+  wanted constant uuid := case
+    when claims ->> 'session_id' ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then (claims ->> 'session_id')::uuid
+  end;
+begin
+  if wanted is null or pg_catalog.to_regclass('auth.sessions') is null then
+    return null;
+  end if;
+  return (
+    select case
+      when s.aal = 'aal2' and exists (
+        select from auth.mfa_factors as f where f.id = s.factor_id and f.user_id = s.user_id and f.status = 'verified'
+      ) then 'aal2'
+      else 'aal1'
+    end
+    from auth.sessions as s join auth.users as u on u.id = s.user_id
+    where s.id = wanted and u.id::text = claims ->> 'sub' and (s.not_after is null or s.not_after > moment)
+      and u.deleted_at is null and (u.banned_until is null or u.banned_until <= moment)
+  );
+end
+$$;
+revoke all on function backup.session_level(jsonb) from public;
+
+-- Is the caller of this API request an administrator, in a session that has a second factor and still lasts? Policies ask
+-- it once a query (`(select backup.is_admin())`): docs/decisions/0027-sessions.md says what that costs.
 create function backup.is_admin() returns boolean
 language sql
 stable
--- definer because the policies that ask are evaluated for callers who may not read backup.admins
+-- definer because the policies that ask are evaluated for callers who may read neither backup.admins nor the sessions of Auth
 security definer
 set search_path = ''
 as $$
@@ -137,7 +170,8 @@ as $$
       (select nullif(pg_catalog.current_setting('request.jwt.claims', true), '')::jsonb as claims) as request
     where a.user_id::text = request.claims ->> 'sub'
       and request.claims ->> 'aal' = 'aal2'
+      and backup.session_level(request.claims) = 'aal2'
   )
 $$;
-comment on function backup.is_admin() is 'True for a row in backup.admins whose JWT says aal2.';
+comment on function backup.is_admin() is 'True for an administrator whose session has a second factor and lasts.';
 revoke all on function backup.is_admin() from public;

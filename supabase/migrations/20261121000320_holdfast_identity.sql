@@ -71,7 +71,9 @@ begin
   perform backup.raise_alert(
     'identity_changed', 'store',
     pg_catalog.format(
-      '%s. Its backups go to %s/ in its store, apart from the others, until somebody says `holdfast adopt`',
+      '%1$s. Its backups go to %2$s/ in its store, apart from the others, and nothing is pruned or mailed, until a person '
+      'decides. If this is the database that goes on: `holdfast adopt`, or select backup.adopt(''%2$s''); if it is a copy '
+      'that is kept: `holdfast adopt --keep-prefix`, or select backup.adopt(''%2$s'', true);',
       because, ours.store_prefix
     )
   );

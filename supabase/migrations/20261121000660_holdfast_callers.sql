@@ -101,9 +101,10 @@ as $$
 $$;
 revoke all on function backup.refuse_address(text, text, text) from public;
 
--- A call of somebody who was let in, and that asked for what cannot be: it is told, and nobody is paused for it. `person`:
--- null for a call that the worker secret signed.
-create function backup.note_refusal(person text, function_name text, reason text) returns void
+-- A call of somebody who was let in, and that asked for what cannot be, or several that were refused unheard, because their
+-- person has to wait or too many did: it is told, and nobody is paused for it. `person`: null for a call that the worker
+-- secret signed.
+create function backup.note_refusal(person text, function_name text, reason text, times bigint default 1) returns void
 language sql
 volatile
 set search_path = ''
@@ -111,11 +112,11 @@ as $$
   insert into backup.refusals as r (minute, function_name, reason, caller, times)
   values (
     pg_catalog.date_trunc('minute', backup.clock_now()), note_refusal.function_name, note_refusal.reason,
-    coalesce(backup.person_hash(note_refusal.person), 'machine'), 1
+    coalesce(backup.person_hash(note_refusal.person), 'machine'), note_refusal.times
   )
-  on conflict (minute, function_name, reason, caller) do update set times = r.times + 1
+  on conflict (minute, function_name, reason, caller) do update set times = r.times + excluded.times
 $$;
-revoke all on function backup.note_refusal(text, text, text) from public;
+revoke all on function backup.note_refusal(text, text, text, bigint) from public;
 
 -- When the second factor of these claims was used last; null: it was not.
 create function backup.second_factor_at(claims jsonb) returns timestamptz
@@ -147,9 +148,7 @@ declare
   person constant text := claims ->> 'sub';
   caller constant text := backup.person_hash(person);
   moment constant timestamptz := backup.clock_now();
-  there boolean := false;
-  -- of the session now: it goes down when its factor is taken away, while the token still says what it was
-  second_factor boolean := false;
+  level text;
 begin
   if caller is null then
     raise exception 'a token without a subject is nobody''s' using errcode = 'HF006';
@@ -158,17 +157,11 @@ begin
   if pause > 0 then
     verdict := 'paused';
   else
-    if pg_catalog.to_regclass('auth.sessions') is not null then
-      execute 'select true, s.aal::text is not distinct from ''aal2''
-          from auth.sessions as s join auth.users as u on u.id = s.user_id
-          where s.id::text = $1 and u.id::text = $2 and (s.not_after is null or s.not_after > $3)
-            and u.deleted_at is null and (u.banned_until is null or u.banned_until <= $3)'
-      into there, second_factor using claims ->> 'session_id', person, moment;
-    end if;
+    level := backup.session_level(claims);
     verdict := case
-      when there is not true then 'session_over'
+      when level is null then 'session_over'
       when not exists (select from backup.admins as a where a.user_id::text = person) then 'not_admin'
-      when claims ->> 'aal' is distinct from 'aal2' or not second_factor then 'one_factor'
+      when claims ->> 'aal' is distinct from 'aal2' or level <> 'aal2' then 'one_factor'
       when needs = 'second factor' then 'accepted'
       when needs is distinct from 'fresh second factor' then 'machines_only'
       when backup.second_factor_at(claims) between moment - backup.setting_integer('second_factor_seconds') * interval '1 second'

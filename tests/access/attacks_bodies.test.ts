@@ -16,6 +16,8 @@ import {
   everythingAskedFor,
   footprint,
   functionNames,
+  hardened,
+  inLanes,
   type JsonSchema,
   signed,
   stopClocks,
@@ -29,7 +31,7 @@ let admin: SignedIn;
 let before: Record<string, string>;
 
 beforeAll(async () => {
-  stack = await startStack({ durable: false, stream: false });
+  stack = await startStack({ durable: false, stream: false, ...hardened });
   await stopClocks(stack);
   admin = await signedIn(stack, { aal2: true });
   await ask("insert into backup.admins (user_id) values ($1)", [admin.userId]);
@@ -112,15 +114,20 @@ describe.each(everybody)("a body by %s", (who) => {
     ["a __proto__ too many", `{"action": "drain", "__proto__": {"admin": true}}`],
   ];
   it.each(notOurs)("that is %s is refused by every function", async (what, body) => {
-    for (const name of functionNames()) expectRefused(await sent(who, name, body), invalid, `${name}, ${what}`);
-    expect(await footprint(stack)).toEqual(before);
+    await inLanes(functionNames(), (name) => name, async (name) => {
+      expectRefused(await sent(who, name, body), invalid, `${name}, ${what}`);
+    });
   }, 60_000);
+
+  it("that was refused has changed nothing", async () => {
+    expect(await footprint(stack)).toEqual(before);
+  });
 
   it("that is too large is refused, with its length, in pieces, compressed", async () => {
     const large = `{"action": "status", "run": "${" ".repeat(maxBodyBytes)}"}`;
     const pieces = Array.from({ length: 9 }, () => bytesOf(" ".repeat(4096)));
     const bomb = new Uint8Array(gzipSync(" ".repeat(50_000_000)));
-    for (const name of functionNames()) {
+    await inLanes(functionNames(), (name) => name, async (name) => {
       expectRefused(await sent(who, name, large), "413 payload_too_large", name);
       const proof = who === "a machine" ? signed(stack, name, pieces[0]) : bearer(admin.accessToken);
       const inPieces = await callFunction(stack, name, { body: pieces, headers: proof });
@@ -131,7 +138,7 @@ describe.each(everybody)("a body by %s", (who) => {
         "content-encoding": "gzip",
       });
       expectRefused(small, /^400 payload_invalid$/, `${name} compressed below the bound`);
-    }
+    });
     expect(await footprint(stack)).toEqual(before);
   }, 60_000);
 
@@ -219,41 +226,25 @@ describe("every field of every action", () => {
   it.each(withFields.map((one) => [`${one.functionName}: ${one.action}`, one] as const))(
     "of %s takes no odd value: it is refused by name, or nothing is found",
     async (_name, one) => {
-      const began: string[] = [];
-      for (const place of placesOf(one.schema)) {
-        for (const value of odd) {
-          const body = withValue(one, place, value);
-          const told = await sent("a machine", one.functionName, body);
-          const what = `${place.join(".")} = ${JSON.stringify(value).slice(0, 80)}`;
-          if (told.status < 300) began.push(what);
-          else {expectRefused(
-              told,
-              /^4(00|03|04|09) (payload_invalid|[a-z]+_not_found|run_state|confirmation_wrong)$/,
-              what,
-            );}
-          const echo = typeof value === "string" && /etc.passwd|drop table|jndi|7\*7|%n/.test(value);
-          if (echo) expect(told.text, what).not.toContain(value);
-        }
-      }
-      expect(began).toEqual(one.functionName === "backup" && one.action === "start" ? keys : began);
-      if (`${one.functionName}: ${one.action}` === "restore: plan") await expectAllFailed(began.length);
-      else if (one.action !== "start") expect(began).toEqual([]);
+      const tries = placesOf(one.schema).flatMap((place) => odd.map((value) => ({ place, value })));
+      const began = await inLanes(tries, () => one.functionName, async ({ place, value }) => {
+        const told = await sent("a machine", one.functionName, withValue(one, place, value));
+        const what = `${place.join(".")} = ${JSON.stringify(value).slice(0, 80)}`;
+        const echo = typeof value === "string" && /etc.passwd|drop table|jndi|7\*7|%n/.test(value);
+        if (echo) expect(told.text, what).not.toContain(value);
+        if (told.status < 300) return what;
+        const refusals = /^4(00|03|04|09) (payload_invalid|[a-z]+_not_found|run_state|confirmation_wrong)$/;
+        expectRefused(told, refusals, what);
+        return null;
+      });
+      const starts = one.functionName === "backup" && one.action === "start";
+      expect(began.filter((what) => what !== null)).toEqual(starts ? keys : []);
+      expect(await ask("select id from backup.restores")).toEqual([]);
       const [letters] = await ask("select count(*)::int as n from public.letters");
       expect(letters).toEqual({ n: 20 });
     },
     240_000,
   );
-
-  /** What a request for rows of a backup that is nowhere comes to: the store is asked first. */
-  async function expectAllFailed(times: number): Promise<void> {
-    const ended = await until("every restore ends", async () => {
-      const rows = await ask("select status, error_code, side_schema from backup.restores");
-      return rows.every(({ status }) => status === "failed" || status === "cancelled") ? rows : undefined;
-    });
-    expect(ended).toHaveLength(times);
-    expect(new Set(ended.map((row) => row["error_code"]))).toEqual(new Set(["backup_not_found"]));
-    expect(await ask("select nspname from pg_namespace where nspname ~ '^restore_'")).toEqual([]);
-  }
 });
 
 describe("a key that comes twice", () => {
@@ -291,15 +282,16 @@ describe("a path, a method, an origin", () => {
   });
 
   it("other than POST is refused by every function, whoever calls", async () => {
-    for (const name of functionNames()) {
-      for (const method of ["GET", "HEAD", "PUT", "PATCH", "DELETE"]) {
-        for (const headers of [{}, signed(stack, name, ""), bearer(admin.accessToken)]) {
-          const told = await callFunction(stack, name, { method, headers });
-          expect(told.status, `${method} ${name}`).toBe(405);
-          expect(told.text).not.toMatch(tellsTooMuch);
-        }
-      }
-    }
+    const tries = functionNames().flatMap((name) =>
+      ["GET", "HEAD", "PUT", "PATCH", "DELETE"].flatMap((method) =>
+        [{}, signed(stack, name, ""), bearer(admin.accessToken)].map((headers) => ({ name, method, headers }))
+      )
+    );
+    await inLanes(tries, ({ name }) => name, async ({ name, method, headers }) => {
+      const told = await callFunction(stack, name, { method, headers });
+      expect(told.status, `${method} ${name}`).toBe(405);
+      expect(told.text).not.toMatch(tellsTooMuch);
+    });
     const overridden = await callFunction(stack, "backup", {
       method: "GET",
       headers: { ...bearer(admin.accessToken), "x-http-method-override": "POST" },
@@ -363,4 +355,44 @@ describe("names that are SQL, or look like others, in a request for rows that is
     );
     expect(left).toEqual({ n: 20, schema: true });
   }, 240_000);
+});
+
+describe("an id of something else", () => {
+  /** Of a run, a restore and a download: by which actions they may be asked for. */
+  async function things(): Promise<{ readonly id: string; readonly own: RegExp }[]> {
+    const made = [
+      ["select run as id from backup.request_run('full', '{manual}', 'cli', null)", /^backup: (leg|status)$/],
+      ["select run as id from backup.request_run('replicate', '{}', 'cli', null)", /^backup: (copy|status)$/],
+      [
+        `select id from backup.begin_restore(
+           '{"scope": "table", "mode": "beside", "source_backup": "${randomUUID()}", "target_label": "here"}')`,
+        /^restore: (apply|status|cancel|leg)$/,
+      ],
+      [
+        `select id from backup.begin_download(
+           '{"backup": "${randomUUID()}", "format": "bundle", "file_name": "bundle.tar", "expires_seconds": 900}')`,
+        /^download: (status|link|remove|leg)$/,
+      ],
+    ] as const;
+    return await Promise.all(made.map(async ([sql, own]) => ({ id: String((await ask(sql))[0]?.["id"]), own })));
+  }
+
+  it("is not found by any action, and nothing begins with it", async () => {
+    const all = await things();
+    const then = await footprint(stack);
+    const tries = asked.flatMap((one) =>
+      ["run", "id", "backup", "restore", "download"].filter((field) => field in one.body).flatMap((field) =>
+        all.filter(({ own }) => !own.test(`${one.functionName}: ${one.action}`)).map(({ id }) => ({ one, field, id }))
+      )
+    );
+    expect(tries.length).toBeGreaterThan(40);
+    await inLanes(tries, ({ one }) => one.functionName, async ({ one, field, id }) => {
+      const rows = one.action === "plan" ? { scope: "table", table: "public.letters" } : {};
+      const format = one.action === "start" && one.functionName === "download" ? { format: "bundle" } : {};
+      const body = { ...one.body, ...rows, ...format, [field]: id };
+      const told = await sent("a machine", one.functionName, body);
+      expectRefused(told, /^404 (run|backup)_not_found$/, `${one.functionName}: ${one.action}, ${field}`);
+    });
+    expect(await footprint(stack)).toEqual(then);
+  }, 60_000);
 });

@@ -19,10 +19,11 @@ import {
   everythingAskedFor,
   footprint,
   functionNames,
+  hardened,
+  inLanes,
   signed,
   stopClocks,
   tellsTooMuch,
-  type Told,
 } from "./attack_calls.ts";
 
 const asked = everythingAskedFor();
@@ -37,7 +38,7 @@ let there: { readonly run: string; readonly restore: string };
 let before: Record<string, string>;
 
 beforeAll(async () => {
-  stack = await startStack({ durable: false, stream: false });
+  stack = await startStack({ durable: false, stream: false, ...hardened });
   await stopClocks(stack);
   postgres = new pg.Client({ connectionString: stack.cluster.plainUrl() });
   await postgres.connect();
@@ -48,6 +49,7 @@ beforeAll(async () => {
     { scope: "table", mode: "beside", source_backup: randomUUID(), target_label: "here" },
   ]);
   there = { run: String(run?.["id"]), restore: String(restore?.["id"]) };
+  await pauseAfter(1000);
 }, 300_000);
 
 afterAll(async () => {
@@ -61,6 +63,10 @@ async function ask(text: string, values: readonly unknown[] = []): Promise<Recor
 const askAll = (text: string, values: readonly unknown[] = []) =>
   query(stack.cluster.plainUrl("supabase_admin"), text, values);
 const makeAdmin = (person: SignedIn) => ask("insert into backup.admins (user_id) values ($1)", [person.userId]);
+
+/** Everything is asked for at once, and each refusal is to be told by its own name. */
+const pauseAfter = (refusals: number) =>
+  ask("update backup.settings set value = $1 where name = 'refusals_allowed'", [String(refusals)]);
 
 /** With ids of what is there in the place of those of nothing. */
 function ofWhatIsThere({ body }: AskedFor): Record<string, unknown> {
@@ -79,16 +85,11 @@ async function refusedEverywhere(
   await ask("delete from backup.pauses");
   await ask("delete from backup.refusals");
   before = await footprint(stack);
-  const answers: { readonly one: AskedFor; readonly told: Told }[] = [];
-  for (const one of asked) {
-    // An isolate spends two sessions of the database on strangers at a time; what comes beyond is not counted.
-    const told = await Promise.all([one.body, ofWhatIsThere(one)].map(async (body) => {
-      const headers = await headersFor(one, body);
-      return await callFunction(stack, one.functionName, { body, headers });
-    }));
-    answers.push(...told.map((each) => ({ one, told: each })));
-    await ask("delete from backup.pauses");
-  }
+  const calls = asked.flatMap((one) => [one.body, ofWhatIsThere(one)].map((body) => ({ one, body })));
+  const answers = await inLanes(calls, ({ one }) => one.functionName, async ({ one, body }) => {
+    const headers = await headersFor(one, body);
+    return { one, told: await callFunction(stack, one.functionName, { body, headers }) };
+  });
   expect(answers.map(({ one, told }) => `${nameOf(one)}: ${told.status} ${told.document["code"]}`)).toEqual(
     answers.map(({ one }) => `${nameOf(one)}: ${expected(one)}`),
   );
@@ -146,8 +147,12 @@ async function issued(
     .sign(await importJWK(key, "ES256"), { crit: { elsewhere: true } });
 }
 
-async function byText(secret: string, header: Readonly<Record<string, unknown>> = {}): Promise<string> {
-  return await new SignJWT(decodeJwt(admin.accessToken))
+async function byText(
+  secret: string,
+  header: Readonly<Record<string, unknown>> = {},
+  changes: JWTPayload = {},
+): Promise<string> {
+  return await new SignJWT({ ...decodeJwt(admin.accessToken), ...changes })
     .setProtectedHeader({ alg: "HS256", typ: "JWT", ...header })
     .sign(new TextEncoder().encode(secret));
 }
@@ -197,6 +202,12 @@ const forged: readonly (readonly [string, Token])[] = [
   ["HMAC by the public key in PEM, with its kid", async () => byText(await pem(), { kid: signingKey().kid })],
   ["HMAC by the public key as JSON", async () => byText(JSON.stringify(await publicKey()))],
   ["HMAC by an empty secret", () => none("HS256", "AAAA")],
+  ["by the old secret, that is over", () => byText(stack.gateway.jwtSecret, {}, { exp: seconds() - 1 })],
+  ["by the old secret, for another audience", () => byText(stack.gateway.jwtSecret, {}, { aud: "anon" })],
+  ["by the old secret, of another issuer", () => byText(stack.gateway.jwtSecret, {}, { iss: "https://other.test" })],
+  ["by the old secret, of a service", () => byText(stack.gateway.jwtSecret, {}, { role: "service_role" })],
+  ["by the old secret, of somebody else", () => byText(stack.gateway.jwtSecret, {}, { sub: randomUUID() })],
+  ["by a secret of one's own", () => byText("s".repeat(48))],
   ["by another project's key of the same kid", () => byOwnKey(() => ({ kid: signingKey().kid }))],
   ["by a key that it brings itself", () => byOwnKey((key) => ({ jwk: key }))],
   [
@@ -381,16 +392,17 @@ describe("everything that can be asked for is refused, tells nothing, changes no
 describe("a wait that was ordered", () => {
   it("is answered alike, whatever is asked for and of what", async () => {
     const person = await signedIn(stack, { aal2: true });
+    await pauseAfter(10);
     for (let time = 0; time < 11; time++) {
       await callFunction(stack, "backup", { body: { action: "drain" }, headers: bearer(person.accessToken) });
     }
     before = await footprint(stack);
-    const answers: Told[] = [];
-    for (const one of asked) {
-      for (const body of [one.body, ofWhatIsThere(one)]) {
-        answers.push(await callFunction(stack, one.functionName, { body, headers: bearer(person.accessToken) }));
-      }
-    }
+    const calls = asked.flatMap((one) => [one.body, ofWhatIsThere(one)].map((body) => ({ one, body })));
+    const answers = await inLanes(
+      calls,
+      ({ one }) => one.functionName,
+      ({ one, body }) => callFunction(stack, one.functionName, { body, headers: bearer(person.accessToken) }),
+    );
     expect(new Set(answers.map(({ status, document }) => `${status} ${document["code"]}`))).toEqual(
       new Set(["429 too_many_refusals"]),
     );

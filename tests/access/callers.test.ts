@@ -8,6 +8,8 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { type Stack, startStack } from "../../src/local/stack.ts";
 import { query } from "../support/cluster.ts";
 import { factorUsedAgo, type SignedIn, signedIn } from "../support/signed_in.ts";
+import { eventually } from "../support/stack.ts";
+import { hardened } from "./attack_calls.ts";
 
 let stack: Stack;
 let admin: SignedIn;
@@ -42,7 +44,12 @@ const actions = [
 ] as const;
 
 beforeAll(async () => {
-  stack = await startStack({ durable: false, stream: false, environment: { BACKUP_ALLOWED_ORIGINS: page } });
+  stack = await startStack({
+    durable: false,
+    stream: false,
+    environment: { BACKUP_ALLOWED_ORIGINS: page },
+    ...hardened,
+  });
   admin = await signedIn(stack, { aal2: true });
   other = await signedIn(stack, { aal2: true });
   await ask("insert into backup.admins (user_id) values ($1)", [admin.userId]);
@@ -323,17 +330,21 @@ describe("whoever is refused ten times in five minutes", () => {
   }, 60_000);
 
   it("waits as a person where the token was genuine, wherever they call from, and nobody else does", async () => {
+    const { accessToken } = await signedIn(stack);
     for (let time = 0; time < 10; time++) {
-      expect((await call(name, body, bearer(other.accessToken))).status).toBe(403);
+      expect((await call(name, body, bearer(accessToken))).status).toBe(403);
     }
-    expect(await call(name, body, bearer(other.accessToken))).toMatchObject({ status: 429, code: "too_many_refusals" });
+    expect(await call(name, body, bearer(accessToken))).toMatchObject({ status: 429, code: "too_many_refusals" });
     expect((await call(name, body, bearer(admin.accessToken))).status).toBe(404);
   }, 60_000);
 
   it("may call again when the pause is over", async () => {
-    for (let time = 0; time < 11; time++) await call(name, body, bearer(other.accessToken));
+    const { accessToken } = await signedIn(stack);
+    for (let time = 0; time < 11; time++) await call(name, body, bearer(accessToken));
     await ask("update backup.pauses set paused_until = now(), counted_from = now() - interval '15 minutes'");
-    expect((await call(name, body, bearer(other.accessToken))).status).toBe(403);
+    // An isolate asks the database again after five seconds.
+    const again = async () => (await call(name, body, bearer(accessToken))).status === 403 ? true : null;
+    await eventually("they are judged again", again, 10_000);
   }, 60_000);
 
   it("stands in the audit, added up by minute, function and reason", async () => {
@@ -345,7 +356,7 @@ describe("whoever is refused ten times in five minutes", () => {
     await call(name, body);
     await call(name, body, bearer(other.accessToken));
     await call(name, "{", signedHeaders(name, body));
-    await call(name, "x".repeat(20_000));
+    await call(name, "x".repeat(20_000), signedHeaders(name, body));
     await call(name, "", {}, "GET");
     await ask("update backup.refusals set minute = minute - interval '1 minute'");
     await ask("select backup.tick()");
@@ -354,6 +365,8 @@ describe("whoever is refused ten times in five minutes", () => {
       `select detail ->> 'reason' as reason, sum((detail ->> 'times')::int)::int as times,
               sum((detail ->> 'callers')::int)::int as callers
        from backup.audit_log where action = 'call.refused' and subject = 'function:backup' and id > $1::bigint
+         -- of whom an isolate remembered is told with its next session
+         and detail ->> 'reason' <> 'paused'
        group by 1 order by 1`,
       [before?.["id"]],
     );
@@ -363,7 +376,7 @@ describe("whoever is refused ten times in five minutes", () => {
       { reason: "payload_too_large", times: 1, callers: 1 },
       { reason: "unauthorised", times: 3, callers: 3 },
     ]);
-    expect(await ask("select * from backup.refusals")).toEqual([]);
+    expect(await ask("select * from backup.refusals where reason <> 'paused'")).toEqual([]);
   });
 });
 

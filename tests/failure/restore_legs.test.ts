@@ -377,6 +377,7 @@ async function call(request: object): Promise<{ status: number; document: Record
     waitUntil: () => {},
     slot: createLegSlot(),
     checkPerson: () => Promise.reject(new Error("no person calls")),
+    letIn: () => Promise.reject(new Error("no person calls")),
     countRefusal: () => Promise.resolve(0),
     anchor: () => Promise.reject(new Error("no anchor was asked for")),
     openDatabase: () => w.deps.database,
@@ -387,6 +388,7 @@ async function call(request: object): Promise<{ status: number; document: Record
     },
     requestCopies: () => Promise.resolve(null),
     drain: () => Promise.reject(new Error("no drain was asked for")),
+    requireStored: () => Promise.reject(new Error("the database knows its backups")),
     outlineFull: async (connection, wanted) => await outlineFull(fullDeps(), connection, wanted),
     restore: () => Promise.resolve(),
     downloads: {

@@ -15,26 +15,68 @@ const adminId = "6f1c8c7e-1111-4c4e-9c36-5f1f4a1f7a01";
 const userId = "6f1c8c7e-2222-4c4e-9c36-5f1f4a1f7a01";
 const removedId = "6f1c8c7e-3333-4c4e-9c36-5f1f4a1f7a01";
 
+/** Sessions of Auth by name: of whom, at what level, and what else is so; all but `over` are there. */
+const sessions = {
+  user: { id: "5e551000-0001-4c4e-9c36-5f1f4a1f7a01", user: userId, aal: "aal2" },
+  removed: { id: "5e551000-0002-4c4e-9c36-5f1f4a1f7a01", user: removedId, aal: "aal2" },
+  admin: { id: "5e551000-0003-4c4e-9c36-5f1f4a1f7a01", user: adminId, aal: "aal2" },
+  lowered: { id: "5e551000-0004-4c4e-9c36-5f1f4a1f7a01", user: adminId, aal: "aal1" },
+  over: { id: "5e551000-0005-4c4e-9c36-5f1f4a1f7a01", user: adminId, aal: "aal2" },
+  bounded: { id: "5e551000-0006-4c4e-9c36-5f1f4a1f7a01", user: adminId, aal: "aal2", not_after: "2026-01-01" },
+  factorless: { id: "5e551000-0007-4c4e-9c36-5f1f4a1f7a01", user: adminId, aal: "aal2", factor: null },
+  ofAnotherFactor: { id: "5e551000-0008-4c4e-9c36-5f1f4a1f7a01", user: adminId, aal: "aal2", factor: userId },
+} as const;
+
+type Session = keyof typeof sessions;
+const signedIn = (session: Session, sub: string = sessions[session].user, aal = "aal2") => ({
+  role: "authenticated",
+  sub,
+  aal,
+  session_id: sessions[session].id,
+});
+
 const callers = [
   { name: "anon", role: "anon", claims: { role: "anon" } },
-  { name: "a user", role: "authenticated", claims: { role: "authenticated", sub: userId, aal: "aal2" } },
-  {
-    name: "an administrator with aal1",
-    role: "authenticated",
-    claims: { role: "authenticated", sub: adminId, aal: "aal1" },
-  },
-  {
-    name: "an administrator with aal2",
-    role: "authenticated",
-    claims: { role: "authenticated", sub: adminId, aal: "aal2" },
-  },
-  {
-    name: "an administrator who was removed",
-    role: "authenticated",
-    claims: { role: "authenticated", sub: removedId, aal: "aal2" },
-  },
+  { name: "a user", role: "authenticated", claims: signedIn("user") },
+  { name: "an administrator with aal1", role: "authenticated", claims: signedIn("admin", adminId, "aal1") },
+  { name: "an administrator with aal2", role: "authenticated", claims: signedIn("admin") },
+  { name: "an administrator who was removed", role: "authenticated", claims: signedIn("removed") },
   { name: "service_role", role: "service_role", claims: { role: "service_role" } },
+  { name: "an administrator who has signed out", role: "authenticated", claims: signedIn("over") },
+  { name: "an administrator whose session was bounded", role: "authenticated", claims: signedIn("bounded") },
+  { name: "an administrator whose session is at aal1 again", role: "authenticated", claims: signedIn("lowered") },
+  { name: "an administrator whose factor is gone", role: "authenticated", claims: signedIn("factorless") },
+  {
+    name: "an administrator whose session is by a factor of somebody else",
+    role: "authenticated",
+    claims: signedIn("ofAnotherFactor"),
+  },
+  {
+    name: "an administrator with the session of a user",
+    role: "authenticated",
+    claims: signedIn("user", adminId),
+  },
 ] as const;
+
+/** People with a verified factor of the same id, and their sessions. */
+async function signIn(): Promise<void> {
+  for (const id of [adminId, userId, removedId]) {
+    await postgres.query("insert into auth.users (id) values ($1)", [id]);
+    await postgres.query(
+      `insert into auth.mfa_factors (id, user_id, factor_type, status, created_at, updated_at)
+       values ($1, $1, 'totp', 'verified', now(), now())`,
+      [id],
+    );
+  }
+  for (const [name, session] of Object.entries(sessions)) {
+    if (name === "over") continue;
+    const { id, user, aal, factor = user, not_after = null } = { factor: undefined, not_after: null, ...session };
+    await postgres.query(
+      "insert into auth.sessions (id, user_id, aal, factor_id, not_after) values ($1, $2, $3, $4, $5)",
+      [id, user, aal, factor, not_after],
+    );
+  }
+}
 
 const operations = ["select", "insert", "update", "delete"] as const;
 const views = [
@@ -89,6 +131,7 @@ function statement(operation: typeof operations[number], { name, column }: Relat
 /** Within a rolled-back transaction in which each relation that a reader may see has rows. */
 async function as<T>(caller: typeof callers[number], work: () => Promise<T>): Promise<T> {
   return await rolledBack(postgres, async () => {
+    await signIn();
     await postgres.query("insert into backup.admins (user_id) values ($1), ($2)", [adminId, removedId]);
     await postgres.query("select backup.remove_admin($1)", [removedId]);
     await postgres.query(
@@ -338,8 +381,10 @@ describe("every function of ours", () => {
 });
 
 describe("is_admin", () => {
-  it("is false for claims that are missing, empty, or of nobody", async () => {
+  it("is false for claims that are missing, empty, of nobody, or of no session", async () => {
     await rolledBack(postgres, async () => {
+      await signIn();
+      await postgres.query("insert into backup.admins (user_id) values ($1)", [adminId]);
       for (
         const claims of [
           "",
@@ -347,10 +392,43 @@ describe("is_admin", () => {
           `{"aal": "aal2"}`,
           `{"sub": "not-a-uuid", "aal": "aal2"}`,
           `{"sub": null, "aal": "aal2"}`,
+          `{"sub": "${adminId}", "aal": "aal2"}`,
+          `{"sub": "${adminId}", "aal": "aal2", "session_id": null}`,
+          `{"sub": "${adminId}", "aal": "aal2", "session_id": "' or true --"}`,
+          `{"sub": "${adminId}", "aal": "aal2", "session_id": {"id": "${sessions.admin.id}"}}`,
         ]
       ) {
         await postgres.query("select set_config('request.jwt.claims', $1, true)", [claims]);
         expect(await scalar(postgres, "select backup.is_admin()"), claims).toBe("f");
+      }
+    });
+  });
+
+  it("is false once the user was banned or deleted", async () => {
+    await as(callers[3], async () => {
+      await postgres.query("reset role");
+      const truth = () => scalar(postgres, "select backup.is_admin()");
+      expect(await truth()).toBe("t");
+      for (const column of ["banned_until", "deleted_at"]) {
+        await postgres.query(`update auth.users set ${column} = now() + interval '1 hour' where id = $1`, [adminId]);
+        expect(await truth(), column).toBe("f");
+        await postgres.query(`update auth.users set ${column} = null where id = $1`, [adminId]);
+        expect(await truth(), column).toBe("t");
+      }
+    });
+  });
+
+  it("is asked once a query, however many rows there are", async () => {
+    await as(callers[3], async () => {
+      await postgres.query("reset role");
+      await postgres.query("select backup.audit('test.act', 'subject', '{}') from generate_series(1, 100)");
+      await postgres.query("set local role authenticated");
+      for (const view of views) {
+        const { rows } = await postgres.query(`explain (analyze, costs off) select * from ${view}`);
+        const plan = rows.map((row) => row["QUERY PLAN"]).join("\n");
+        // Anywhere else than in what is done once before the first row it would be done for each of them.
+        expect(plan, view).toMatch(/InitPlan 1 \(returns \$0\)\n\s+-> {2}Result \(actual time=\S+ rows=1 loops=1\)/);
+        expect(plan, view).not.toContain("is_admin");
       }
     });
   });

@@ -7,6 +7,12 @@ import { scalar } from "./cluster.ts";
 
 const folder = fileURLToPath(new URL("../../supabase/migrations/", import.meta.url));
 
+const claims = {
+  sub: "6f1c8c7e-1111-4c4e-9c36-5f1f4a1f7a01",
+  aal: "aal2",
+  session_id: "5e551000-0001-4c4e-9c36-5f1f4a1f7a01",
+};
+
 describe.each([15, 17] as const)(
   "a plain PostgreSQL %i, without pg_cron, pg_net, Vault and the API's roles",
   (version) => {
@@ -55,6 +61,10 @@ describe.each([15, 17] as const)(
             watch_copies: 0,
             purge_traces: 0,
           });
+          // without Auth nobody's session lasts, so nobody is an administrator
+          await owner.query("insert into backup.admins (user_id) values ($1)", [claims.sub]);
+          await owner.query("select set_config('request.jwt.claims', $1, false)", [JSON.stringify(claims)]);
+          expect(await scalar(owner, "select backup.is_admin()")).toBe(false);
           // what is not there cannot be open: no Storage, no Auth, no Vault, no jobs
           expect(await scalar(owner, "select backup.audit_security()")).toBe(0);
           expect((await owner.query("select kind, subject from public.backup_findings")).rows).toEqual([]);

@@ -4,6 +4,7 @@ import { HoldfastError } from "../../src/shared/errors.ts";
 import type { DoorDeps } from "../../src/shared/http/door.ts";
 import { handleBackup } from "../../src/shared/http/handle_backup.ts";
 import { createLegSlot } from "../../src/shared/http/leg_slot.ts";
+import { createLetIn } from "../../src/shared/http/people.ts";
 import { maxBodyBytes } from "../../src/shared/http/read_body.ts";
 import { silentLog } from "../../src/shared/log.ts";
 import { webCryptoRandom } from "../../src/shared/random.ts";
@@ -61,14 +62,16 @@ function scene(answers: Readonly<Record<string, Row | Error>> = {}, changes: Par
   const database = new ScriptedDatabase(answers);
   const work: Promise<void>[] = [];
   const counted: string[] = [];
+  const clock = { now: () => now, monotonicMs: () => 0, sleep: () => Promise.resolve() };
   const deps: DoorDeps = {
     environment: { BACKUP_WORKER_SECRET: secret },
-    clock: { now: () => now, monotonicMs: () => 0, sleep: () => Promise.resolve() },
+    clock,
     random: webCryptoRandom,
     log: silentLog,
     waitUntil: (one) => work.push(one),
     slot: createLegSlot(),
     checkPerson: () => Promise.reject(new HoldfastError("unauthorised", "nobody is signed in")),
+    letIn: createLetIn({ clock, log: silentLog }),
     countRefusal: (_open, refused) => {
       counted.push(refused.reason);
       return Promise.resolve(0);
@@ -82,6 +85,7 @@ function scene(answers: Readonly<Record<string, Row | Error>> = {}, changes: Par
     requestCopies: () => Promise.resolve(null),
     anchor: () => Promise.reject(new Error("no anchor was asked for")),
     drain: () => Promise.reject(new Error("no drain was asked for")),
+    requireStored: () => Promise.reject(new Error("no restore was asked for")),
     outlineFull: () => Promise.reject(new Error("no restore was asked for")),
     restore: () => Promise.reject(new Error("no restore was asked for")),
     downloads: {
@@ -170,6 +174,19 @@ describe("a function's door", () => {
     expect(replayed.text).toBe(unsigned.text);
     expect(database.asked).toEqual(["accept_call", "note_refusal"]);
     expect(database.closed).toBe(1);
+  });
+
+  it("reads no body of whoever brings neither a token nor what could be a signature", async () => {
+    const { deps, counted } = scene();
+    const never = () => new ReadableStream({ pull: () => new Promise<void>(() => {}) });
+    const url = "https://project.test/functions/v1/backup";
+    const stale = call(leg).headers;
+    stale.set("x-holdfast-timestamp", String(now.getTime() / 1000 - 301));
+    for (const headers of [new Headers(), new Headers({ authorization: "Bearer a.b.c" }), stale]) {
+      const request = new Request(url, { method: "POST", headers, body: never(), duplex: "half" } as RequestInit);
+      expect(await told(await handleBackup(request, deps))).toMatchObject({ status: 401, code: "unauthorised" });
+    }
+    expect(counted).toEqual(["unauthorised", "unauthorised", "unauthorised"]);
   });
 
   it("fails closed without a worker secret", async () => {

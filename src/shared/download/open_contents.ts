@@ -40,13 +40,6 @@ export async function openContents(
   return plainContents(await openBackupRows(deps, backup, { ahead }), table, format);
 }
 
-/** Before anything is made of it. Errors: `usage` for rows of an incremental. */
-export async function requireStored(connection: Connection, backup: string, format: DownloadFormat): Promise<void> {
-  if (format !== "bundle" && await incrementalOf(connection, backup) !== null) {
-    throw needsReplay(`rows of the incremental ${backup}`);
-  }
-}
-
 /** Of rows that no store holds as they are. docs/decisions/0028. */
 export function needsReplay(what: string): HoldfastError {
   return new HoldfastError("usage", `${what}: that comes out of a replay, which no function does`, {

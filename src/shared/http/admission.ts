@@ -3,8 +3,9 @@ import { HoldfastError } from "../errors.ts";
 import type { Random } from "../random.ts";
 import type { Connection } from "../postgres/connection.ts";
 import { acceptPerson, type Verdict } from "./call_queries.ts";
-import { callHeaders, callValidMs, checkSignature, refusal } from "./caller.ts";
+import { callHeaders, callValidMs, checkSignature, refusal, requireForm } from "./caller.ts";
 import type { CheckPerson, PersonClaims } from "./person.ts";
+import { addressOf } from "./refusals.ts";
 
 /**
  * What a person needs for an action besides being an administrator: their second factor, or their second factor within the
@@ -23,24 +24,32 @@ export interface Caller {
 export interface CallToRecognise {
   readonly functionName: string;
   readonly headers: Headers;
-  readonly body: Uint8Array;
+  /** Read only once the headers say that it may be worth it. Errors: `payload_too_large`, `payload_late`. */
+  readonly readBody: () => Promise<Uint8Array>;
   readonly secret: string | undefined;
   readonly now: Date;
   readonly checkPerson: CheckPerson;
   readonly random: Random;
 }
 
-/** Errors: `unauthorised`; `project_unreachable` where a person cannot be recognised now. */
-export async function recognise(call: CallToRecognise): Promise<Caller> {
-  const { headers, now } = call;
-  if (headers.has(callHeaders.signature)) return { person: null, ...await checkSignature(call) };
+/**
+ * Who calls, and the call's body. Errors: `unauthorised`; those of `readBody`; `project_unreachable` and `too_many_calls` where a
+ * person cannot be recognised now.
+ */
+export async function recognise(
+  call: CallToRecognise,
+): Promise<{ readonly caller: Caller; readonly body: Uint8Array }> {
+  const { headers, now, readBody } = call;
+  if (headers.has(callHeaders.signature)) {
+    requireForm(call);
+    const body = await readBody();
+    return { caller: { person: null, ...await checkSignature({ ...call, body }) }, body };
+  }
   const token = /^Bearer ([A-Za-z0-9._-]+)$/i.exec(headers.get("authorization") ?? "")?.[1];
   if (token === undefined) throw refusal();
-  return {
-    person: await call.checkPerson(token, now),
-    nonce: Array.from(call.random(16), (byte) => byte.toString(16).padStart(2, "0")).join(""),
-    expiresAt: new Date(now.getTime() + callValidMs),
-  };
+  const person = await call.checkPerson(token, now, addressOf(headers));
+  const nonce = Array.from(call.random(16), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return { caller: { person, nonce, expiresAt: new Date(now.getTime() + callValidMs) }, body: await readBody() };
 }
 
 /**

@@ -154,3 +154,20 @@ export async function noteRefusal(
 ): Promise<void> {
   await connection.query("select backup.note_refusal($1, $2, $3)", [person?.sub ?? null, functionName, reason]);
 }
+
+/** Calls that were refused without a session of the database, added up. */
+export interface RefusedTimes {
+  readonly person: string;
+  readonly functionName: string;
+  readonly reason: string;
+  readonly times: number;
+}
+
+/** Tells the audit of them. */
+export async function noteRefusals(connection: Connection, refusals: readonly RefusedTimes[]): Promise<void> {
+  await connection.query(
+    `select backup.note_refusal(r.person, r.function_name, r.reason, r.times)
+     from pg_catalog.jsonb_to_recordset($1::jsonb) as r (person text, function_name text, reason text, times bigint)`,
+    [JSON.stringify(refusals.map(({ functionName, ...one }) => ({ ...one, function_name: functionName })))],
+  );
+}

@@ -29,22 +29,38 @@ export interface SignedCall {
   readonly expiresAt: Date;
 }
 
+/** What the headers say, before anybody knows whether it is true. */
+interface Form {
+  readonly timestamp: string;
+  readonly nonce: string;
+  readonly signature: Uint8Array;
+  readonly secret: string;
+  readonly issuedMs: number;
+}
+
+/** Looks at headers and time alone, which costs nothing. `unauthorised` for what no body could make good. */
+export function requireForm({ headers, secret, now }: Pick<CallToCheck, "headers" | "secret" | "now">): Form {
+  const timestamp = headers.get(callHeaders.timestamp) ?? "";
+  const nonce = headers.get(callHeaders.nonce) ?? "";
+  const signature = bytesOfHex(headers.get(callHeaders.signature) ?? "");
+  const wellFormed = /^[0-9]{1,12}$/.test(timestamp) && /^[A-Za-z0-9_-]{16,64}$/.test(nonce);
+  const issuedMs = Number(timestamp) * 1000;
+  const inTime = Math.abs(now.getTime() - issuedMs) <= callValidMs;
+  if (!wellFormed || !inTime || signature === null || secret === undefined || secret.length < minSecretLength) {
+    throw refusal();
+  }
+  return { timestamp, nonce, signature, secret, issuedMs };
+}
+
 /**
  * Checks headers and signature: HMAC-SHA256 over function, timestamp, nonce and the body's SHA-256, as docs/http.md says.
  * `unauthorised` for whatever is wrong, with one message for all of it: a caller learns nothing about the reason.
  */
 export async function checkSignature(call: CallToCheck): Promise<SignedCall> {
-  const timestamp = call.headers.get(callHeaders.timestamp) ?? "";
-  const nonce = call.headers.get(callHeaders.nonce) ?? "";
-  const signature = bytesOfHex(call.headers.get(callHeaders.signature) ?? "");
-  const wellFormed = /^[0-9]{1,12}$/.test(timestamp) && /^[A-Za-z0-9_-]{16,64}$/.test(nonce) && signature !== null;
-  if (!wellFormed || call.secret === undefined || call.secret.length < minSecretLength) throw refusal();
-  const issuedMs = Number(timestamp) * 1000;
+  const { timestamp, nonce, signature, secret, issuedMs } = requireForm(call);
   const lines = [call.functionName, timestamp, nonce, await sha256Hex(call.body)].join("\n");
-  const key = await importKey(call.secret);
   // WebCrypto's verify compares in constant time.
-  const genuine = await crypto.subtle.verify("HMAC", key, signature, utf8(lines));
-  if (!genuine || Math.abs(call.now.getTime() - issuedMs) > callValidMs) throw refusal();
+  if (!await crypto.subtle.verify("HMAC", await importKey(secret), signature, utf8(lines))) throw refusal();
   return { nonce, expiresAt: new Date(issuedMs + callValidMs) };
 }
 

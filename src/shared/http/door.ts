@@ -9,7 +9,7 @@ import type { z } from "zod";
 import { answer, errorAnswer } from "./answer.ts";
 import type { DrainResult } from "../changes/drain/drain.ts";
 import type { DownloadBucket } from "../download/bucket.ts";
-import { admit, type Caller, type Needs, recognise, tooMany } from "./admission.ts";
+import { type Caller, type Needs, recognise, tooMany } from "./admission.ts";
 import { acceptCall, type CalledKind, endCall, endDrain, endLeg, noteRefusal } from "./call_queries.ts";
 import { refusal } from "./caller.ts";
 import { allowedOrigin, preflight, withOrigin } from "./cors.ts";
@@ -17,10 +17,12 @@ import { type Environment, optional, variables } from "./environment.ts";
 import type { Requested } from "../jobs/queries.ts";
 import type { FullOutline } from "../restore/legs.ts";
 import type { LegSlot } from "./leg_slot.ts";
+import type { LetIn } from "./people.ts";
 import type { CheckPerson } from "./person.ts";
 import { readBody } from "./read_body.ts";
 import { addressOf, type CountRefusal } from "./refusals.ts";
 import { parseRequest } from "./requests.ts";
+import type { RequireStored } from "./require_backup.ts";
 
 /**
  * Claims and finishes tasks of the run, as `worker`, until its budget is spent or nothing can be done. Throws what kept it
@@ -38,6 +40,7 @@ export interface DoorDeps {
   /** Of this isolate, the same for all its requests. */
   readonly slot: LegSlot;
   readonly checkPerson: CheckPerson;
+  readonly letIn: LetIn;
   readonly countRefusal: CountRefusal;
   /** Opens nothing yet. Errors: `setting_missing`, `usage`. */
   readonly openDatabase: (environment: Environment) => Database;
@@ -48,6 +51,8 @@ export interface DoorDeps {
   readonly anchor: (connection: Connection) => Promise<Anchor | null>;
   /** The run that copies what the second store lacks; null where there is none. Errors: those of settings and database. */
   readonly requestCopies: (connection: Connection) => Promise<Requested | null>;
+  /** Is a full backup of that id in the store? Errors: `backup_not_found`, those of the store. */
+  readonly requireStored: RequireStored;
   /** What a full restore into a new database would make. Errors: those of the store and the keys. */
   readonly outlineFull: (connection: Connection, backup: string) => Promise<FullOutline>;
   readonly downloads: {
@@ -92,50 +97,62 @@ export async function handle<T>(door: Door<T>, request: Request, deps: DoorDeps)
 
 async function answered<T>(door: Door<T>, request: Request, deps: DoorDeps): Promise<Response> {
   const { functionName } = door;
-  let body: Uint8Array;
-  let caller: Caller;
+  let known: Awaited<ReturnType<typeof recognise>>;
   try {
     if (request.method !== "POST") throw new HoldfastError("method_not_allowed", "a function takes POST only");
-    body = await readBody(request);
     const secret = optional(deps.environment, variables.workerSecret);
     if (secret === undefined) deps.log.error("caller.secret_missing", { variable: variables.workerSecret });
     const { checkPerson, random } = deps;
+    const { headers } = request;
     const now = deps.clock.now();
-    caller = await recognise({ functionName, headers: request.headers, body, secret, now, checkPerson, random });
+    known = await recognise({
+      functionName,
+      headers,
+      readBody: () => readBody(request),
+      secret,
+      now,
+      checkPerson,
+      random,
+    });
   } catch (error) {
     return await turnedAway(door, request.headers, error, deps);
   }
+  const { caller, body } = known;
+  const action = understood(door, body);
+  let connection: Connection;
   try {
-    const connection = await deps.openDatabase(deps.environment).connect("holdfast:function");
-    return await act(door, caller, body, connection, deps);
+    connection = await admitted(door, caller, action, deps);
   } catch (error) {
     return refused(door, error, caller.person === null, deps);
   }
+  return await act(door, caller, action, connection, deps);
+}
+
+/** A session in which the caller may act. Calls that are signed never wait behind people. */
+async function admitted<T>(
+  door: Door<T>,
+  { person }: Caller,
+  action: T | HoldfastError,
+  deps: DoorDeps,
+): Promise<Connection> {
+  const open = () => deps.openDatabase(deps.environment);
+  if (person === null) return await open().connect("holdfast:function");
+  // Whoever may not do anything here learns nothing of what was wrong with the request.
+  const needs = action instanceof HoldfastError ? "second factor" : door.needs(action);
+  return await deps.letIn(open, person, door.functionName, needs);
 }
 
 async function act<T>(
   door: Door<T>,
-  caller: Caller,
-  body: Uint8Array,
+  { person, nonce, expiresAt }: Caller,
+  action: T | HoldfastError,
   connection: Connection,
   deps: DoorDeps,
 ): Promise<Response> {
   const { functionName } = door;
-  const { person, nonce, expiresAt } = caller;
   const call: AcceptedCall = { nonce, connection, byPerson: person !== null };
-  let [working, known, accepted] = [false, person === null, false];
+  let [working, accepted] = [false, false];
   try {
-    const action = understood(door, body);
-    // Whoever may not do anything here learns nothing of what was wrong with the request.
-    if (person !== null) {
-      await admit(
-        connection,
-        person,
-        functionName,
-        action instanceof HoldfastError ? "second factor" : door.needs(action),
-      );
-      known = true;
-    }
     accepted = await acceptCall(connection, functionName, { nonce, expiresAt });
     if (!accepted) throw refusal();
     if (action instanceof HoldfastError) throw action;
@@ -150,9 +167,9 @@ async function act<T>(
   } catch (error) {
     const { code, status } = asHoldfastError(error);
     // These rows are for people to look at; an answer that is on its way does not wait for them to be right.
-    if (known && status < 500) await noteRefusal(connection, person, functionName, code).catch(() => {});
+    if (status < 500) await noteRefusal(connection, person, functionName, code).catch(() => {});
     if (accepted) await endCall(connection, nonce, code).catch(() => {});
-    return refused(door, error, known, deps);
+    return refused(door, error, true, deps);
   } finally {
     if (!working) await connection.close();
   }

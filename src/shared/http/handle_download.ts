@@ -2,7 +2,7 @@
 import { downloadDocument, linkDocument } from "../download/document.ts";
 import { type DownloadFormat, fileNameOf, tableLabel, usualExpirySeconds } from "../download/format.ts";
 import { makeLink } from "../download/link.ts";
-import { needsReplay, requireStored } from "../download/open_contents.ts";
+import { needsReplay } from "../download/open_contents.ts";
 import { sweepDownloads } from "../download/sweep.ts";
 import { HoldfastError } from "../errors.ts";
 import {
@@ -14,12 +14,14 @@ import {
   readDownload,
 } from "../jobs/download_queries.ts";
 import { newestFull } from "../jobs/restore_queries.ts";
+import { requireBackup } from "./require_backup.ts";
 import { tableAsked } from "./restore_request.ts";
 import type { Needs } from "./admission.ts";
 import { type AcceptedCall, type DoorDeps, downloadWork, handle, type Outcome } from "./door.ts";
 import { type DownloadRequest, downloadRequest } from "./requests.ts";
 
-/** Errors as answers: `method_not_allowed`, `payload_…`, `unauthorised`, `run_not_found`, `run_state`, those of Storage and the database. */
+/** Errors as answers: `method_not_allowed`, `payload_…`, `unauthorised`, `backup_not_found`, `run_not_found`, `run_state`, `usage`
+ * for rows of an incremental, those of the stores and the database. */
 export function handleDownload(request: Request, deps: DoorDeps): Promise<Response> {
   return handle({ functionName: "download", schema: downloadRequest, needs, act }, request, deps);
 }
@@ -36,7 +38,7 @@ async function act(action: DownloadRequest, call: AcceptedCall, deps: DoorDeps):
   const { connection } = call;
   switch (action.action) {
     case "start": {
-      const download = await start(action, call);
+      const download = await start(action, call, deps);
       await sweepDue(call, deps);
       return await begun(download, call, deps);
     }
@@ -70,6 +72,7 @@ async function act(action: DownloadRequest, call: AcceptedCall, deps: DoorDeps):
 async function start(
   { backup, at, format, table, expirySeconds }: Extract<DownloadRequest, { action: "start" }>,
   call: AcceptedCall,
+  deps: DoorDeps,
 ): Promise<string> {
   requirePerson(format, call);
   if (at !== undefined) throw needsReplay("what stood there at a moment");
@@ -77,7 +80,8 @@ async function start(
   const { connection } = call;
   const named = table === undefined ? null : tableAsked(table);
   const id = backup === "latest" ? await newestFull(connection) : backup;
-  await requireStored(connection, id, format);
+  const kind = await requireBackup(connection, id, deps.requireStored);
+  if (kind === "incremental" && format !== "bundle") throw needsReplay(`rows of the incremental ${id}`);
   const begun = await beginDownload(connection, {
     backup: id,
     table: tableLabel(named),

@@ -15,6 +15,7 @@ import { refuseUnplanned } from "../rows/leg.ts";
 import type { Needs } from "./admission.ts";
 import { type AcceptedCall, type DoorDeps, handle, type Outcome, restoreWork } from "./door.ts";
 import { type PlanRequest, type RestoreRequest, restoreRequest } from "./requests.ts";
+import { requireBackup } from "./require_backup.ts";
 import { restoreDocument } from "./restore_document.ts";
 import { keepRequest, legRequestOf, readLegRequest } from "./restore_request.ts";
 
@@ -60,6 +61,11 @@ async function act(action: RestoreRequest, call: AcceptedCall, deps: DoorDeps): 
 async function plan(request: PlanRequest, { connection }: AcceptedCall, deps: DoorDeps): Promise<string> {
   const { asked } = legRequestOf(request);
   const sourceBackup = request.backup === "latest" ? await newestFull(connection) : request.backup;
+  if (await requireBackup(connection, sourceBackup, deps.requireStored) !== "full") {
+    throw new HoldfastError("backup_not_found", `${sourceBackup} is an incremental, and no full backup`, {
+      hint: "The CLI restores rows as of a moment; or name the full backup before it.",
+    });
+  }
   return await inTransaction(connection, async () => {
     const { id, sideSchema } = await beginRestore(connection, {
       scope: asked.scope,

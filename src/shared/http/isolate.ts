@@ -28,6 +28,7 @@ import { withIdentities } from "../store/layered.ts";
 import { credentialsFrom, openStore, ownBucketOf } from "../store/open_store.ts";
 import { openSecondary } from "../store/secondary.ts";
 import type { Store } from "../store/store.ts";
+import { backupById, listBackups } from "../verify/find_backup.ts";
 import { runBackupLeg } from "./backup_leg.ts";
 import { subjectOf } from "./call_queries.ts";
 import type { DoorDeps, Leg } from "./door.ts";
@@ -43,6 +44,7 @@ import {
 } from "./environment.ts";
 import { createIsolateBudget } from "./isolate_budget.ts";
 import { createLegSlot } from "./leg_slot.ts";
+import { createLetIn } from "./people.ts";
 import { type CheckPerson, createCheckPerson } from "./person.ts";
 import { createCountRefusal } from "./refusals.ts";
 import { readLegRequest } from "./restore_request.ts";
@@ -147,6 +149,7 @@ export function isolateDeps(runtime: IsolateRuntime): DoorDeps {
     waitUntil,
     slot: createLegSlot(),
     checkPerson: personCheck(environment, fetch),
+    letIn: createLetIn({ clock, log }),
     countRefusal: createCountRefusal({ clock, log }),
     openDatabase: databaseOf,
     legs: { full, verify, replicate },
@@ -175,6 +178,9 @@ export function isolateDeps(runtime: IsolateRuntime): DoorDeps {
         await runDownloadLeg({ open, bucket, log }, connection, download, { worker, budget: budget.next() });
       },
     },
+    requireStored: async (connection, backup) => {
+      backupById(await listBackups(placeIn(storeOf(), await prefixOfBackup(connection, backup))), backup);
+    },
     outlineFull: async (connection, backup) => await outlineFull(fullDeps(connection, backup), connection, backup),
     restore: async (connection, restore, worker) => {
       const leg = { worker, budget: budget.next() };
@@ -198,11 +204,11 @@ export function isolateDeps(runtime: IsolateRuntime): DoorDeps {
 /** Nothing is fetched before a person calls. Errors: `setting_missing`. */
 function personCheck(environment: Environment, fetch: Fetch): CheckPerson {
   let check: CheckPerson | undefined;
-  return (token, now) => {
+  return (token, now, address) => {
     const projectUrl = required(environment, variables.projectUrl).replace(/\/+$/, "");
     const issuer = optional(environment, variables.authIssuer) ?? `${projectUrl}/auth/v1`;
     check ??= createCheckPerson({ projectUrl, issuer, apiKey: publishableKey(environment), fetch });
-    return check(token, now);
+    return check(token, now, address);
   };
 }
 

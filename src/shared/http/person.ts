@@ -12,6 +12,7 @@ import { z } from "zod";
 import { HoldfastError } from "../errors.ts";
 import type { Fetch } from "../store/http_call.ts";
 import { refusal } from "./caller.ts";
+import { createTurns } from "./turns.ts";
 
 /** What the database judges. */
 export interface PersonClaims {
@@ -35,9 +36,9 @@ export interface AuthService {
 /**
  * Claims of a genuine token that is in force at `now`. Asymmetric keys are checked here; a token by the project's old secret
  * (HS256), which a function does not have, is shown to Auth. `unauthorised` for whatever is wrong with it, with one message
- * for all of it; `project_unreachable` where Auth does not answer.
+ * for all of it; `project_unreachable` where Auth does not answer, `too_many_calls` where too many wait to be shown to it.
  */
-export type CheckPerson = (token: string, now: Date) => Promise<PersonClaims>;
+export type CheckPerson = (token: string, now: Date, address: string) => Promise<PersonClaims>;
 
 const claimsSchema = z.object({
   sub: z.guid(),
@@ -51,6 +52,8 @@ const claimsSchema = z.object({
 const signedByKeys = ["ES256", "RS256", "EdDSA"];
 const longestToken = 8192;
 const fetchMs = 5_000;
+/** Tokens that an isolate shows to Auth at a time. Anybody can write one that has to be shown, so addresses take turns. */
+const showing = { atOnce: 4, waiting: 20, waitingOfOne: 8 } as const;
 
 /** Of one isolate: the signing keys are fetched when the first token is shown, and kept. */
 export function createCheckPerson(service: AuthService): CheckPerson {
@@ -58,10 +61,11 @@ export function createCheckPerson(service: AuthService): CheckPerson {
     timeoutDuration: fetchMs,
     [customFetch]: (url, init) => reached(service.fetch(url, init)),
   });
-  return async (token, now) => {
+  const turns = createTurns(showing);
+  return async (token, now, address) => {
     if (token.length > longestToken) throw refusal();
     const payload = algorithmOf(token) === "HS256"
-      ? await shownToAuth(token, service, now)
+      ? await shownToAuth(token, service, now, (show) => turns.take(address, show))
       : await checkedByKeys(token, keys, service, now);
     const claims = claimsSchema.safeParse(payload);
     if (!claims.success) throw refusal();
@@ -98,26 +102,37 @@ async function checkedByKeys(
   }
 }
 
-/** Auth checks the signature and that the session is there; time, issuer and audience are checked here as well. */
-async function shownToAuth(token: string, service: AuthService, now: Date): Promise<JWTPayload> {
+/**
+ * Auth checks the signature and that the session is there; time, issuer and audience are checked here as well, before. `inTurn`
+ * waits until the token may be shown.
+ */
+async function shownToAuth(
+  token: string,
+  service: AuthService,
+  now: Date,
+  inTurn: (show: () => Promise<unknown>) => Promise<unknown>,
+): Promise<JWTPayload> {
   const payload = decodedOf(token);
   const seconds = now.getTime() / 1000;
   const inForce = payload.iss === service.issuer && payload.aud === "authenticated" &&
     typeof payload.exp === "number" && payload.exp > seconds && typeof payload.iat === "number" &&
     (payload.nbf === undefined || payload.nbf <= seconds);
   if (!inForce) throw refusal();
+  const user = z.object({ id: z.string() }).safeParse(await inTurn(() => userOf(token, service)));
+  if (!user.success || user.data.id !== payload.sub) throw refusal();
+  return payload;
+}
+
+/** What Auth answers; null for no JSON. Errors: `unauthorised` where it does not know the token. */
+async function userOf(token: string, service: AuthService): Promise<unknown> {
   const response = await reached(service.fetch(`${service.projectUrl}/auth/v1/user`, {
     headers: { apikey: service.apiKey, authorization: `Bearer ${token}` },
     redirect: "error",
     signal: AbortSignal.timeout(fetchMs),
   }));
-  if (!response.ok) {
-    await response.body?.cancel();
-    throw refusal();
-  }
-  const user = z.object({ id: z.string() }).safeParse(await response.json().catch(() => null));
-  if (!user.success || user.data.id !== payload.sub) throw refusal();
-  return payload;
+  if (response.ok) return await response.json().catch(() => null);
+  await response.body?.cancel();
+  throw refusal();
 }
 
 function decodedOf(token: string): JWTPayload {

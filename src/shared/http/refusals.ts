@@ -4,6 +4,7 @@ import { asHoldfastError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import type { Database } from "../postgres/connection.ts";
 import { refuseAddress } from "./call_queries.ts";
+import { createPauseMemory } from "./pause_memory.ts";
 
 export interface RefusedCall {
   readonly address: string;
@@ -15,27 +16,23 @@ export interface RefusedCall {
 /** Counts the call; returns the seconds for which this address gets no other answer, 0 for none. Never rejects. */
 export type CountRefusal = (open: () => Database, call: RefusedCall) => Promise<number>;
 
-/** Sessions of the database that an isolate spends on strangers at a time, and addresses that it remembers. */
+/** Sessions of the database that an isolate spends on strangers at a time. */
 const sessionsAtMost = 2;
-const addressesAtMost = 1000;
 
 /** Of one isolate: whoever is known to wait costs no session of the database. */
 export function createCountRefusal({ clock, log }: { readonly clock: Clock; readonly log: Log }): CountRefusal {
-  const pausedUntil = new Map<string, number>();
+  const paused = createPauseMemory(clock);
   let sessions = 0;
   return async (open, { address, functionName, reason }) => {
-    const left = (pausedUntil.get(address) ?? 0) - clock.monotonicMs();
-    if (left > 0) return Math.ceil(left / 1000);
-    pausedUntil.delete(address);
+    const left = paused.left(address);
+    if (left > 0) return left;
     if (sessions >= sessionsAtMost) return 1;
     sessions++;
     try {
       const connection = await open().connect("holdfast:refusal");
       try {
         const pause = await refuseAddress(connection, address, functionName, reason);
-        if (pause > 0 && pausedUntil.size < addressesAtMost) {
-          pausedUntil.set(address, clock.monotonicMs() + pause * 1000);
-        }
+        paused.remember(address, pause);
         return pause;
       } finally {
         await connection.close();

@@ -93,8 +93,12 @@ function byOthers(identity: Identity, claim: Claim | null): string {
   const { ref, database, systemIdentifier, at } = claim;
   const who = nameOfProject({ ref, database, systemIdentifier });
   if (claim.install !== identity.install) return `its store belongs to another install, ${who}, since ${at}`;
-  return `${who} has written to its store at ${at}, which this database knows nothing of: it is a copy, or a copy of it ` +
-    "runs somewhere, or it was put back to an earlier state";
+  const unknown = `${who} wrote to its store at ${at}, which this database knows nothing of`;
+  if (identity.ref === null || ref !== identity.ref || identity.presentRef !== null) {
+    return `${unknown}: it is a copy, or a copy of it runs somewhere, or it was put back to an earlier state`;
+  }
+  return `${unknown}, though it is that project's: it was put back to an earlier state, as a managed restore or a snapshot ` +
+    "does, or another database of the same project runs beside it";
 }
 
 function isOwnBackup(identity: Identity, { project, isKnown }: NonNullable<Found["backup"]>): boolean {
