@@ -1,4 +1,5 @@
 /** The second store compared with what is recorded of it, once a day: what was read back when it was put may be gone since. */
+import { tellLocks } from "../audit/tell_locks.ts";
 import { prefixes, repositoryName } from "../format/layout.ts";
 import type { CopyTask } from "../jobs/copy_queries.ts";
 import type { ReplicateDeps } from "./deps.ts";
@@ -18,10 +19,10 @@ const namesACall = 100;
 
 /**
  * Compares until the budget is spent. `lost`: so many copies are missing again. `due`: there is more to compare.
- * Errors: those of the second store, `lease_lost`.
+ * Then what its locks are is told. Errors: those of the second store, `lease_lost`.
  */
 export async function look(
-  { second, log }: Pick<ReplicateDeps, "second" | "log">,
+  { connection, second, clock, log }: Pick<ReplicateDeps, "connection" | "second" | "clock" | "log">,
   task: CopyTask,
   budget: { readonly spendCalls: (calls: number) => void; readonly spent: () => boolean },
 ): Promise<{ readonly lost: number; readonly due: boolean }> {
@@ -36,6 +37,7 @@ export async function look(
     prefix = next;
     if (prefix !== null && budget.spent()) return { lost, due: true };
   }
+  await tellLocks(connection, second.store, clock.now());
   log.step("copies.looked", { lost });
   return { lost, due: false };
 }
