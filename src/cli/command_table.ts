@@ -85,9 +85,9 @@ export const commands = {
   "create": {
     summary: "take a full backup",
     about:
-      "With --project-url the functions of the project do it; else it is read from --db-url and written to --store from here. A backup that runs already is joined. Ctrl-C cancels it cleanly.",
+      "With --project-url the functions of the project do it; else it is read from --db-url and written to --store from here. A backup that runs already is joined. Ctrl-C cancels it cleanly. One that was read from here is copied to --secondary at its end, where that is set and no function is at it; what fails there is a warning.",
     words: [],
-    options: ["tier", "wait", "jobs", "max-memory", ...database, ...store, "project-url"],
+    options: ["tier", "wait", "jobs", "max-memory", ...database, ...store, "secondary", "project-url"],
     examples: [
       { line: "create", does: "backs up the database of BACKUP_DB_URL into BACKUP_STORE" },
       { line: "create -- --tier weekly --jobs 4 --json", does: "with 4 workers, the result as a document" },
@@ -253,17 +253,17 @@ export const commands = {
   "incremental": {
     summary: "store what has changed since the last time",
     about:
-      "Reads the change stream of --db-url to its end and writes it to --store. The first one begins the stream; what it holds can be restored once a full backup was taken after that. Another drainer at work is waited for.",
+      "Reads the change stream of --db-url to its end and writes it to --store. The first one begins the stream; what it holds can be restored once a full backup was taken after that. Another drainer at work is waited for. Where --secondary is set, what the second store lacks is copied at the end; what fails there is a warning.",
     words: [],
-    options: [...database, ...store],
+    options: [...database, ...store, "secondary"],
     examples: [{ line: "incremental -- --json", does: "the changes up to now, the result as a document" }],
   },
   "follow": {
     summary: "store changes as they happen, until Ctrl-C",
     about:
-      "Drains the change stream without pause, so that a restore can reach to a few seconds ago. Trouble that passes is told and waited out.",
+      "Drains the change stream without pause, so that a restore can reach to a few seconds ago. Trouble that passes is told and waited out. Where --secondary is set, what is new is copied there each minute, and every 15 minutes what is missing.",
     words: [],
-    options: ["interval", ...database, ...store],
+    options: ["interval", ...database, ...store, "secondary"],
     examples: [{ line: "follow", does: "from this machine, every 2 seconds" }],
   },
   "timeline": {
@@ -317,12 +317,12 @@ export const commands = {
   "keys": {
     summary: "keys of the backups: list, rotate, recovery, check, shred",
     about:
-      "`list`: which keys open which epoch. `rotate`: wraps every epoch for exactly the keys of BACKUP_KEYS; objects are not touched. To replace a key, put the new one first, rotate, then take the old one out and rotate again. `recovery`: makes a pair whose private half stays offline. `check`: opens every epoch and the newest backup with each key that is there, one by one. `shred`: removes the key file of an epoch that is not the newest, so that nothing it sealed opens again; refused while a backup or a segment needs it, unless --with-backups names it as well; needs --db-url, whose database it has to be that writes there: a copy has keys of its own below its prefix. What was done stands in the audit where --db-url is given.",
+      "`list`: which keys open which epoch. `rotate`: wraps every epoch of --store, and of --secondary where that is set, for exactly the keys of BACKUP_KEYS, and removes what their files held before where a bucket keeps versions; objects are not touched. To replace a key, put the new one first, rotate, then take the old one out and rotate again. `recovery`: makes a pair whose private half stays offline. `check`: opens every epoch and the newest backup with each key that is there, one by one. `shred`: removes the key file of an epoch that is not the newest, so that nothing it sealed opens again; refused while a backup or a segment needs it, unless --with-backups names it as well; needs --db-url, whose database it has to be that writes there: a copy has keys of its own below its prefix. What was done stands in the audit where --db-url is given.",
     words: [
       { name: "what", required: true, help: "`list`, `rotate`, `recovery`, `check` or `shred`" },
       { name: "epoch", required: false, help: "with `shred`: its id, as `list` shows it" },
     ],
-    options: ["dry-run", "yes", "with-backups", ...database, ...store],
+    options: ["dry-run", "yes", "with-backups", ...database, ...store, "secondary"],
     examples: [
       { line: "keys rotate -- --dry-run", does: "which keys would open what" },
       { line: "keys recovery", does: "a key for paper: prints both halves once" },
@@ -412,7 +412,7 @@ export const commands = {
   "replicate": {
     summary: "copy what the second store lacks",
     about:
-      "From --store to --secondary: each object is checked, wrapped for BACKUP_RECIPIENTS, put and read back; a manifest comes after all that it names. The functions do it by themselves after each backup; this is for installs without them, and for the first time. What was broken off goes on. The setting egress_mb_per_day bounds what is sent in a day.",
+      "From --store to --secondary: each object is checked, wrapped for BACKUP_RECIPIENTS, put and read back; a manifest comes after all that it names. The functions do it by themselves after each backup, and so do `create`, `incremental` and `follow`; this is for the first time, and for what failed. What was broken off goes on. The setting egress_mb_per_day bounds what is sent in a day.",
     words: [],
     options: ["dry-run", ...database, ...store, "secondary"],
     examples: [

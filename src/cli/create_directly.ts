@@ -11,12 +11,11 @@ import { openDatabase } from "../shared/postgres/pg_connection.ts";
 import { summariseRun } from "./backup_row.ts";
 import type { Tier } from "./commands/create.ts";
 import type { Context } from "./context.ts";
-import { createdOutcome, progressOf } from "./created.ts";
+import { type CreatedOutcome, createdOutcome, progressOf } from "./created.ts";
 import { installedSession } from "./installed.ts";
 import { legWorkers } from "./leg_workers.ts";
 import { keysText, sourceOptions } from "./open.ts";
 import { identitiesText, openPlace, placeToWrite } from "./open_store.ts";
-import type { Outcome } from "./output.ts";
 
 /** Buffers of one worker with a row of ordinary size: two chunks, their sealed copies, and the driver's. */
 const leastMemoryMib = 128;
@@ -24,7 +23,7 @@ const leastMemoryMib = 128;
 const waitMs = 500;
 
 /** Errors: those of settings; the run's own, once it failed; `cancelled`. Ctrl-C cancels the run, also a joined one. */
-export async function createDirectly(context: Context, tier: Tier): Promise<Outcome> {
+export async function createDirectly(context: Context, tier: Tier): Promise<CreatedOutcome> {
   const { settings, clock, random, log, signal } = context;
   const jobs = settings.integer("jobs", 1, 16);
   const memoryMib = settings.integer("max-memory", leastMemoryMib, 1_048_576);

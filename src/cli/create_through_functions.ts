@@ -4,9 +4,8 @@ import { type ErrorCode, errorTable, HoldfastError } from "../shared/errors.ts";
 import { runStates, type RunStatus } from "../shared/jobs/states.ts";
 import type { Tier } from "./commands/create.ts";
 import type { Context } from "./context.ts";
-import { createdOutcome, progressOf } from "./created.ts";
+import { type CreatedOutcome, createdOutcome, progressOf } from "./created.ts";
 import { callFunction } from "./function_client.ts";
-import type { Outcome } from "./output.ts";
 
 const pollMs = 1_000;
 
@@ -29,7 +28,7 @@ const runFormat = z.object({
 });
 
 /** Without `wait` it answers at once; Ctrl-C while waiting leaves the run to the functions. */
-export async function createThroughFunctions(context: Context, tier: Tier, wait: boolean): Promise<Outcome> {
+export async function createThroughFunctions(context: Context, tier: Tier, wait: boolean): Promise<CreatedOutcome> {
   const started = startFormat.parse(await callFunction(context, "backup", { action: "start", tier }));
   const { run: id, joined } = started;
   if (joined) context.note(`notice: backup ${id} is under way already; joined`);

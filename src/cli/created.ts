@@ -45,7 +45,10 @@ export interface Created {
   readonly warnings: readonly { readonly code: string; readonly message: string }[];
 }
 
-export function createdOutcome(created: Created, context: Context): Outcome {
+/** Its document is an object that more can be added to. */
+export type CreatedOutcome = Outcome & { readonly document: object };
+
+export function createdOutcome(created: Created, context: Context): CreatedOutcome {
   for (const line of warningLines(created.warnings)) context.note(`warning: ${line}`);
   const took = created.durationMs === null ? "" : ` in ${duration(created.durationMs)}`;
   const lines = [

@@ -54,6 +54,8 @@ create table backup.copies (
   -- since when it should be there
   noticed_at timestamptz not null default backup.clock_now(),
   copied_at timestamptz,
+  -- when it was put there, or its lock was renewed
+  held_at timestamptz,
   run_id uuid references backup.runs (id) on delete set null,
   -- it could not be copied in this run: {code, message, hint}
   failed_run uuid,
@@ -71,15 +73,18 @@ comment on table backup.copies is 'What the second store holds, and what it lack
 create index copies_to_make on backup.copies (store, kind, name) where status <> 'stored';
 create index copies_by_run on backup.copies (run_id);
 
--- What a manifest waits for: its objects, and the key file of its epoch, that did not stand in the second store when it was opened.
+-- What a manifest waits for: its objects and the key file of its epoch that did not stand in the second store when it was opened,
+-- and objects whose lock there is to be renewed.
 create table backup.copy_needs (
   store text not null,
   manifest text not null,
   name text not null,
+  -- it stands there; nothing but its lock is missing
+  to_hold boolean not null default false,
   primary key (store, manifest, name),
   foreign key (store, manifest) references backup.copies (store, name) on delete cascade
 );
-comment on table backup.copy_needs is 'Which objects have to be copied before a manifest.';
+comment on table backup.copy_needs is 'Which objects have to be copied, or held, before a manifest.';
 create index copy_needs_by_name on backup.copy_needs (store, name);
 
 -- Ciphertexts that were made and may have been put. An age file differs at each encryption: this is how one that was put by

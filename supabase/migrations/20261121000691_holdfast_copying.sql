@@ -135,7 +135,7 @@ revoke all on function backup.end_survey(bigint, bigint, text, timestamptz, bigi
 
 -- What comes next, at most so many: the repository, keys, segments in the order of their chains, anchors; then of the newest
 -- manifest what it waits for, and itself. What failed in this run is left out, and so is what stands behind it: the segments
--- after it in its chain, the manifest that needs it. `status` unopened: enter_needs comes first.
+-- after it in its chain, the manifest that needs it. `status` unopened: enter_needs comes first; stored: its lock is to be renewed.
 create function backup.next_copies(task bigint, token bigint, second text, at_most integer)
 returns table (name text, kind text, status text, first_bytes bigint, first_hash text, intended text[])
 language plpgsql
@@ -184,7 +184,7 @@ begin
         array(select i.hash from backup.copy_intents as i where i.store = c.store and i.name = c.name)
       from backup.copy_needs as n
       join backup.copies as c on c.store = n.store and c.name = n.name
-      where n.store = manifest.store and n.manifest = manifest.name and c.status <> 'stored'
+      where n.store = manifest.store and n.manifest = manifest.name and (c.status <> 'stored' or n.to_hold)
       order by c.name
       limit at_most;
     if found then
@@ -199,8 +199,9 @@ $$;
 revoke all on function backup.next_copies(bigint, bigint, text, integer) from public;
 
 -- Objects that a manifest names, and the key file of its epoch: [{name, bytes, hash}]. With `complete` these were the last of them.
+-- `renew_after`: how old a lock there has to be to be renewed; null where the second store locks nothing. Keys are never locked.
 create function backup.enter_needs(
-  task bigint, token bigint, second text, manifest text, objects jsonb, complete boolean
+  task bigint, token bigint, second text, manifest text, objects jsonb, complete boolean, renew_after interval
 ) returns void
 language plpgsql
 volatile
@@ -217,10 +218,12 @@ begin
     set status = 'missing', first_bytes = excluded.first_bytes, first_hash = excluded.first_hash,
       noticed_at = backup.clock_now()
     where excluded.first_hash is not null and c.first_hash is distinct from excluded.first_hash;
-  insert into backup.copy_needs (store, manifest, name)
-  select c.store, enter_needs.manifest, c.name
+  insert into backup.copy_needs (store, manifest, name, to_hold)
+  select c.store, enter_needs.manifest, c.name, c.status = 'stored'
   from pg_catalog.jsonb_to_recordset(enter_needs.objects) as o (name text)
-  join backup.copies as c on c.store = enter_needs.second and c.name = o.name and c.status <> 'stored'
+  join backup.copies as c on c.store = enter_needs.second and c.name = o.name
+  where c.status <> 'stored'
+    or (c.kind = 'object' and coalesce(c.held_at, '-infinity') <= backup.clock_now() - enter_needs.renew_after)
   on conflict do nothing;
   if complete then
     update backup.copies as c set status = 'missing'
@@ -228,7 +231,27 @@ begin
   end if;
 end
 $$;
-revoke all on function backup.enter_needs(bigint, bigint, text, text, jsonb, boolean) from public;
+revoke all on function backup.enter_needs(bigint, bigint, text, text, jsonb, boolean, interval) from public;
+
+-- The lock of an object that stands in the second store was renewed; with `there` false it does not stand there any more.
+create function backup.record_hold(task bigint, token bigint, second text, name text, there boolean) returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  moment timestamptz := backup.clock_now();
+begin
+  perform backup.copying(task, token, second);
+  update backup.copies as c
+  set held_at = case when record_hold.there then moment end, status = case when record_hold.there then c.status else 'missing' end,
+    noticed_at = case when record_hold.there then c.noticed_at else moment end
+  where c.store = record_hold.second and c.name = record_hold.name and c.status = 'stored';
+  update backup.copy_needs as n set to_hold = false
+  where n.store = record_hold.second and n.name = record_hold.name and n.to_hold;
+end
+$$;
+revoke all on function backup.record_hold(bigint, bigint, text, text, boolean) from public;
 
 -- Bytes that may still be sent today; where there is no limit more than anybody sends.
 create function backup.egress_left() returns bigint
@@ -293,17 +316,19 @@ begin
     ours.status = 'unopened' or exists (
       select from backup.copy_needs as n
       left join backup.copies as c on c.store = n.store and c.name = n.name
-      where n.store = ours.store and n.manifest = ours.name and c.status is distinct from 'stored'
+      where n.store = ours.store and n.manifest = ours.name and (c.status is distinct from 'stored' or n.to_hold)
     )
   ) then
-    raise exception 'objects of % are not in the second store', ours.name using errcode = 'HF415';
+    raise exception 'objects of % are not in the second store, or not held there', ours.name using errcode = 'HF415';
   end if;
   update backup.copies as c
-  set status = 'stored', copied_at = moment, run_id = run, failed_run = null, failure = null,
+  set status = 'stored', copied_at = moment, held_at = moment, run_id = run, failed_run = null, failure = null,
     first_bytes = (copied ->> 'first_bytes')::bigint, first_hash = copied ->> 'first_hash',
     second_bytes = (copied ->> 'second_bytes')::bigint, second_hash = copied ->> 'second_hash'
   where c.store = ours.store and c.name = ours.name;
   delete from backup.copy_intents as i where i.store = ours.store and i.name = ours.name;
+  update backup.copy_needs as n set to_hold = false
+  where n.store = ours.store and n.name = ours.name and n.to_hold;
   update backup.runs as r
   set raw_bytes = r.raw_bytes + (copied ->> 'first_bytes')::bigint,
     stored_bytes = r.stored_bytes + (copied ->> 'second_bytes')::bigint, rows = r.rows + 1

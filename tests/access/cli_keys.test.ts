@@ -1,7 +1,8 @@
 /** Keys as people handle them: replaced, kept on paper, tried. */
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { generateIdentity, identityToRecipient } from "age-encryption";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { clusterMs, query, useCluster } from "../support/cluster.ts";
 import { cli } from "../integration/cli_fixture.ts";
@@ -89,6 +90,72 @@ describe("keys", () => {
       await query(cluster().plainUrl(), "drop trigger no_audit on backup.audit_log; drop function public.no_audit()");
     }
   }, 60_000);
+
+  it("are replaced in both stores at once, also in an epoch that the first has lost", async () => {
+    const identity = await generateIdentity();
+    const both = {
+      ...settings,
+      BACKUP_SECONDARY: `file://${folder}/second`,
+      BACKUP_RECIPIENTS: await identityToRecipient(identity),
+      BACKUP_IDENTITIES: identity,
+    };
+    const rotate = async (keys: string, given = both) =>
+      await cli(["keys", "rotate", "--yes", "--json"], { ...given, BACKUP_KEYS: keys });
+    mkdirSync(join(folder, "second"));
+    const copied = await cli(["replicate", "--json"], both);
+    expect(copied.exit, copied.stdout + copied.stderr).toBe(0);
+    const keyFiles = (store: string) =>
+      readdirSync(join(folder, store, "v1/keys")).map((name) =>
+        [name, readFileSync(join(folder, store, "v1/keys", name), "utf8")] as const
+      );
+    const [kept] = keyFiles("second");
+    if (kept === undefined) throw new Error("the second store has no key");
+    const later = await fresh();
+    for (const keys of [`${later},${first}`, later]) {
+      expect((await rotate(keys)).document).toMatchObject({
+        done: true,
+        earlier: [],
+        stores: [{}, {}].map(() => expect.any(String)),
+      });
+      expect(keyFiles("second")).toEqual(keyFiles("store"));
+    }
+    const ofSecond = { ...both, BACKUP_STORE: "second" };
+    const opens = async (keys: string) =>
+      (await cli(["keys", "check", "--json"], { ...ofSecond, BACKUP_KEYS: keys })).document;
+    expect(await opens(later)).toMatchObject({ ok: true });
+    expect(await opens(first)).toMatchObject({ ok: false });
+    expect(
+      (await cli(["replicate", "--json"], { ...both, BACKUP_KEYS: later })).document,
+      "nothing is left to carry on",
+    )
+      .toMatchObject({ bytes: expect.any(Number), missing: 0 });
+    expect(keyFiles("second")).toEqual(keyFiles("store"));
+
+    // The first store loses an epoch: what opens it in the second one follows the keys all the same.
+    const other = await fresh();
+    const path = join(folder, "store/v1/keys", kept[0]);
+    const lost = readFileSync(path);
+    rmSync(path);
+    try {
+      const planned = await cli(["keys", "rotate", "--dry-run", "--json"], {
+        ...both,
+        BACKUP_KEYS: `${other},${later}`,
+      });
+      expect(planned.document).toMatchObject({ epochs: [{ epoch: kept[0].replace(".jwe.json", ""), dropped: [] }] });
+      for (const keys of [`${other},${later}`, other]) expect((await rotate(keys)).exit).toBe(0);
+      expect(await opens(other)).toMatchObject({ ok: true });
+      expect(await opens(later)).toMatchObject({ ok: false });
+    } finally {
+      writeFileSync(path, lost);
+    }
+    // With the second store not set here, that is told.
+    const alone = await rotate(`${other},${later}`, { ...both, BACKUP_SECONDARY: "" });
+    expect(alone.exit, alone.stderr).toBe(0);
+    expect(alone.stderr).toMatch(/warning: the second store, .*second, is not set here/);
+    expect((await rotate(other)).exit).toBe(0);
+    first = other;
+    settings = withKeys(other);
+  }, 120_000);
 
   it("are on paper too: a pair whose private half opens everything, and whose public half nothing", async () => {
     const made = (await cli(["keys", "recovery", "--json"], {})).document as Record<

@@ -13,6 +13,7 @@ export function createMemoryStore(): MemoryStore {
   return {
     kind: "file",
     label: "memory",
+    lock: null,
     objects,
     create(name, bytes) {
       try {

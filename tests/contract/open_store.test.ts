@@ -22,6 +22,7 @@ describe("the address of a store", () => {
       prefix: "",
       endpoint: null,
       region: null,
+      lock: null,
     });
     expect(parseStoreAddress("s3://My-bucket/a/b/?endpoint=http://127.0.0.1:9000&region=eu-central-1")).toEqual({
       kind: "s3",
@@ -29,6 +30,7 @@ describe("the address of a store", () => {
       prefix: "a/b",
       endpoint: "http://127.0.0.1:9000",
       region: "eu-central-1",
+      lock: null,
     });
     expect(parseStoreAddress("supabase://holdfast/")).toEqual({
       kind: "supabase-storage",
@@ -56,6 +58,12 @@ describe("the address of a store", () => {
     "s3://b?endpoint=ftp://x",
     "s3://b?endpoint=https://SECRETWORD@x",
     "s3://b?region=../x",
+    "s3://b?lock=0",
+    "s3://b?lock=30",
+    "s3://b?lock=1.5",
+    "s3://b?lock=",
+    "s3://b?lock=SECRETWORD",
+    "s3://b?lock_mode=none",
     "s3://key:SECRETWORD@bucket",
     "supabase://b/c?region=x",
     "supabase://service:SECRETWORD@b",
@@ -64,6 +72,14 @@ describe("the address of a store", () => {
     const error = await failureOf(() => parseStoreAddress(text));
     expect(error.code).toBe("usage");
     expect(error.message + error.hint).not.toContain("SECRETWORD");
+  });
+
+  it("says for how long what is put there is locked, at most 29 days, and how", () => {
+    const lockOf = (query: string) => parseStoreAddress(`s3://b?${query}`);
+    expect(lockOf("lock=29")).toMatchObject({ lock: { days: 29, mode: "GOVERNANCE" } });
+    expect(lockOf("lock=1&lock_mode=compliance")).toMatchObject({ lock: { days: 1, mode: "COMPLIANCE" } });
+    expect(lockOf("lock_mode=compliance")).toMatchObject({ lock: { days: 14, mode: "COMPLIANCE" } });
+    expect(lockOf("lock=off")).toMatchObject({ lock: { days: 0 } });
   });
 
   it("with a prefix that leaves its place is refused", async () => {

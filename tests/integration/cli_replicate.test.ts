@@ -1,11 +1,11 @@
 /** `replicate` as people run it, with two folders: what is missing, copying it, and what is told of it. */
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { generateIdentity, identityToRecipient } from "age-encryption";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { clusterMs, query, useCluster } from "../support/cluster.ts";
-import { cli } from "./cli_fixture.ts";
+import { cli, startCli } from "./cli_fixture.ts";
 import { differences } from "./replicate_fixture.ts";
 
 const cluster = useCluster();
@@ -22,6 +22,9 @@ function objectsIn(store: string): Map<string, Uint8Array> {
     .filter(([name]) => !name.startsWith("v1/claims/"));
   return new Map(named.map(([name, path]) => [name, new Uint8Array(readFileSync(path))]));
 }
+
+/** Backs up into the first store, and leaves the second one as it is. */
+const firstOnly = () => ({ ...settings, BACKUP_SECONDARY: "" });
 
 async function ok(args: readonly string[], given = settings): Promise<Record<string, unknown>> {
   const result = await cli([...args, "--json"], given);
@@ -45,8 +48,8 @@ beforeAll(async () => {
   );
   await ok(["init"]);
   await query(cluster().plainUrl(), "select cron.unschedule(jobname) from cron.job where jobname like 'holdfast-%'");
-  await ok(["incremental"]);
-  await ok(["create"]);
+  await ok(["incremental"], firstOnly());
+  await ok(["create"], firstOnly());
 }, clusterMs);
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
@@ -75,11 +78,11 @@ describe("replicate", () => {
   });
 
   it("makes a later backup wait for it: list and status say what is lacking until it ran", async () => {
-    const { id } = await ok(["create"]);
+    const { id } = await ok(["create"], firstOnly());
     const completeOf = async () =>
       (await ok(["list"]) as unknown as { id: string; complete: boolean }[]).find((run) => run.id === id)?.complete;
     expect(await completeOf()).toBe(false);
-    await ok(["incremental"]);
+    await ok(["incremental"], firstOnly());
     const lacking = await cli(["status", "--json"], settings);
     const { secondStore } = lacking.document as { secondStore: { objects: number; lagSeconds: number; store: string } };
     expect(secondStore.objects).toBeGreaterThan(0);
@@ -99,7 +102,7 @@ describe("replicate", () => {
          from generate_series(1, 300) as i;
        update backup.settings set value = '1' where name = 'egress_mb_per_day'`,
     );
-    await ok(["create"]);
+    await ok(["create"], firstOnly());
     const short = await ok(["replicate"]);
     expect(short).toMatchObject({ warnings: [{ code: "egress_spent" }] });
     expect(short["missing"]).toBeGreaterThan(0);
@@ -120,7 +123,7 @@ describe("replicate", () => {
   });
 
   it("fails by name where a copy of an original is damaged, and says which", async () => {
-    await ok(["create"]);
+    await ok(["create"], firstOnly());
     const before = objectsIn("second");
     const fresh = [...objectsIn("first").keys()].find((name) => name.startsWith("v1/backups/") && !before.has(name)) ??
       "";
@@ -136,4 +139,80 @@ describe("replicate", () => {
     await ok(["replicate"]);
     expect(await differences(objectsIn("first"), objectsIn("second"), identity)).toEqual([]);
   });
+});
+
+describe("a backup and a drain by this process", () => {
+  const lacking = async () => (await ok(["replicate", "--dry-run"]))["missing"];
+  const change = async () => {
+    // A table without a key: its updates are not in the stream.
+    await query(cluster().plainUrl(), "insert into public.notes select max(i) + 1, 'new' from public.notes");
+  };
+
+  it.each(["create", "incremental"])("%s: copies what is new, where a second store is set", async (command) => {
+    await ok(["replicate"]);
+    await change();
+    const done = await ok([command]);
+    expect(done).toMatchObject({ copies: { missing: 0, warnings: [] } });
+    expect((done["copies"] as { copied: number }).copied).toBeGreaterThan(0);
+    expect(await lacking()).toBe(0);
+    expect(await differences(objectsIn("first"), objectsIn("second"), identity)).toEqual([]);
+    await change();
+    const spoken = await cli([command], settings);
+    expect(spoken.exit, spoken.stderr).toBe(0);
+    expect(spoken.stdout).toMatch(/were copied to the second store/);
+    await change();
+    expect(await ok([command], firstOnly())).toMatchObject({ copies: null });
+    expect(await lacking()).toBeGreaterThan(0);
+  });
+
+  it("create: is as good as ever where the second store fails, with a warning that says why", async () => {
+    await change();
+    const away = join(folder, "away");
+    renameSync(join(folder, "second"), away);
+    try {
+      const { exit, document, stderr } = await cli(["create", "--json"], settings);
+      expect(exit, stderr).toBe(0);
+      expect(document).toMatchObject({
+        status: "succeeded",
+        copies: { copied: 0, missing: null, warnings: [{ code: "not_copied" }] },
+      });
+      expect(stderr).toMatch(/warning: not_copied: store_missing/);
+      const refused = await cli(["create", "--json"], { ...settings, BACKUP_RECIPIENTS: "nonsense" });
+      expect(refused.exit).toBe(0);
+      expect(refused.document).toMatchObject({ status: "succeeded", copies: { warnings: [{ code: "not_copied" }] } });
+    } finally {
+      renameSync(away, join(folder, "second"));
+    }
+    await query(cluster().plainUrl(), "update backup.tasks set not_before = null where not_before is not null");
+    await ok(["replicate"]);
+    expect(await lacking()).toBe(0);
+  }, 120_000);
+
+  it("into another store is not mixed with the copies of the first", async () => {
+    const other = { ...settings, BACKUP_STORE: `file://${folder}/other` };
+    mkdirSync(join(folder, "other"));
+    const before = objectsIn("second");
+    const result = await cli(["create", "--json"], other);
+    expect(result.document, result.stderr).toMatchObject({ copies: null });
+    expect(result.stderr).toMatch(/notice: the second store is that of file:.*first/);
+    expect(objectsIn("second")).toEqual(before);
+  });
+
+  it("follow: copies what is new beside its drains", async () => {
+    await ok(["replicate"]);
+    const before = [...objectsIn("second").keys()].filter((name) => name.startsWith("v1/changes/"));
+    await change();
+    const run = startCli(["follow", "--interval", "1", "--json"], settings);
+    try {
+      await vi.waitFor(() => {
+        const now = [...objectsIn("second").keys()].filter((name) => name.startsWith("v1/changes/"));
+        expect(now.length).toBeGreaterThan(before.length);
+      }, { timeout: 100_000, interval: 500 });
+    } finally {
+      run.signal("SIGINT");
+    }
+    const { exit, stderr } = await run.result;
+    expect(exit, stderr).toBe(0);
+    expect(stderr).not.toContain("warning");
+  }, 150_000);
 });

@@ -51,6 +51,7 @@ const unaudited: Readonly<Record<string, string>> = {
   publish_table: "follows the user's own change of a definition, which the DDL log has",
   publish_tables: "follows the user's own change of a definition, which the DDL log has",
   record_download: "parts of a download, whose begin, links and end are audited",
+  record_hold: "a step of a replication",
   record_objects: "objects of a run, whose end is audited",
   record_snapshot: "a step of a run",
   refuse_call: "refusals, which the next tick brings into the audit, aggregated",

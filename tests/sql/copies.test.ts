@@ -47,7 +47,8 @@ const calls: readonly (readonly [string, string, readonly unknown[]])[] = [
   ["enter_copies", "select backup.enter_copies($1, $2, $3, $4)", ["[]"]],
   ["end_survey", "select backup.end_survey($1, $2, $3, now(), 0, '{}', null)", []],
   ["next_copies", "select * from backup.next_copies($1, $2, $3, 5)", []],
-  ["enter_needs", "select backup.enter_needs($1, $2, $3, $4, '[]', true)", [manifest]],
+  ["enter_needs", "select backup.enter_needs($1, $2, $3, $4, '[]', true, null)", [manifest]],
+  ["record_hold", "select backup.record_hold($1, $2, $3, $4, true)", [object]],
   ["intend_copy", "select backup.intend_copy($1, $2, $3, $4, $5, 1)", [object, hash]],
   ["record_copy", "select backup.record_copy($1, $2, $3, $4)", [copied(object)]],
   ["fail_copy", "select backup.fail_copy($1, $2, $3, $4, '{}')", [object]],
@@ -90,7 +91,7 @@ describe("a worker that copies", () => {
         JSON.stringify([{ name: manifest, kind: "manifest", bytes: 5, hash: null }]),
       ]);
       expect(await sqlstate(postgres, record, [task, token, copied(manifest)])).toBe("HF415");
-      await postgres.query("select backup.enter_needs($1, $2, 'second', $3, $4, true)", [
+      await postgres.query("select backup.enter_needs($1, $2, 'second', $3, $4, true, null)", [
         task,
         token,
         manifest,
@@ -104,6 +105,59 @@ describe("a worker that copies", () => {
       await postgres.query(record, [task, token, copied(manifest)]);
       expect(await scalar(postgres, "select count(*) from backup.copies where status = 'stored'")).toBe("2");
       expect(await scalar(postgres, "select count(*) from backup.copy_needs")).toBe("0");
+    });
+  });
+
+  it("cannot record a manifest before the locks of what it shares with others are renewed", async () => {
+    await rolledBack(postgres, async () => {
+      await setClock(postgres, "2026-11-22 12:00:00+00");
+      const { task, token } = await leased();
+      const at = async (sql: string, ...values: readonly unknown[]) =>
+        (await postgres.query(sql, [task, token, ...values])).rows;
+      const record = "select backup.record_copy($1, $2, 'second', $3)";
+      const enter = async (name: string, renewAfter: string | null) => {
+        const entered = JSON.stringify([{ name, kind: "manifest", bytes: 5, hash: null }]);
+        await at("select backup.enter_copies($1, $2, 'second', $3)", entered);
+        const needs = JSON.stringify([{ name: object, bytes: 10, hash }]);
+        await at("select backup.enter_needs($1, $2, 'second', $3, $4, true, $5)", name, needs, renewAfter);
+      };
+      const next = () => at("select name, status from backup.next_copies($1, $2, 'second', 5)");
+      await enter(manifest, "21 hours");
+      await at(record, copied(object));
+      await at(record, copied(manifest));
+
+      const [later, last] = ["20261123T120000Z", "20261124T130000Z"].map((utc) =>
+        manifest.replace(/\d{8}T\d{6}Z/, utc)
+      );
+      await setClock(postgres, "2026-11-23 08:59:00+00");
+      await enter(later ?? "", "21 hours");
+      expect(await next()).toEqual([{ name: later, status: "missing" }]);
+      await at(record, copied(later ?? ""));
+
+      await setClock(postgres, "2026-11-23 09:00:00+00");
+      await enter(last ?? "", "21 hours");
+      expect(await next()).toEqual([{ name: object, status: "stored" }]);
+      expect(await sqlstate(postgres, record, [task, token, copied(last ?? "")])).toBe("HF415");
+      await at("select backup.record_hold($1, $2, 'second', $3, true)", object);
+      expect(await next()).toEqual([{ name: last, status: "missing" }]);
+      await at(record, copied(last ?? ""));
+    });
+  });
+
+  it("makes a copy again that was not there any more when its lock was to be renewed", async () => {
+    await rolledBack(postgres, async () => {
+      const { task, token } = await leased();
+      const at = async (sql: string, ...values: readonly unknown[]) =>
+        (await postgres.query(sql, [task, token, ...values])).rows;
+      const entered = JSON.stringify([{ name: manifest, kind: "manifest", bytes: 5, hash: null }]);
+      const needs = JSON.stringify([{ name: object, bytes: 10, hash }]);
+      await at("select backup.enter_copies($1, $2, 'second', $3)", entered);
+      await at("select backup.enter_needs($1, $2, 'second', $3, $4, true, '0')", manifest, needs);
+      await at("select backup.record_copy($1, $2, 'second', $3)", copied(object));
+      await at("select backup.record_hold($1, $2, 'second', $3, false)", object);
+      expect(await at("select name, status from backup.next_copies($1, $2, 'second', 5)")).toEqual([
+        { name: object, status: "missing" },
+      ]);
     });
   });
 

@@ -62,6 +62,7 @@ export function faulty(store: Store, faults: readonly Fault[]): FaultyStore {
   return {
     kind: store.kind,
     label: `${store.label} with faults`,
+    lock: store.lock,
     fired,
     assertAllFired() {
       const silent = faults.filter((_, index) => fired[index] === 0);

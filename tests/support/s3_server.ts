@@ -14,6 +14,7 @@ import type { AddressInfo } from "node:net";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { type BucketLocks, VersionedBucket } from "./versioned_bucket.ts";
 
 export interface S3Server {
   /** `http://127.0.0.1:<port>` */
@@ -24,22 +25,16 @@ export interface S3Server {
   readonly secretAccessKey: string;
   /** Requests whose signature held, and those that were refused. */
   readonly counts: { accepted: number; refused: number };
+  /** What lies in the bucket, where `locks` were asked for. */
+  readonly versioned: VersionedBucket | null;
   close(): Promise<void>;
 }
 
 export interface S3ServerOptions {
   /** Whether `If-None-Match: *` is kept, as AWS does, or ignored, as s3rver does. Default true. */
   readonly conditions?: boolean;
-  /** What the bucket says of versions and locks. Default: what s3rver answers, which knows neither question. */
+  /** A bucket with versions and locks in the place of s3rver's, which knows neither. */
   readonly locks?: BucketLocks;
-}
-
-export interface BucketLocks {
-  readonly versioning: "Enabled" | "Suspended" | null;
-  /** Null: there is no object lock. `preset`: with one, puts want a digest, as AWS does. */
-  readonly lock: { readonly preset: { readonly mode: string; readonly days: number } | null } | null;
-  /** These credentials may not ask. */
-  readonly denied?: boolean;
 }
 
 interface InnerObject {
@@ -110,11 +105,14 @@ export async function startS3Server({ conditions = true, locks }: S3ServerOption
   const accessKeyId = `AK${randomBytes(8).toString("hex").toUpperCase()}`;
   const secretAccessKey = randomBytes(30).toString("base64");
   const counts = { accepted: 0, refused: 0 };
+  const versioned = locks === undefined ? null : new VersionedBucket(locks);
   const turns = new Map<string, Promise<void>>();
 
   async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const body = await readBody(request);
-    const refusal = body === null ? "EntityTooLarge" : whyRefused(request, body, accessKeyId, secretAccessKey);
+    const refusal = body === null
+      ? "EntityTooLarge"
+      : whyRefused(request, body, { accessKeyId, secretAccessKey, nowMs: versioned?.now().getTime() ?? Date.now() });
     if (refusal !== null || body === null) {
       counts.refused++;
       return sendError(
@@ -125,7 +123,7 @@ export async function startS3Server({ conditions = true, locks }: S3ServerOption
       );
     }
     counts.accepted++;
-    if (locks !== undefined && answerOfLocks(locks, request, response)) return;
+    if (versioned !== null) return answerOf(versioned, request, body, response);
     if (request.method !== "PUT") return await pass(innerPort, accessKeyId, request, body, response);
     // A PUT to S3 is whole: s3rver writes two of one key at once into each other.
     const key = request.url ?? "";
@@ -151,6 +149,7 @@ export async function startS3Server({ conditions = true, locks }: S3ServerOption
     accessKeyId,
     secretAccessKey,
     counts,
+    versioned,
     async close() {
       door.closeAllConnections();
       await new Promise((resolve) => door.close(resolve));
@@ -160,38 +159,14 @@ export async function startS3Server({ conditions = true, locks }: S3ServerOption
   };
 }
 
-/** Versions and locks as AWS tells them; false for any other request. No object is kept from being removed. */
-function answerOfLocks(locks: BucketLocks, request: IncomingMessage, response: ServerResponse): boolean {
-  const question = new URL(request.url ?? "/", "http://unused").searchParams;
-  const isAsked = request.method === "GET" && (question.has("versioning") || question.has("object-lock"));
-  if (!isAsked) {
-    const preset = locks.lock?.preset ?? null;
-    const isRefused = request.method === "PUT" && preset !== null && request.headers["content-md5"] === undefined;
-    if (isRefused) sendError(request, response, 400, "InvalidRequest");
-    return isRefused;
-  }
-  const { versioning, lock, denied = false } = locks;
-  if (denied) sendError(request, response, 403, "AccessDenied");
-  else if (question.has("versioning")) {
-    const status = versioning === null ? "" : `<Status>${versioning}</Status>`;
-    sendXml(response, `<VersioningConfiguration xmlns="${xmlNamespace}">${status}</VersioningConfiguration>`);
-  } else if (lock === null) sendError(request, response, 404, "ObjectLockConfigurationNotFoundError");
-  else {
-    const { mode = "", days = 0 } = lock.preset ?? {};
-    const retention = `<DefaultRetention><Mode>${mode}</Mode><Days>${days}</Days></DefaultRetention>`;
-    const rule = lock.preset === null ? "" : `<Rule>${retention}</Rule>`;
-    const inside = `<ObjectLockEnabled>Enabled</ObjectLockEnabled>${rule}`;
-    sendXml(response, `<ObjectLockConfiguration xmlns="${xmlNamespace}">${inside}</ObjectLockConfiguration>`);
-  }
-  return true;
-}
-
-const xmlNamespace = "http://s3.amazonaws.com/doc/2006-03-01/";
-
-function sendXml(response: ServerResponse, inside: string): void {
-  const body = `<?xml version="1.0" encoding="UTF-8"?>\n${inside}`;
-  response.writeHead(200, { "content-type": "application/xml", "content-length": String(body.length) });
-  response.end(body);
+/** From the bucket that knows versions and locks. */
+function answerOf(bucket: VersionedBucket, request: IncomingMessage, body: Uint8Array, response: ServerResponse): void {
+  const { pathname, searchParams: query } = new URL(request.url ?? "/", "http://unused");
+  const key = decodeURIComponent(pathname).split("/").slice(2).join("/");
+  const { method = "GET", headers } = request;
+  const said = bucket.answer({ method, key, query, headers, body });
+  response.writeHead(said.status, said.headers);
+  response.end(method === "HEAD" ? undefined : said.body);
 }
 
 /** s3rver removes the keys of a batch at once and trips over the folders that its own deletions emptied (error 500). */
@@ -226,7 +201,15 @@ function putWhole(store: InnerStore, folder: string): void {
 }
 
 /** The code of the refusal by AWS Signature Version 4, or null. */
-function whyRefused(request: IncomingMessage, body: Uint8Array, accessKeyId: string, secret: string): string | null {
+function whyRefused(
+  request: IncomingMessage,
+  body: Uint8Array,
+  { accessKeyId, secretAccessKey: secret, nowMs }: {
+    readonly accessKeyId: string;
+    readonly secretAccessKey: string;
+    readonly nowMs: number;
+  },
+): string | null {
   const header = request.headers.authorization ?? "";
   const parts = /^AWS4-HMAC-SHA256 Credential=([^,/]+)\/([^,]+), SignedHeaders=([^,]+), Signature=([0-9a-f]{64})$/.exec(
     header,
@@ -236,7 +219,7 @@ function whyRefused(request: IncomingMessage, body: Uint8Array, accessKeyId: str
   if (key !== accessKeyId) return "InvalidAccessKeyId";
   const date = String(request.headers["x-amz-date"] ?? "");
   const iso = date.replace(/^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z$/, "$1-$2-$3T$4:$5:$6Z");
-  if (!(Math.abs(Date.parse(iso) - Date.now()) < maxSkewMs)) return "RequestTimeTooSkewed";
+  if (!(Math.abs(Date.parse(iso) - nowMs) < maxSkewMs)) return "RequestTimeTooSkewed";
   const signed = names.split(";");
   if (!["host", "x-amz-content-sha256", "x-amz-date"].every((name) => signed.includes(name))) return "AccessDenied";
   const bodyHash = sha256(body);

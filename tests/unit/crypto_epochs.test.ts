@@ -1,10 +1,19 @@
 import { Buffer } from "node:buffer";
 import { createDecipheriv, createECDH, createHash, createHmac, hkdfSync } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import { currentEpoch, epochSource, listEpochs, newEpoch, openEpoch, rewrap } from "../../src/shared/crypto/epochs.ts";
+import {
+  currentEpoch,
+  epochSource,
+  listEpochs,
+  newEpoch,
+  openEpoch,
+  rewrap,
+  rewrapSecond,
+} from "../../src/shared/crypto/epochs.ts";
 import { generateKey, parseKeyRing } from "../../src/shared/crypto/key_ring.ts";
 import { generateRecoveryKey } from "../../src/shared/crypto/recovery_key.ts";
 import { objectName } from "../../src/shared/format/object_name.ts";
+import { createMemoryStore } from "../contract/memory_store.ts";
 import { faulty } from "../support/faulty_store.ts";
 import { failureOf, pick, seeded, world } from "./format_fixture.ts";
 
@@ -239,6 +248,30 @@ describe("rotation of keys (F-8)", () => {
     const bytes = new Uint8Array([1, 2, 3]);
     expect(await objectName(reopened, "chunk", bytes)).toEqual(await objectName(epoch, "chunk", bytes));
     expect(await store.read("v1/objects/aa/x")).toEqual(new Uint8Array(5));
+  });
+
+  it("reaches a second store too: the same bytes, and what the first one has lost", async () => {
+    const { store, ring, clock, random, repository, key, epoch } = await world();
+    clock.set("2027-02-01T00:00:00Z");
+    const newer = await currentEpoch({ store, ring, clock, random }, repository.id);
+    clock.set("2027-04-01T00:00:00Z");
+    const newest = await currentEpoch({ store, ring, clock, random }, repository.id);
+    const nameOf = (id: string) => `v1/keys/${id}.jwe.json`;
+    const second = createMemoryStore();
+    for (const { id } of [epoch, newer]) await second.create(nameOf(id), await store.read(nameOf(id)));
+    await store.remove([nameOf(epoch.id)]);
+    const fresh = generateKey(random);
+    const [both, alone] = [parseKeyRing(`${fresh.entry},${key.entry}`), parseKeyRing(fresh.entry)];
+    for (const keys of [both, alone]) {
+      await rewrap({ store, ring: keys, random }, repository.id);
+      expect(await rewrapSecond({ store, ring: keys, random }, second, repository.id)).toEqual([epoch.id]);
+    }
+    expect(await second.read(nameOf(newer.id))).toEqual(await store.read(nameOf(newer.id)));
+    for (const { id } of [epoch, newer]) {
+      await openEpoch(second, alone, repository.id, id);
+      expect((await failureOf(openEpoch(second, ring, repository.id, id))).code, "the old key").toBe("key_wrong");
+    }
+    expect(await listEpochs(second), "a new epoch comes by replication").not.toContain(newest.id);
   });
 
   it("replaces no file that it could not open", async () => {

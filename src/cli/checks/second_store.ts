@@ -4,16 +4,13 @@ import { asHoldfastError } from "../../shared/errors.ts";
 import { prefixes } from "../../shared/format/layout.ts";
 import { readRepository } from "../../shared/format/repository.ts";
 import { nearness } from "../../shared/store/apart.ts";
-import { bucketFacts, parseStoreAddress } from "../../shared/store/open_store.ts";
-import type { BucketFacts } from "../../shared/store/s3_bucket.ts";
+import { parseStoreAddress } from "../../shared/store/open_store.ts";
 import type { Secondary } from "../../shared/store/secondary.ts";
 import type { Context } from "../context.ts";
-import { identitiesOf, openSecond, openStore, secondPlace, storeAddress, storeDeps, storePair } from "../open_store.ts";
+import { identitiesOf, openSecond, openStore, secondPlace, storeAddress, storePair } from "../open_store.ts";
 import { type Check, fail, failed, ok, warn } from "./check.ts";
+import { checkLocks } from "./locks.ts";
 import { probe } from "./store.ts";
-
-/** Longer ones keep what erasure and retention have to be rid of after thirty days. */
-const mostLockDays = 29;
 
 /** The second store: apart from the first, working, of the same repository, its layer, its locks. */
 export async function* checkSecondStore(context: Context): AsyncIterable<Check> {
@@ -30,7 +27,7 @@ export async function* checkSecondStore(context: Context): AsyncIterable<Check> 
     yield* checkRepository(context, second);
     yield* checkLayer(context, second);
     const { credentials } = secondPlace(context.settings, address);
-    yield* lockChecks(await bucketFacts(address, credentials, storeDeps(context)));
+    yield* checkLocks(context, "locks", { address, credentials }, second.store);
   } catch (error) {
     yield failed("second store", error);
   }
@@ -92,35 +89,4 @@ async function* checkLayer(context: Context, second: Secondary): AsyncIterable<C
     const what = code === "identity_wrong" ? "the identities that are here open nothing that is wrapped now" : message;
     yield fail("age layer", `${code}: ${what}`, hint);
   }
-}
-
-/** What the bucket does with what is removed or overwritten; null: it is no bucket of S3. */
-export function lockChecks(facts: BucketFacts | null): Check[] {
-  const name = "locks";
-  const way = `Use a bucket with object lock, by default for at most ${mostLockDays} days.`;
-  if (facts === null) {
-    return [warn(name, "this kind of store has none: whoever can write there can remove everything", way)];
-  }
-  const kept = { on: "versions are kept", suspended: "versions are kept no more", off: "no versions are kept" };
-  const versions = facts.versioning === "unknown"
-    ? "the server does not tell whether versions are kept"
-    : kept[facts.versioning];
-  if (facts.lock === "unknown") {
-    return [warn(name, `${versions}; the server does not tell whether objects are locked`, way)];
-  }
-  if (facts.lock === "off") {
-    return [warn(name, `${versions}; no object lock: a thief of the credentials can remove everything`, way)];
-  }
-  const { preset } = facts.lock;
-  if (preset === null || preset.days < 1) {
-    return [warn(name, `${versions}; object lock is on and locks nothing, as the bucket has no default`, way)];
-  }
-  const lock = `new objects are locked for ${preset.days} days (${preset.mode.toLowerCase()})`;
-  if (preset.days > mostLockDays) {
-    const why = `${lock}: what was erased or is past its time could not be removed within thirty days`;
-    return [fail(name, why, `Set the bucket's default to at most ${mostLockDays} days.`)];
-  }
-  const keys =
-    "Key files, which should never be locked, are locked with them: the key of a shredded epoch stays as long.";
-  return [ok(name, `${versions}; ${lock}`), warn(name, "the lock is the bucket's default and spares nothing", keys)];
 }

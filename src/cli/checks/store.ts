@@ -2,8 +2,9 @@ import { sameBytes, toHex } from "../../shared/crypto/digest.ts";
 import type { Random } from "../../shared/random.ts";
 import type { Store } from "../../shared/store/store.ts";
 import type { Context } from "../context.ts";
-import { openStore } from "../open_store.ts";
+import { openStore, storePlace } from "../open_store.ts";
 import { type Check, fail, failed, ok, warn } from "./check.ts";
+import { checkLocks } from "./locks.ts";
 
 /** Where probes are written and removed again; no backup ever has such a name. */
 const probePrefix = "v1/probe/";
@@ -22,6 +23,7 @@ export async function* checkStore(context: Context): AsyncIterable<Check> {
     return;
   }
   yield* probe("store", store, context.random);
+  if (store.lock !== null) yield* checkLocks(context, "store locks", storePlace(context.settings), store);
   if (store.kind === "supabase-storage" && context.settings.get("secondary") === undefined) {
     const way = "Keep a copy elsewhere: an s3:// store of another provider.";
     yield warn("store", "the project's own Storage goes when the project goes, and the backups with it", way);

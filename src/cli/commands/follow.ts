@@ -1,6 +1,7 @@
 import type { DrainResult } from "../../shared/changes/drain/drain.ts";
 import { asHoldfastError } from "../../shared/errors.ts";
 import type { Context } from "../context.ts";
+import { copiesBeside } from "../copy_beside.ts";
 import { DirectDrain, noteOfChain } from "../drain_direct.ts";
 import type { Outcome } from "../output.ts";
 import { amount, duration } from "../progress.ts";
@@ -15,6 +16,7 @@ const tellEveryMs = 3_600_000;
 
 /**
  * The document: `{segments, transactions, changes, storedBytes, seconds}`, once it is told to end.
+ * What is stored is copied into the second store beside it, where one is set; what fails there is told and hinders nothing.
  * Errors: those of the drain that do not pass by themselves.
  */
 export async function run(context: Context): Promise<Outcome> {
@@ -22,6 +24,7 @@ export async function run(context: Context): Promise<Outcome> {
   const intervalMs = context.settings.integer("interval", 1, 3600) * 1000;
   const drainer = await DirectDrain.open(context);
   const startMs = clock.monotonicMs();
+  const copies = copiesBeside(context);
   let failures = 0;
   let toldMs: number | null = null;
   let durableUntil: string | null = null;
@@ -37,6 +40,7 @@ export async function run(context: Context): Promise<Outcome> {
       if (failures > 0) context.note("the stream goes on");
       failures = 0;
       show(context, drainer, result, durableUntil);
+      copies.tend(result.segments.length > 0);
     } catch (error) {
       if (signal.aborted) break;
       const failure = asHoldfastError(error);
@@ -46,6 +50,7 @@ export async function run(context: Context): Promise<Outcome> {
     }
     await clock.sleep(pauseMs, signal).catch(() => {});
   }
+  await copies.settled();
   context.progress.clear();
   const { total } = drainer;
   const seconds = Math.round((clock.monotonicMs() - startMs) / 1000);

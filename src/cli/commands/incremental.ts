@@ -2,6 +2,7 @@ import type { DrainResult } from "../../shared/changes/drain/drain.ts";
 import { HoldfastError } from "../../shared/errors.ts";
 import type { Connection, Database } from "../../shared/postgres/connection.ts";
 import type { Context } from "../context.ts";
+import { withCopies } from "../copy_to_second.ts";
 import { DirectDrain, noteOfChain } from "../drain_direct.ts";
 import type { Outcome } from "../output.ts";
 import { amount } from "../progress.ts";
@@ -11,7 +12,7 @@ const busyMs = 500;
 const busyForMs = 10 * 60_000;
 
 /**
- * The document: `{id, from, to, changes, storedBytes, segments, transactions, coveredUntil, chain, begun, gap}`. `id`: the
+ * The document: `{id, from, to, changes, storedBytes, segments, transactions, coveredUntil, chain, begun, gap, copies}`. `id`: the
  * incremental that owns the changes, null when nothing has changed; `from` and `to`: the moments up to which the chain was
  * and is stored. A segment is stored all the same when nothing has changed: it says so.
  * Errors: those of the drain; `stream_busy` after ten minutes; `cancelled`, what is stored by then stays.
@@ -25,7 +26,7 @@ export async function run(context: Context): Promise<Outcome> {
   const id = transactions === 0 ? null : result.segments.findLast((segment) => segment.transactions > 0)?.run ?? null;
   const { from, to } = await spanOf(drainer.deps.database, result);
   const { coveredUntil, chain, begun, gap } = result;
-  return {
+  return await withCopies(context, {
     exit: 0,
     document: { id, from, to, changes, storedBytes, segments, transactions, coveredUntil, chain, begun, gap },
     lines: [
@@ -36,7 +37,7 @@ export async function run(context: Context): Promise<Outcome> {
         } stored in ${segments} segments of incremental ${id}.`,
       `Everything up to ${coveredUntil} is stored.`,
     ],
-  };
+  }, false);
 }
 
 async function toTheEnd(context: Context, drainer: DirectDrain): Promise<DrainResult> {

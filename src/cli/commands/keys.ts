@@ -1,5 +1,5 @@
 import { tellKeys } from "../../shared/audit/tell_keys.ts";
-import { listRecipients, openEpoch, rewrap } from "../../shared/crypto/epochs.ts";
+import { listRecipients, openEpoch } from "../../shared/crypto/epochs.ts";
 import type { KeyRing } from "../../shared/crypto/key_ring.ts";
 import { generateRecoveryKey } from "../../shared/crypto/recovery_key.ts";
 import { asHoldfastError, HoldfastError } from "../../shared/errors.ts";
@@ -13,19 +13,21 @@ import { installedSession } from "../installed.ts";
 import { keyRing } from "../open.ts";
 import { openStore } from "../open_store.ts";
 import { columns, type Outcome } from "../output.ts";
+import { rotate } from "../rotate_keys.ts";
 import { shred } from "../shred_epoch.ts";
 
 /**
- * The document of `list`: `[{epoch, wrappedFor[]}]`; of `rotate`: `{epochs[{epoch, wrappedFor[], dropped[]}], done}`; of
- * `recovery`: `{id, publicKey, privateKey}`; of `check`: `{ok, backup, keys[{id, opens, why}]}`, with exit 3 where one does not;
- * of `shred`: as `shred_epoch.ts` says.
+ * The document of `list`: `[{epoch, wrappedFor[]}]`; of `recovery`: `{id, publicKey, privateKey}`; of `check`: `{ok, backup,
+ * keys[{id, opens, why}]}`, with exit 3 where one does not; of `rotate` and `shred`: as `rotate_keys.ts` and `shred_epoch.ts` say.
  */
 export async function run(context: Context): Promise<Outcome> {
   switch (context.words[0]) {
     case "list":
       return await list(context);
     case "rotate":
-      return await rotate(context);
+      return await rotate(context, repositoryOf, async (ring, action, epochs) => {
+        await audit(context, ring, action, { keys: ring.ids, epochs });
+      });
     case "recovery":
       return await recovery(context);
     case "check":
@@ -42,43 +44,6 @@ async function list(context: Context): Promise<Outcome> {
   const document = epochs.map(({ epochId, wrappedFor }) => ({ epoch: epochId, wrappedFor }));
   const lines = document.map(({ epoch, wrappedFor }) => [epoch, wrappedFor.join(", ")]);
   return { exit: 0, document, lines: lines.length === 0 ? ["The store has no epoch yet."] : columns(lines) };
-}
-
-async function rotate(context: Context): Promise<Outcome> {
-  const { settings, random } = context;
-  const store = await openStore(context);
-  const ring = await keyRing(settings);
-  const plan = (await listRecipients(store)).map(({ epochId, wrappedFor }) => ({
-    epoch: epochId,
-    wrappedFor: ring.ids,
-    dropped: wrappedFor.filter((id) => !ring.ids.includes(id)),
-  }));
-  const lines = plan.map(({ epoch, dropped }) =>
-    `${epoch} opens with ${ring.ids.join(", ")}${
-      dropped.length === 0 ? "" : `, and no more with ${dropped.join(", ")}`
-    }`
-  );
-  if (settings.has("dry-run")) return { exit: 0, document: { epochs: plan, done: false }, lines };
-  if (plan.some(({ dropped }) => dropped.length > 0) && !settings.has("yes")) {
-    context.note(lines.join("\n"));
-    if (!(await context.confirm("Keys that are dropped open nothing any more.", "drop"))) {
-      const missing = new HoldfastError("confirmation_missing", "no key file was changed");
-      return {
-        exit: missing.exit,
-        document: { epochs: plan, done: false, ...missing.toDocument() },
-        lines: [missing.message],
-      };
-    }
-  }
-  // Before a key file is touched: what the audit refuses is not done.
-  await audit(context, ring, "key.rotating", { keys: ring.ids, epochs: plan.length });
-  const done = await rewrap({ store, ring, random }, await repositoryOf(store));
-  await audit(context, ring, "key.rotated", { keys: ring.ids, epochs: done.length });
-  const document = {
-    epochs: done.map(({ epochId, wrappedFor, dropped }) => ({ epoch: epochId, wrappedFor, dropped })),
-    done: true,
-  };
-  return { exit: 0, document, lines: [...lines, `${done.length} key files were rewritten and read back.`] };
 }
 
 async function recovery({ random, note }: Context): Promise<Outcome> {

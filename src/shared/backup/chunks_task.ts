@@ -18,6 +18,11 @@ import { inSnapshot } from "./session.ts";
 import { isUnchanged } from "./takeover.ts";
 import { decodeRanges, encodeRanges, type WorkRange } from "./task_detail.ts";
 
+/** Requests on their way at the same time, each of some hundred bytes. */
+const holdsAtOnce = 8;
+/** A look and a renewal. */
+const callsPerHold = 2;
+
 export interface ChunksContext {
   readonly deps: BackupDeps;
   /** Bookkeeping and reading: never both at the same time. */
@@ -38,6 +43,12 @@ interface Section {
   readonly start: number;
   readonly end: number;
   readonly rows: number;
+}
+
+/** A range whose rows are those of the base's chunk. */
+interface TakenRange {
+  readonly work: WorkRange;
+  readonly base: NonNullable<WorkRange["base"]>;
 }
 
 /** A chunk as `complete_task` takes it. */
@@ -79,7 +90,8 @@ export async function doChunks(context: ChunksContext, task: Task): Promise<void
     if (batch > 0) await renewLease(context.connection, task, context.leaseSeconds);
     const read = await readBatch(context, queue);
     context.deps.log.step("chunk.read", { task: task.id });
-    chunks.push(...read.taken);
+    const { held, left: notHeld } = await holdTaken(context, read.taken);
+    chunks.push(...held);
     // Many small tables on a slow store take longer than a leg may: what is not sealed in time is read again by another.
     let left = read.sections;
     while (left.length > 0 && !(objects.length > 0 && context.budget.spent())) {
@@ -90,7 +102,7 @@ export async function doChunks(context: ChunksContext, task: Task): Promise<void
       objects.push(sealed.object);
       left = others;
     }
-    queue = [...left.map((section) => section.work), ...read.queue];
+    queue = [...notHeld, ...left.map((section) => section.work), ...read.queue];
   }
   context.deps.log.step("chunk.put", { task: task.id });
   const rest = queue.length === 0
@@ -105,10 +117,10 @@ export async function doChunks(context: ChunksContext, task: Task): Promise<void
 async function readBatch(
   context: ChunksContext,
   queue: readonly WorkRange[],
-): Promise<{ sections: Section[]; taken: ChunkRecord[]; queue: WorkRange[] }> {
+): Promise<{ sections: Section[]; taken: TakenRange[]; queue: WorkRange[] }> {
   const { connection, buffer, limits, tables } = context;
   const sections: Section[] = [];
-  const taken: ChunkRecord[] = [];
+  const taken: TakenRange[] = [];
   const batch = prefixOf(queue, limits.chunkBytes);
   const locked = [...new Set(batch.map((work) => work.oid))].map((oid) => tableOf(tables, oid));
   let rest = [...queue];
@@ -119,7 +131,7 @@ async function readBatch(
       const table = tableOf(tables, work.oid);
       context.budget.spendCalls(1);
       if (work.base !== null && await isUnchanged(connection, table, work.range, work.base)) {
-        taken.push(takenRecord(work, work.base));
+        taken.push({ work, base: work.base });
         context.progress({ rows: work.base.rows, rawBytes: work.base.rawBytes, storedBytes: 0 });
         rest = rest.slice(1);
         continue;
@@ -141,6 +153,30 @@ async function readBatch(
     }
   });
   return { sections, taken, queue: rest };
+}
+
+/**
+ * Nobody puts these objects again: their locks are renewed here, where the store has any, until the budget is spent. At least the
+ * first ones are. `left`: ranges whose objects are not held yet. Errors: those of the store; `object_missing` for one that is gone.
+ */
+async function holdTaken(
+  { deps, budget }: ChunksContext,
+  taken: readonly TakenRange[],
+): Promise<{ readonly held: ChunkRecord[]; readonly left: WorkRange[] }> {
+  const { lock } = deps.store;
+  const locks = taken.length > 0 && lock !== null && await lock.inForce() !== null;
+  let done = 0;
+  while (locks && done < taken.length && !(done > 0 && budget.spent())) {
+    const some = taken.slice(done, done + holdsAtOnce);
+    await Promise.all(some.map(({ base }) => lock.hold(base.object)));
+    budget.spendCalls(some.length * callsPerHold);
+    done += some.length;
+  }
+  const held = locks ? taken.slice(0, done) : taken;
+  return {
+    held: held.map(({ work, base }) => takenRecord(work, base)),
+    left: taken.slice(held.length).map(({ work }) => work),
+  };
 }
 
 /** Ranges from the queue's start until they are a chunk's worth; those to be taken over count little. */
@@ -237,7 +273,7 @@ function damagedInStore(error: unknown, name: string, store: string): unknown {
   });
 }
 
-function takenRecord(work: WorkRange, base: NonNullable<WorkRange["base"]>): ChunkRecord {
+function takenRecord(work: WorkRange, base: TakenRange["base"]): ChunkRecord {
   return {
     ...placesOf(work),
     rows: base.rows,

@@ -2,10 +2,12 @@
 import { z } from "zod";
 import { type AnchorDeps, putAnchor } from "../audit/anchor.ts";
 import { tellKeys } from "../audit/tell_keys.ts";
+import { tellLocks } from "../audit/tell_locks.ts";
 import { sha256Hex } from "../crypto/digest.ts";
 import type { Epoch } from "../crypto/epoch.ts";
 import { epochSource } from "../crypto/epochs.ts";
 import { asHoldfastError, HoldfastError } from "../errors.ts";
+import { repositoryName } from "../format/layout.ts";
 import { type Manifest, type ManifestChunk, quarantinedCode, quarantineOf } from "../format/manifest.ts";
 import { openManifest, sealManifest } from "../format/manifest_codec.ts";
 import { placeChanged, putAtPlace, settlePlace } from "../identity/settle_place.ts";
@@ -72,6 +74,8 @@ export async function doManifest(context: ManifestContext, task: Task): Promise<
   const chain = await knowsChain(deps, connection, run) ? run.chainId : null;
   const manifest = build({ run, chain, detail: detail.data, tables, chunks, lineage, project, epoch, quarantine });
   const sealed = await sealManifest(deps, epoch, manifest);
+  // What every backup needs and none puts again.
+  await deps.store.lock?.hold(repositoryName);
   const openDeps = { compressor: deps.compressor, epochOf: () => Promise.resolve(epoch) };
   let stored = manifest;
   const put = await putAtPlace(
@@ -117,9 +121,10 @@ export async function doManifest(context: ManifestContext, task: Task): Promise<
 }
 
 /** The backup stands whatever becomes of this: the next anchor comes within the hour. */
-async function anchorEnd(deps: AnchorDeps & Pick<BackupDeps, "log" | "ring">, epoch: Epoch): Promise<void> {
+async function anchorEnd(deps: AnchorDeps & Pick<BackupDeps, "log" | "ring" | "clock">, epoch: Epoch): Promise<void> {
   try {
     await tellKeys(deps.connection, deps.ring);
+    await tellLocks(deps.connection, deps.store, deps.clock.now());
     await putAnchor(deps, epoch);
   } catch (error) {
     deps.log.warn("anchor.not_put", { code: asHoldfastError(error).code });

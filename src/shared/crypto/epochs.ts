@@ -78,19 +78,50 @@ export async function currentEpoch(deps: EpochDeps, repositoryId: string): Promi
  */
 export async function rewrap(deps: Omit<EpochDeps, "clock">, repositoryId: string): Promise<Rewrapped[]> {
   const done: Rewrapped[] = [];
-  for (const epochId of await listEpochs(deps.store)) {
-    const expected = { id: epochId, repositoryId };
-    const before = await decodeEpochFile(await readEpochFile(deps.store, epochId), expected, deps.ring);
-    const bytes = await encodeEpochFile(before.facts, before.secret, deps.ring);
-    const after = await decodeEpochFile(bytes, expected, deps.ring);
-    if (!sameBytes(after.secret, before.secret)) throw new HoldfastError("internal", "a wrapped epoch does not open");
-    const name = epochName(epochId);
-    await deps.store.replace(name, bytes);
-    await checkReadBack(deps.store, name, bytes);
-    const dropped = before.wrappedFor.filter((id) => !after.wrappedFor.includes(id));
-    done.push({ epochId, wrappedFor: after.wrappedFor, dropped });
-  }
+  for (const epochId of await listEpochs(deps.store)) done.push(await rewrapOne(deps, epochId, repositoryId));
   return done;
+}
+
+async function rewrapOne(
+  { store, ring }: Pick<EpochDeps, "store" | "ring">,
+  epochId: string,
+  repositoryId: string,
+): Promise<Rewrapped> {
+  const expected = { id: epochId, repositoryId };
+  const before = await decodeEpochFile(await readEpochFile(store, epochId), expected, ring);
+  const bytes = await encodeEpochFile(before.facts, before.secret, ring);
+  const after = await decodeEpochFile(bytes, expected, ring);
+  if (!sameBytes(after.secret, before.secret)) throw new HoldfastError("internal", "a wrapped epoch does not open");
+  const name = epochName(epochId);
+  await store.replace(name, bytes);
+  await checkReadBack(store, name, bytes);
+  const dropped = before.wrappedFor.filter((id) => !after.wrappedFor.includes(id));
+  return { epochId, wrappedFor: after.wrappedFor, dropped };
+}
+
+/**
+ * After `rewrap` of the first store: brings its key files into a second one that has them, byte for byte. What the first one lost
+ * and the second has is wrapped anew there. Ids of those epochs that the first one lost. Errors: as those of `rewrap`.
+ */
+export async function rewrapSecond(
+  deps: Omit<EpochDeps, "clock">,
+  second: Store,
+  repositoryId: string,
+): Promise<string[]> {
+  const firsts = new Set(await listEpochs(deps.store));
+  const lost: string[] = [];
+  for (const epochId of await listEpochs(second)) {
+    if (firsts.has(epochId)) {
+      const name = epochName(epochId);
+      const bytes = await deps.store.read(name);
+      await second.replace(name, bytes);
+      await checkReadBack(second, name, bytes);
+    } else {
+      await rewrapOne({ ...deps, store: second }, epochId, repositoryId);
+      lost.push(epochId);
+    }
+  }
+  return lost;
 }
 
 /** Which keys open which epoch, oldest first; nothing is opened. Errors: `object_damaged`, `format_newer`, the store's. */

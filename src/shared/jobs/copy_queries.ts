@@ -21,6 +21,8 @@ export interface CopyToMake {
   readonly kind: CopyKind;
   /** A manifest whose objects are not entered yet: nothing is copied of it now. */
   readonly unopened: boolean;
+  /** It stands there; its lock is to be renewed. */
+  readonly standing: boolean;
   /** Of the original, as recorded; null where it is not known. */
   readonly firstBytes: number | null;
   readonly firstHash: string | null;
@@ -119,6 +121,7 @@ export async function readCopied(connection: Connection, second: string): Promis
 export class CopyTask {
   readonly #connection: Connection;
   readonly #lease: readonly [string, string, string];
+  #last: Promise<unknown> = Promise.resolve();
 
   /** `second`: label of the second store. */
   constructor(connection: Connection, task: Pick<Task, "id" | "token">, second: string) {
@@ -164,6 +167,7 @@ export class CopyTask {
       name: text(row, "name"),
       kind: text(row, "kind") as CopyKind,
       unopened: row["status"] === "unopened",
+      standing: row["status"] === "stored",
       firstBytes: numberOrNull(row, "first_bytes"),
       firstHash: row["first_hash"] ?? null,
       intended: JSON.parse(text(row, "intended")) as string[],
@@ -173,14 +177,20 @@ export class CopyTask {
   async enterNeeds(
     manifest: string,
     objects: readonly { readonly name: string; readonly bytes: number | null; readonly hash: string | null }[],
-    complete: boolean,
+    { complete, renewAfterMs }: { readonly complete: boolean; readonly renewAfterMs: number | null },
   ): Promise<void> {
     await this.#call(
-      "select backup.enter_needs($1::bigint, $2::bigint, $3, $4, $5::jsonb, $6::boolean)",
+      "select backup.enter_needs($1::bigint, $2::bigint, $3, $4, $5::jsonb, $6::boolean, $7::interval)",
       manifest,
       JSON.stringify(objects),
       String(complete),
+      renewAfterMs === null ? null : `${renewAfterMs} milliseconds`,
     );
+  }
+
+  /** The lock of what stands there was renewed; `there` false: it does not stand there any more. */
+  async held(name: string, there: boolean): Promise<void> {
+    await this.#call("select backup.record_hold($1::bigint, $2::bigint, $3, $4, $5::boolean)", name, String(there));
   }
 
   /** False: the egress of the day has no room for it. */
@@ -247,8 +257,11 @@ export class CopyTask {
     return (row?.["outcome"] ?? "failed") as "again" | "failed" | "succeeded";
   }
 
+  /** One after the other: several copies share the connection. */
   async #call(sql: string, ...values: readonly (string | null)[]) {
-    return await call(this.#connection, sql, [...this.#lease, ...values]);
+    const next = this.#last.then(() => call(this.#connection, sql, [...this.#lease, ...values]));
+    this.#last = next.catch(() => {});
+    return await next;
   }
 }
 

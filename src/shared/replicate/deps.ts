@@ -24,6 +24,8 @@ export interface ReplicateOptions {
   /** Names the worker in `backup.tasks`; unique among those that work at the same time. */
   readonly worker: string;
   readonly budget: Budget;
+  /** Sealed bytes of objects that are copied at the same time; a larger one goes alone. Default 8 MiB. */
+  readonly bytesAtOnce?: number;
   /** Ends the leg before its next object. */
   readonly signal?: AbortSignal;
   /** Called for each object that stands in the second store now. */

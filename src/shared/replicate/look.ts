@@ -2,6 +2,7 @@
  * The second store compared with what is recorded of it, once a day: what was read back when it was put may be gone since. Names
  * and sizes are, and of key files the bytes: without one a month of backups does not open. `verify --store second` reads all else.
  */
+import { tellLocks } from "../audit/tell_locks.ts";
 import { sha256Hex } from "../crypto/digest.ts";
 import { prefixes, repositoryName } from "../format/layout.ts";
 import type { CopyTask } from "../jobs/copy_queries.ts";
@@ -22,10 +23,10 @@ const namesACall = 100;
 
 /**
  * Compares until the budget is spent. `lost`: so many copies are missing again. `due`: there is more to compare.
- * Errors: those of the second store, `lease_lost`.
+ * Then what its locks are is told. Errors: those of the second store, `lease_lost`.
  */
 export async function look(
-  { second, log }: Pick<ReplicateDeps, "second" | "log">,
+  { connection, second, clock, log }: Pick<ReplicateDeps, "connection" | "second" | "clock" | "log">,
   task: CopyTask,
   budget: { readonly spendCalls: (calls: number) => void; readonly spent: () => boolean },
 ): Promise<{ readonly lost: number; readonly due: boolean }> {
@@ -44,6 +45,7 @@ export async function look(
     prefix = next;
     if (prefix !== null && budget.spent()) return { lost, due: true };
   }
+  await tellLocks(connection, second.store, clock.now());
   log.step("copies.looked", { lost });
   return { lost, due: false };
 }

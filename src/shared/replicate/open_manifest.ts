@@ -8,14 +8,22 @@ import { type OriginalDeps, readOriginal } from "./original.ts";
 /** Objects in one call: some 400 KB of JSON. */
 const objectsAtOnce = 2_000;
 
-/** Sealed bytes that were read. Errors: those of `readOriginal` and `openManifest`. */
-export async function enterManifest(deps: OriginalDeps, task: CopyTask, copy: CopyToMake): Promise<number> {
+/**
+ * `renewAfterMs`: age of a lock in the second store from which on it is renewed; null: there are none. Returns sealed bytes that
+ * were read. Errors: those of `readOriginal` and `openManifest`.
+ */
+export async function enterManifest(
+  deps: OriginalDeps,
+  task: CopyTask,
+  copy: CopyToMake,
+  renewAfterMs: number | null,
+): Promise<number> {
   const { bytes } = await readOriginal(deps, copy);
   const { manifest } = await openManifest(deps, copy.name, bytes);
   const objects = [{ name: epochName(manifest.epoch), bytes: null, hash: null }, ...needsOf(manifest)];
   for (let at = 0; at < objects.length; at += objectsAtOnce) {
     const some = objects.slice(at, at + objectsAtOnce);
-    await task.enterNeeds(copy.name, some, at + objectsAtOnce >= objects.length);
+    await task.enterNeeds(copy.name, some, { complete: at + objectsAtOnce >= objects.length, renewAfterMs });
   }
   return bytes.byteLength;
 }

@@ -19,9 +19,16 @@ export function below(store: Store, prefix: string): Store {
   };
   const address = store.label.replace(place, "");
   const label = `${address}/${prefix}${store.label.slice(address.length)}`;
+  const { lock } = store;
   return {
     kind: store.kind,
     label,
+    lock: lock === null ? null : {
+      inForce: async () => await lock.inForce(),
+      hold: async (name) => await lock.hold(full(name)),
+      retentionOf: async (name) => await lock.retentionOf(full(name)),
+      forgetEarlier: async (name) => await lock.forgetEarlier(full(name)),
+    },
     create: async (name, bytes) => await store.create(full(name), bytes),
     replace: async (name, bytes) => await store.replace(full(name), bytes),
     read: async (name) => await store.read(full(name)),

@@ -126,6 +126,7 @@ export function createFileStore(folder: string, deps: FileStoreDeps = {}): Store
   return {
     kind: "file",
     label,
+    lock: null,
 
     create: (name, bytes) =>
       put(name, bytes, async (unfinished, path) => {

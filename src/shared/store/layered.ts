@@ -28,6 +28,7 @@ export function withIdentities(raw: Store, identities: Identities): Store {
   return {
     kind: raw.kind,
     label: raw.label,
+    lock: raw.lock,
     create: (name, bytes) => raw.create(name, bytes),
     replace: (name, bytes) => raw.replace(name, bytes),
     read: async (name) => {
@@ -58,6 +59,7 @@ export function withoutNewObjects(store: Store): Store {
   return {
     kind: store.kind,
     label: store.label,
+    lock: store.lock,
     create: async (name, bytes) => {
       refuse(name);
       return await store.create(name, bytes);

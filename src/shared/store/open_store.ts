@@ -8,6 +8,7 @@ import type { Random } from "../random.ts";
 import { createFileStore, createFolder } from "./file.ts";
 import type { Fetch } from "./http_call.ts";
 import { below } from "./below.ts";
+import { defaultLock, type LockSettings, mostLockDays } from "./lock.ts";
 import { checkName } from "./names.ts";
 import { type RetryBounds, retrying } from "./retrying.ts";
 import { createS3Store } from "./s3.ts";
@@ -25,6 +26,8 @@ export type StoreAddress =
     readonly prefix: string;
     readonly endpoint: string | null;
     readonly region: string | null;
+    /** Null: nothing is said of locks. */
+    readonly lock: LockSettings | null;
   }
   | { readonly kind: "supabase-storage"; readonly bucket: string; readonly prefix: string };
 
@@ -66,8 +69,8 @@ export function credentialsFrom(environment: (name: string) => string | undefine
 }
 
 /**
- * `file:///dir`, `s3://bucket/prefix?endpoint=…&region=…`, `supabase://bucket/prefix`. `usage` for anything else, and for an
- * address with a credential in it, which is not repeated in the message.
+ * `file:///dir`, `s3://bucket/prefix?endpoint=…&region=…&lock=…&lock_mode=…`, `supabase://bucket/prefix`. `usage` for anything else,
+ * and for an address with a credential in it, which is not repeated in the message.
  */
 export function parseStoreAddress(text: string): StoreAddress {
   let url: URL;
@@ -146,6 +149,7 @@ function s3Settings(address: Extract<StoreAddress, { kind: "s3" }>, credentials:
     prefix: address.prefix,
     ...(address.endpoint === null ? {} : { endpoint: address.endpoint }),
     ...(address.region === null ? {} : { region: address.region }),
+    ...(address.lock === null ? {} : { lock: address.lock }),
     accessKeyId: must(credentials, "s3AccessKeyId"),
     secretAccessKey: must(credentials, "s3SecretAccessKey"),
     ...(credentials.s3SessionToken === undefined ? {} : { sessionToken: credentials.s3SessionToken }),
@@ -165,13 +169,27 @@ function fileAddress(url: URL): StoreAddress {
 }
 
 function s3Address(url: URL): StoreAddress {
-  const unknown = [...url.searchParams.keys()].filter((key) => key !== "endpoint" && key !== "region");
-  if (unknown.length > 0) throw usage("an s3: address takes endpoint and region only");
+  const known = ["endpoint", "region", "lock", "lock_mode"];
+  if ([...url.searchParams.keys()].some((key) => !known.includes(key))) {
+    throw usage("an s3: address takes endpoint, region, lock and lock_mode only");
+  }
   const endpoint = url.searchParams.get("endpoint");
   const region = url.searchParams.get("region");
   if (endpoint !== null && !isOrigin(endpoint)) throw usage("the endpoint is no http(s)://host[:port]");
   if (region !== null && !/^[a-z0-9-]{1,40}$/.test(region)) throw usage("the region is not a region's name");
-  return { kind: "s3", bucket: bucketOf(url), prefix: prefixOf(url), endpoint, region };
+  return { kind: "s3", bucket: bucketOf(url), prefix: prefixOf(url), endpoint, region, lock: lockIn(url) };
+}
+
+/** Null where neither is named. */
+function lockIn({ searchParams }: URL): LockSettings | null {
+  const [lock, mode] = [searchParams.get("lock"), searchParams.get("lock_mode")];
+  if (lock === null && mode === null) return null;
+  const days = lock === null ? defaultLock.days : lock === "off" ? 0 : /^[1-9]\d?$/.test(lock) ? Number(lock) : NaN;
+  if (!(days <= mostLockDays)) throw usage(`lock is a number of days from 1 to ${mostLockDays}, or off`);
+  if (mode !== null && mode !== "governance" && mode !== "compliance") {
+    throw usage("lock_mode is governance or compliance");
+  }
+  return { days, mode: mode === "compliance" ? "COMPLIANCE" : "GOVERNANCE" };
 }
 
 function prefixOf(url: URL): string {
@@ -215,6 +233,6 @@ function must(credentials: StoreCredentials, name: keyof StoreCredentials): stri
 
 function usage(message: string): HoldfastError {
   return new HoldfastError("usage", message, {
-    hint: "A store is file:///folder, s3://bucket/prefix?endpoint=…&region=… or supabase://bucket/prefix.",
+    hint: "A store is file:///folder, s3://bucket/prefix?endpoint=…&region=…&lock=… or supabase://bucket/prefix.",
   });
 }

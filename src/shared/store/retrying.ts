@@ -59,9 +59,16 @@ export function retrying(store: Store, deps: RetryDeps, bounds: RetryBounds = {}
     }
   }
 
+  const { lock } = store;
   return {
     kind: store.kind,
     label: store.label,
+    lock: lock === null ? null : {
+      inForce: () => again("lock.inForce", () => lock.inForce()),
+      hold: (name) => again("lock.hold", () => lock.hold(name)),
+      retentionOf: (name) => again("lock.retentionOf", () => lock.retentionOf(name)),
+      forgetEarlier: (name) => again("lock.forgetEarlier", () => lock.forgetEarlier(name)),
+    },
     create: (name, bytes) =>
       again("create", async (tries) => {
         const outcome = await store.create(name, bytes);

@@ -4,47 +4,57 @@
  * Create-only rests on `If-None-Match: *`. Some servers ignore it (seen: Supabase Storage's own S3 endpoint, s3rver). So a
  * HEAD goes before each PUT: on such a server a name that is there is still never overwritten, but of two writers that
  * create one name within the same moment both may be told `created`; the read-back of `putAndReadBack` then tells
- * the one whose bytes lost. Nothing that S3 keeps beside the bytes (tags, ACLs, retention) is ever sent: a bucket that locks
- * what it takes does so by its own default, and wants the MD5 of each body, which is sent once it was asked for.
+ * the one whose bytes lost. Nothing that S3 keeps beside the bytes (tags, ACLs) is ever sent but the retention, to a bucket
+ * that says that it has object lock (`s3_lock.ts`). With it goes the MD5 of each body; else once it was asked for.
  */
-import { createHash } from "node:crypto";
 import { HoldfastError } from "../errors.ts";
+import { parseEpochName } from "../format/layout.ts";
 import { statedLength } from "./http_call.ts";
+import { nameInside } from "./lock.ts";
 import { checkName, checkPrefix } from "./names.ts";
 import { type S3Deps, s3Place, type S3Settings } from "./s3_call.ts";
 import { s3Code, s3Failure } from "./s3_errors.ts";
 import { maxPageBytes, parseListing } from "./s3_listing.ts";
-import { parseXml } from "./s3_xml.ts";
+import { createS3Lock, lockRefused } from "./s3_lock.ts";
+import { md5, removal } from "./s3_remove.ts";
 import type { Store, StoredObject } from "./store.ts";
 
-/** The protocol's own limits. */
-const namesPerRemoval = 1000;
+/** The protocol's own limit. */
 const namesPerPage = 1000;
 
 /** Most bytes of one object that are read. Above any object that is written: chunks are cut far below. */
 const maxObjectBytes = 2 ** 30;
 
 export function createS3Store(settings: S3Settings, deps: S3Deps): Store {
-  const { label, bucketUrl, send } = s3Place(settings, deps);
+  const place = s3Place(settings, deps);
+  const { label, bucketUrl, send } = place;
   const keyPrefix = settings.prefix === "" ? "" : `${settings.prefix}/`;
   let conditional = true;
   let digested = false;
 
-  const urlOf = (name: string) => {
+  const keyOf = (name: string) => {
     checkName(name);
-    return `${bucketUrl}/${keyPrefix}${name}`;
+    return keyPrefix + name;
   };
+  const urlOf = (name: string) => `${bucketUrl}/${keyOf(name)}`;
+  const { headersFor, removeVersions, ...lock } = createS3Lock(place, { urlOf, keyOf }, settings.lock, deps.clock);
 
   async function put(name: string, bytes: Uint8Array, onlyNew: boolean): Promise<"created" | "existed"> {
+    const retention = await headersFor(name);
+    const isRetained = Object.keys(retention).length > 0;
     const headers = {
       ...(onlyNew && conditional ? { "if-none-match": "*" } : {}),
-      ...(digested ? { "content-md5": md5(bytes) } : {}),
+      ...(digested || isRetained ? { "content-md5": md5(bytes) } : {}),
+      ...retention,
       "content-type": "application/octet-stream",
     };
     const answer = await send("PUT", urlOf(name), { body: bytes, headers });
     if (answer.status === 200) return "created";
     if (onlyNew && answer.status === 412) return "existed";
-    if (!digested && answer.status === 400 && ["InvalidRequest", "MissingContentMD5"].includes(s3Code(answer))) {
+    if (
+      !digested && !isRetained && answer.status === 400 &&
+      ["InvalidRequest", "MissingContentMD5"].includes(s3Code(answer))
+    ) {
       digested = true;
       return await put(name, bytes, onlyNew);
     }
@@ -52,7 +62,8 @@ export function createS3Store(settings: S3Settings, deps: S3Deps): Store {
       conditional = false;
       return await put(name, bytes, onlyNew);
     }
-    throw s3Failure(answer, `write ${name}`, label);
+    const failure = s3Failure(answer, `write ${name}`, label);
+    throw isRetained ? lockRefused(failure) : failure;
   }
 
   async function head(name: string): Promise<number | null> {
@@ -70,33 +81,16 @@ export function createS3Store(settings: S3Settings, deps: S3Deps): Store {
     if (answer.status === 404) throw new HoldfastError("store_missing", `there is no bucket ${label}`);
   }
 
-  async function removeBatch(names: readonly string[]): Promise<void> {
-    const keys = names.map((name) => `<Object><Key>${keyPrefix}${name}</Key></Object>`).join("");
-    const body = new TextEncoder().encode(
-      `<?xml version="1.0" encoding="UTF-8"?><Delete><Quiet>true</Quiet>${keys}</Delete>`,
-    );
-    const headers = {
-      "content-md5": md5(body),
-      "content-type": "application/xml",
-    };
-    const answer = await send("POST", `${bucketUrl}?delete=`, { body, headers });
-    if (answer.status !== 200) throw s3Failure(answer, `remove ${names.length} objects`, label);
-    const result = parseXml(new TextDecoder().decode(answer.body));
-    if (result.name !== "DeleteResult") {
-      throw new HoldfastError("store_lied", `${label} answered something else than a removal`);
-    }
-    const failed = result.children.filter((child) => child.name === "Error").length;
-    if (failed > 0) {
-      throw new HoldfastError("store_denied", `${label} did not remove ${failed} of ${names.length} objects`);
-    }
-  }
-
   return {
     kind: "s3",
     label,
+    lock,
 
+    /** What is there already is used again, and held for that. */
     async create(name, bytes) {
-      return (await head(name)) === null ? await put(name, bytes, true) : "existed";
+      const outcome = (await head(name)) === null ? await put(name, bytes, true) : "existed";
+      if (outcome === "existed") await lock.hold(name);
+      return outcome;
     },
 
     async replace(name, bytes) {
@@ -136,18 +130,18 @@ export function createS3Store(settings: S3Settings, deps: S3Deps): Store {
       }
     },
 
+    /** Of a key file no version stays; of anything else the bytes stay as long as the bucket keeps or holds them. */
     async remove(names) {
-      names.forEach(checkName);
-      for (let at = 0; at < names.length; at += namesPerRemoval) {
-        await removeBatch(names.slice(at, at + namesPerRemoval));
+      const isKey = (name: string) => parseEpochName(nameInside(name)) !== null;
+      const keys = names.filter(isKey);
+      const areGone = keys.length > 0 && await removeVersions(keys);
+      const left = (areGone ? names.filter((name) => !isKey(name)) : names).map((name) => ({ key: keyOf(name) }));
+      const { kept } = await removal(place, left);
+      if (kept > 0) {
+        throw new HoldfastError("store_denied", `${label} did not remove ${kept} of ${left.length} objects`);
       }
     },
   };
-}
-
-/** Asked for by the protocol in removals, and in puts to a bucket that locks what it takes. */
-function md5(body: Uint8Array): string {
-  return createHash("md5").update(body).digest("base64");
 }
 
 /** Others may keep things in the bucket too, such as the "folders" that consoles make. */

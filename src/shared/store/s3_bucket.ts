@@ -1,8 +1,9 @@
 /** What a bucket does with what is removed or overwritten: versioning and object lock, as the server tells it. */
 import { HoldfastError } from "../errors.ts";
 import type { HttpAnswer } from "./http_call.ts";
-import { type S3Deps, s3Place, type S3Settings } from "./s3_call.ts";
+import { type S3Deps, type S3Place, s3Place, type S3Settings } from "./s3_call.ts";
 import { s3Code, s3Failure } from "./s3_errors.ts";
+import { maxPageBytes } from "./s3_listing.ts";
 import { childText, parseXml, type XmlElement } from "./s3_xml.ts";
 
 /** `unknown`: the server does not know the question, or these credentials may not ask it. */
@@ -21,15 +22,27 @@ const daysPerYear = 365;
 /** Only asks. Errors: `store_missing`, `store_unreachable`, `store_denied` for credentials that are none. */
 export async function readBucketFacts(settings: S3Settings, deps: S3Deps): Promise<BucketFacts> {
   const place = s3Place(settings, deps);
-  const ask = async (question: string) => {
-    const answer = await place.send("GET", `${place.bucketUrl}?${question}=`);
-    const failure = s3Failure(answer, `tell its ${question}`, place.label);
-    const mayNotAsk = s3Code(answer) === "AccessDenied" || answer.status === 501;
-    const isFinal = ["store_missing", "store_denied", "store_unreachable"].includes(failure.code);
-    if (isFinal && !mayNotAsk) throw failure;
-    return answer;
-  };
-  return { versioning: versioningOf(await ask("versioning")), lock: lockOf(await ask("object-lock")) };
+  return { versioning: await readVersioning(place), lock: await readLock(place) };
+}
+
+/** Errors: as `readBucketFacts`. */
+export async function readVersioning(place: S3Place): Promise<BucketFacts["versioning"]> {
+  return versioningOf(await ask(place, "versioning"));
+}
+
+/** Errors: as `readBucketFacts`, and `store_lied` for a lock without mode or length. */
+export async function readLock(place: S3Place): Promise<BucketFacts["lock"]> {
+  return lockOf(await ask(place, "object-lock"), place.label);
+}
+
+async function ask({ bucketUrl, label, send }: S3Place, question: string): Promise<HttpAnswer> {
+  const answer = await send("GET", `${bucketUrl}?${question}=`, { maxBytes: maxPageBytes });
+  if (answer.status === 200) return answer;
+  const failure = s3Failure(answer, `tell its ${question}`, label);
+  const mayNotAsk = s3Code(answer) === "AccessDenied" || answer.status === 501;
+  const isFinal = ["store_missing", "store_denied", "store_unreachable"].includes(failure.code);
+  if (isFinal && !mayNotAsk) throw failure;
+  return answer;
 }
 
 function versioningOf(answer: HttpAnswer): BucketFacts["versioning"] {
@@ -39,7 +52,7 @@ function versioningOf(answer: HttpAnswer): BucketFacts["versioning"] {
   return status === "Enabled" ? "on" : status === "Suspended" ? "suspended" : "off";
 }
 
-function lockOf(answer: HttpAnswer): BucketFacts["lock"] {
+function lockOf(answer: HttpAnswer, label: string): BucketFacts["lock"] {
   if (s3Code(answer) === "ObjectLockConfigurationNotFoundError") return "off";
   const root = rootOf(answer, "ObjectLockConfiguration");
   if (root === null) return "unknown";
@@ -47,14 +60,18 @@ function lockOf(answer: HttpAnswer): BucketFacts["lock"] {
   const retention = child(child(root, "Rule"), "DefaultRetention");
   if (retention === null) return { preset: null };
   const days = Number(childText(retention, "Days") ?? "0") + daysPerYear * Number(childText(retention, "Years") ?? "0");
-  if (!Number.isSafeInteger(days)) throw new HoldfastError("store_lied", "the bucket tells a lock without a length");
-  return { preset: { mode: childText(retention, "Mode") ?? "", days } };
+  const mode = childText(retention, "Mode") ?? "";
+  if (!Number.isSafeInteger(days) || days < 1 || !["GOVERNANCE", "COMPLIANCE"].includes(mode)) {
+    throw new HoldfastError("store_lied", `${label} tells of a lock by default without its mode or length`);
+  }
+  return { preset: { mode, days } };
 }
 
-/** Null for any other answer. */
+/** Null for any other answer, such as the listing or the page of a server that does not know the question. */
 function rootOf(answer: HttpAnswer, name: string): XmlElement | null {
-  if (answer.status !== 200) return null;
-  const root = parseXml(new TextDecoder().decode(answer.body));
+  const text = new TextDecoder().decode(answer.body);
+  if (answer.status !== 200 || !text.includes(`<${name}`)) return null;
+  const root = parseXml(text);
   return root.name === name ? root : null;
 }
 

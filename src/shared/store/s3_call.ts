@@ -4,6 +4,7 @@ import type { Clock } from "../clock.ts";
 import { sha256Hex } from "../crypto/digest.ts";
 import { utcStamp } from "../format/layout.ts";
 import { callHttp, type Fetch, type HttpAnswer, type HttpCall } from "./http_call.ts";
+import type { LockSettings } from "./lock.ts";
 
 export interface S3Settings {
   /** `https://host[:port]` (or http), without bucket. Default: AWS in the region. */
@@ -16,6 +17,8 @@ export interface S3Settings {
   readonly accessKeyId: string;
   readonly secretAccessKey: string;
   readonly sessionToken?: string;
+  /** Where the bucket has object lock. Default: `defaultLock`. */
+  readonly lock?: LockSettings;
 }
 
 export interface S3Deps {

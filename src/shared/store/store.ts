@@ -1,4 +1,5 @@
 /** What Holdfast needs of a place that keeps objects. `tests/contract/store.ts` holds every implementation to it. */
+import type { StoreLock } from "./lock.ts";
 
 /** One name in a listing. */
 export interface StoredObject {
@@ -20,6 +21,8 @@ export interface Store {
   readonly kind: "file" | "s3" | "supabase-storage";
   /** For people and logs: where it is, never with a credential. */
   readonly label: string;
+  /** Null: this kind of place locks nothing against removal. */
+  readonly lock: StoreLock | null;
 
   /**
    * Creates `name` atomically: other readers see nothing or all of it, durable when the promise resolves.

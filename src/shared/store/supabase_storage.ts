@@ -129,6 +129,7 @@ export function createSupabaseStore(settings: SupabaseStorageSettings, deps: Sup
   return {
     kind: "supabase-storage",
     label,
+    lock: null,
 
     async create(name, bytes) {
       const answer = await upload(name, bytes, false);
