@@ -187,7 +187,8 @@ end
 $$;
 revoke all on function backup.watch_schedules() from public;
 
--- Removes what is only of use for looking back a week: calls, runs that copied, and pg_cron's details of our own jobs.
+-- Removes what is only of use for looking back a week: calls, runs that copied, the log of definitions, which replays read in the
+-- stream, and pg_cron's details of our own jobs.
 create function backup.purge_traces() returns integer
 language plpgsql
 volatile
@@ -205,6 +206,10 @@ begin
   );
   get diagnostics purged = row_count;
   delete from backup.runs as r where r.kind = 'replicate' and r.finished_at < oldest;
+  if pg_catalog.to_regclass('backup.ddl_log') is not null then
+    delete from backup.ddl_log as d
+    where d.id in (select old.id from backup.ddl_log as old where old.logged_at < oldest limit 5000);
+  end if;
   if pg_catalog.to_regclass('cron.job_run_details') is not null
     and pg_catalog.has_table_privilege('cron.job_run_details', 'delete')
   then

@@ -151,7 +151,8 @@ revoke all on function backup.is_of_this_transaction(xid) from public;
 
 -- Who may do what with objects of users, one line an object and one a column: all that have a list of their own, or those of
 -- which the list was written by transactions no older than `max_age` (as age() counts; null: all) in a command behind that of
--- the number `command`; of one kind (`table`, `routine`, `schema`, `type`), or `all`. `subject`: as GRANT names it. A replay asks a target the same question with the same text.
+-- the number `command`; of one kind (`table`, `routine`, `schema`, `type`), or `all`. `subject`: as GRANT names it. A replay asks
+-- a target the same question with the same text.
 create function backup.access_lists(max_age integer, command bigint, kind text)
 returns table (subject text, column_name text, owner text, acl jsonb)
 language sql

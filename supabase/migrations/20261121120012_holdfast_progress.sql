@@ -128,7 +128,7 @@ begin
     perform backup.resolve_alert('restore_failed', a.subject)
     from backup.alerts as a
     join backup.restores as r on a.subject = 'restore:' || r.id and r.started_at <= ours.started_at
-    where a.kind = 'restore_failed' and a.status = 'open' and r.target_is_here and (
+    where a.kind = 'restore_failed' and a.status <> 'resolved' and r.target_is_here and (
       ours.scope = 'full' or pg_catalog.jsonb_array_length(r.tables) > 0 and not exists (
         select from pg_catalog.jsonb_array_elements(r.tables) as t (of)
         where not exists (

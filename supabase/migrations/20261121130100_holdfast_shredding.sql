@@ -2,9 +2,9 @@
 -- part (src/shared/crypto/shred_epoch.ts). Lock order: as of chains, then as in 0400.
 
 -- What stands in the way, or loses something: `hold` (a backup that somebody keeps), `restore` (one that a restore needs now),
--- `run` (a backup that is under way may still seal with it, a replication copy its key file): these are never overruled. `moments`: a backup of another epoch
--- whose later moments need segments of this one: those behind its position, and three before it, which a replay reads as
--- well (src/shared/changes/segments/chain_reader.ts). `id`: of the backup or run.
+-- `run` (a backup that is under way may still seal with it, a replication copy its key file): these are never overruled.
+-- `moments`: a backup of another epoch whose later moments need segments of this one: those behind its position, and three
+-- before it, which a replay reads as well (src/shared/changes/segments/chain_reader.ts). `id`: of the backup or run.
 create function backup.epoch_needs(epoch text, segments text[]) returns table (what text, id uuid)
 language sql
 stable

@@ -203,6 +203,19 @@ export const cases: Readonly<Record<string, Case>> = {
       create policy p on @.other to leftover_c using (true); create policy q on @.other to leftover_c, leftover_b using (true)`,
     steps: ["reassign owned by leftover_a to leftover_b", "insert into @.kept values (70)", "drop owned by leftover_c"],
   },
+  "what a role has made since the last drain, or altered in the same transaction, given to another one": {
+    before: `create role leftover_d; create role leftover_e; grant leftover_d, leftover_e to postgres;
+      grant all on schema @ to leftover_d, leftover_e;
+      create table @.both (id int); alter table @.both owner to leftover_d;
+      create function @.both_f() returns int language sql as 'select 1'; alter function @.both_f() owner to leftover_d`,
+    steps: [
+      `set role leftover_d; create table @.made (id serial primary key); create type @.made_t as enum ('a');
+       create function @.made_f() returns int language sql as 'select 1'; create sequence @.made_s;
+       create aggregate @.made_ag(int) (sfunc = int4pl, stype = int); create view @.made_v as select 1 as x; reset role`,
+      `begin; alter table @.both add column n int; alter function @.both_f() stable; reassign owned by leftover_d to leftover_e;
+       commit`,
+    ],
+  },
   "what functions make with the rights of their owner, or under a role that was set": {
     before: `create role leftover_maker; create role leftover_other; grant leftover_maker, leftover_other to postgres;
       grant all on schema @ to leftover_maker, leftover_other;

@@ -1,6 +1,6 @@
 /** The change stream as people use it: the CLI as a process, a real server, a store in a folder. */
 import { randomBytes } from "node:crypto";
-import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -429,6 +429,11 @@ describe("a stream that lost its slot", () => {
     const status = await cli(["status", "--json"], settings);
     expect(status.document).toMatchObject({ verdict: "critical" });
     expect(status.stdout).toContain("no full backup is on chain");
+    await query(source(), "insert into public.notes values (59, 'in the gap')");
+    await ok(["incremental"]);
+    const open = await ok(["timeline"]);
+    expect(open).toMatchObject({ windows: [{}], gaps: [{ reason: "the slot is gone" }], fulls: [{}] });
+    expect((await ok(["timeline"], alone))["gaps"]).toHaveLength(1);
     await ok(["create"]);
     await query(source(), "insert into public.notes values (60, 'behind the gap')");
     await ok(["incremental"]);
@@ -440,6 +445,42 @@ describe("a stream that lost its slot", () => {
     const refused = await cli(["restore-point", inGap, "--yes", "--json"], (await target()).given);
     expect([refused.exit, codeOf(refused)]).toEqual([1, "point_uncovered"]);
   }, 180_000);
+});
+
+describe("a segment that does not open", () => {
+  /** Restores from a copy of the store in which something was done to the folder of a chain. */
+  async function restoredFrom(act: (chains: string, chain: string) => void, moment: string) {
+    const place = mkdtempSync(join(folder, "damaged-"));
+    cpSync(`${folder}/store`, place, { recursive: true });
+    const [oldest] = (await ok(["timeline"], alone))["fulls"] as { chain: string }[];
+    act(join(place, "v1/changes"), oldest?.chain ?? "");
+    const { url, given } = await target();
+    const result = await cli(["restore-point", moment, "--yes", "--json"], {
+      ...given,
+      BACKUP_STORE: `file://${place}`,
+    });
+    return { code: codeOf(result), exit: result.exit, rows: result.exit === 0 ? await rowsOf(url) : null, result };
+  }
+
+  it("refuses moments of its own chain by its name, and no others", async () => {
+    const spoil = (chains: string, chain: string) => {
+      const [first = ""] = readdirSync(join(chains, chain)).sort();
+      writeFileSync(join(chains, chain, first), "spoilt");
+    };
+    const done = await restoredFrom(spoil, "latest");
+    expect([done.exit, done.rows], done.result.stderr).toEqual([0, await rowsOf(source())]);
+    const refused = await restoredFrom(spoil, points.filled.at);
+    expect([refused.exit, refused.code]).toEqual([1, "object_damaged"]);
+    expect(refused.result.stdout).toContain("v1/changes/");
+  }, 120_000);
+
+  it("stands in nobody's way where no backup is on its chain", async () => {
+    const done = await restoredFrom((chains, chain) =>
+      cpSync(join(chains, chain), join(chains, "stray"), {
+        recursive: true,
+      }), "latest");
+    expect([done.exit, done.rows], done.result.stderr).toEqual([0, await rowsOf(source())]);
+  }, 120_000);
 });
 
 describe("a slot that nobody but the CLI guards", () => {

@@ -322,13 +322,18 @@ describe("a restore of rows", () => {
     await expect(besideOf(past, "newkey", "t").then((b) => planRows(past.connection, b.pairs, b.keys, "merge"))).rejects
       .toMatchObject({ code: "rows_conflict" });
   });
-  it("says in the plan that a value does not fit, without the value", async () => {
+  it("says in the plan where a value does not fit, without the value", async () => {
     await change("update retyped.t set n = '7'; alter table retyped.t alter n type int using n::int");
     const b = await besideOf(past, "retyped", "t");
-    await expect(planRows(past.connection, b.pairs, b.keys, "merge")).rejects.toMatchObject({
+    const failure = await planRows(past.connection, b.pairs, b.keys, "merge").then(
+      () => null,
+      (error: unknown) => error,
+    );
+    expect(failure).toMatchObject({
       code: "value_unfit",
-      message: expect.not.stringContaining("word"),
+      message: expect.stringMatching(/^retyped\.t \(n integer\): /),
     });
+    expect(String(failure)).not.toContain("word");
   });
   it("changes nothing where a rule fires always", async () => {
     await change(

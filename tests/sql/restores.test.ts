@@ -271,23 +271,52 @@ describe("the worker of a restore", () => {
   it("that failed in place is settled by a replacement of all its tables, and by nothing less", async () => {
     await rolledBack(postgres, async () => {
       const other = { schema: "public", name: "other" };
-      const failed = async (tables: readonly object[]) => {
-        const { id, token } = await begin({ mode: "merge", tables });
+      const failed = async (tables: readonly object[], more: object = {}) => {
+        const { id, token } = await begin({ mode: "merge", tables, ...more });
         await postgres.query("select backup.fail_restore($1, $2, $3)", [id, token, { code: "lease_lost" }]);
         return `restore:${id}`;
       };
       const [one, both, none] = [await failed([entries]), await failed([entries, other]), await failed([])];
+      // Of another database, which no replacement here puts right.
+      const elsewhere = await failed([entries], { target_is_here: false, target_label: "there" });
+      // Somebody has seen it: it stays until its cause is gone.
+      await postgres.query("select backup.acknowledge_alert(id) from backup.alerts where subject = $1", [one]);
       const done = async (more: object) => {
         const { id, token } = await begin({ target_is_here: true, ...more });
         await postgres.query(finish, [id, token, {}]);
-        const open = "select subject from backup.alerts where kind = 'restore_failed' and status = 'open' order by id";
+        const open =
+          "select subject from backup.alerts where kind = 'restore_failed' and status <> 'resolved' order by id";
         return (await postgres.query(open)).rows.map(({ subject }) => subject);
       };
-      expect(await done({ mode: "merge" })).toEqual([one, both, none]);
-      expect(await done({ mode: "replace", tables: [other] })).toEqual([one, both, none]);
-      expect(await done({ mode: "replace", target_is_here: false, scope: "full" })).toEqual([one, both, none]);
-      expect(await done({ mode: "replace" })).toEqual([both, none]);
-      expect(await done({ mode: "replace", scope: "full", tables: [] })).toEqual([]);
+      expect(await done({ mode: "merge" })).toEqual([one, both, none, elsewhere]);
+      expect(await done({ mode: "replace", tables: [other] })).toEqual([one, both, none, elsewhere]);
+      expect(await done({ mode: "replace", target_is_here: false, scope: "full" })).toEqual([
+        one,
+        both,
+        none,
+        elsewhere,
+      ]);
+      // Some rows of the table, not all.
+      expect(await done({ mode: "replace", scope: "record" })).toEqual([one, both, none, elsewhere]);
+      expect(await done({ mode: "replace", scope: "user", user_id: person })).toEqual([one, both, none, elsewhere]);
+      expect(await done({ mode: "replace" })).toEqual([both, none, elsewhere]);
+      expect(await done({ mode: "replace", scope: "full", tables: [] })).toEqual([elsewhere]);
+    });
+  });
+
+  it("that failed in place is not settled by a replacement that had begun before, and went on behind it", async () => {
+    await rolledBack(postgres, async () => {
+      const replacing = await begin({ mode: "replace", target_is_here: true });
+      await postgres.query("select backup.fail_restore($1, $2, $3)", [replacing.id, replacing.token, {}]);
+      await moveClock(soon);
+      const failed = await begin({ mode: "merge" });
+      await postgres.query("select backup.fail_restore($1, $2, $3)", [failed.id, failed.token, {}]);
+      const token = await scalar(postgres, claim, [replacing.id, true, null]);
+      await postgres.query(finish, [replacing.id, token, {}]);
+      const { rows } = await postgres.query(
+        "select subject from backup.alerts where kind = 'restore_failed' and status = 'open'",
+      );
+      expect(rows).toEqual([{ subject: `restore:${failed.id}` }]);
     });
   });
 

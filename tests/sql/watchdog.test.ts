@@ -216,6 +216,18 @@ describe("the watchdog", () => {
     }
   });
 
+  it("forgets after a week which definitions were changed: replays read them in the stream", async () => {
+    await rolledBack(postgres, async () => {
+      await postgres.query(
+        `delete from backup.ddl_log;
+         insert into backup.ddl_log (logged_at, what, tag, objects, query, role_name, search_path)
+         select now() - days * interval '1 day', 'command', days || '', '[]', '', current_user, '' from unnest(array[6, 8]) as days`,
+      );
+      expect(await tick()).toMatchObject({ purge_traces: 0 });
+      expect((await postgres.query("select tag from backup.ddl_log")).rows).toEqual([{ tag: "6" }]);
+    });
+  });
+
   it("forgets after a week how its own cron jobs went, and nobody else's", async () => {
     await rolledBack(postgres, async () => {
       const own = (await postgres.query("select command from cron.job where jobname like 'holdfast-%'")).rows

@@ -98,6 +98,34 @@ describe("whether a database may write where it wrote", () => {
       ...foreign,
       hasClaimedHere: false,
     }, "copy"],
+    ["one that has adopted and is a copy again", { ...adopted, prefix: "clone-1" }, {
+      ...foreign,
+      hasClaimedHere: false,
+    }, "copy"],
+    ["one that has adopted, in a further store whose last claim is damaged", adopted, {
+      ...ours,
+      newest: { number: 8, claim: null, isOurs: false },
+      hasClaimedHere: false,
+    }, "strange"],
+    [
+      "a copy on a further server that has never written",
+      { ...unknown, present: upgraded, isCopy: true },
+      empty,
+      "copy",
+    ],
+    ["one of a known project under another name that has never written", { ...known, present: renamed }, empty, "copy"],
+    [
+      "one in another project than before, in a store with that one's backups",
+      { ...known, presentRef: "zyxwvutsrqponmlkjihg" },
+      backupOf({ ref: "zyxwvutsrqponmlkjihg", ...here }),
+      "own",
+    ],
+    [
+      "one in its project after an upgrade, in a store with backups that it does not know",
+      { ...known, present: upgraded },
+      backupOf({ ref: known.ref, ...here }),
+      "copy",
+    ],
     ["one in a store with backups of another server", unknown, backupOf({ ref: null, ...upgraded }, true), "copy"],
   ])("%s", (_what, identity, found, verdict) => {
     expect(judge(identity, found).kind).toBe(verdict);

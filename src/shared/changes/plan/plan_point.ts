@@ -108,6 +108,7 @@ async function planFrom(
   const label = labelOf(point);
   const chain = full.manifest.chain ?? null;
   const known = chain === null ? undefined : history.chains.get(chain);
+  if (known?.damage != null) throw known.damage;
   if (known === undefined || known.last === null) {
     throw uncovered(history, `no change after the full backup of ${full.manifest.consistentAt} is stored`, point);
   }

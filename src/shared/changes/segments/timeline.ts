@@ -25,6 +25,8 @@ export interface KnownChain {
   readonly beyond: ListedSegment | null;
   /** When the last stored segment was taken; later than that of `last` where there is something beyond. */
   readonly until: string | null;
+  /** Why nothing of it can be followed: a segment at its beginning or end does not open; null: it can be. */
+  readonly damage: HoldfastError | null;
 }
 
 /** Every moment from `from` to `to` can be restored. ISO 8601. */
@@ -58,7 +60,10 @@ export class ChangeHistory {
     this.chains = chains;
   }
 
-  /** Opens every manifest and the last segment of every chain. Errors: those of keys and store, `manifest_damaged`, … */
+  /**
+   * Opens every manifest, and the first and the last segment of every chain. Errors: those of keys and store, `manifest_damaged`, …;
+   * a segment that is damaged is in the way of its own chain alone.
+   */
   static async read(deps: ReadDeps): Promise<ChangeHistory> {
     const listed = await listBackups(deps.store);
     const repository = await readRepository(deps.store);
@@ -75,28 +80,8 @@ export class ChangeHistory {
     backups.sort((a, b) => b.manifest.generation - a.manifest.generation);
     const chains = new Map<string, KnownChain>();
     for (const [id, segments] of await listSegments(deps.store)) {
-      const ordered = inOrder(segments);
-      const end = ordered.at(-1);
-      if (end === undefined) continue;
-      const [start = end] = ordered;
-      const { previous } = (await openSegment(openDeps, start.name, await deps.store.read(start.name))).header;
-      const last = await openSegment(openDeps, end.name, await deps.store.read(end.name));
-      const whole = withoutOpenEnd(ordered, last);
-      const wholeEnd = whole.at(-1);
-      const header = wholeEnd === undefined
-        ? null
-        : wholeEnd === end
-        ? last.header
-        : (await openSegment(openDeps, wholeEnd.name, await deps.store.read(wholeEnd.name))).header;
-      const beyond = segments.filter((one) => one.startLsn >= end.endLsn)
-        .reduce<ListedSegment | null>(
-          (least, one) => least === null || one.startLsn < least.startLsn ? one : least,
-          null,
-        );
-      const until = beyond === null
-        ? header?.takenAt ?? null
-        : await takenAtEnd({ ...openDeps, store: deps.store }, segments);
-      chains.set(id, { id, startsMidway: previous !== null, segments: whole, last: header, beyond, until });
+      const chain = await knownChain({ ...openDeps, store: deps.store }, id, segments);
+      if (chain !== null) chains.set(id, chain);
     }
     return new ChangeHistory(backups, chains);
   }
@@ -121,32 +106,68 @@ export class ChangeHistory {
     return new ChangeHistory(chosen, new Map([...this.chains].filter(([id]) => ids.has(id))));
   }
 
+  /** Errors: `object_damaged` where backups are on a chain that cannot be followed. */
   timeline(): Timeline {
     const ascending = [...this.backups].reverse().map(({ manifest }) => manifest);
     const fulls = ascending.map(({ id, consistentAt, chain }) => ({ id, consistentAt, chain: chain ?? null }));
     // What was quarantined is not restored from unasked.
     const usable = ascending.filter((manifest) => quarantineOf(manifest) === null);
-    const stretches = [...this.chains.values()]
+    const chains = [...this.chains.values()];
+    const damaged = chains.find(({ id, damage }) => damage !== null && usable.some(({ chain }) => chain === id));
+    if (damaged?.damage != null) throw damaged.damage;
+    const stretches = chains
       .flatMap((chain) => stretchesOf(chain, usable.filter((full) => full.chain === chain.id)))
       .sort((a, b) => a.from < b.from ? -1 : 1);
+    // What was stored last, on a chain without a full backup too.
+    const newest = chains.reduce((most, { until }) => until !== null && until > most ? until : most, "");
     const gaps = stretches.flatMap(({ to, end }, index) => {
-      const next = stretches[index + 1]?.from ?? end?.until;
-      return next === undefined || to >= next
-        ? []
-        : [{ from: to, to: next, ...end === null ? {} : { reason: end.reason } }];
+      const next = stretches[index + 1]?.from ?? newest;
+      return to >= next ? [] : [{ from: to, to: next, ...end === null ? {} : { reason: end.reason } }];
     });
     return { windows: stretches.map(({ from, to, chain }) => ({ from, to, chain })), gaps, fulls };
   }
 }
 
-/** A window; `end`: why it ends although more of its chain is stored, and until when that is. */
+type ChainDeps = OpenDeps & Pick<ReadDeps, "store">;
+
+/** Null: there is no segment. Errors: those of keys and store. */
+async function knownChain(
+  deps: ChainDeps,
+  id: string,
+  segments: readonly ListedSegment[],
+): Promise<KnownChain | null> {
+  const ordered = inOrder(segments);
+  const end = ordered.at(-1);
+  if (end === undefined) return null;
+  const headed = async ({ name }: ListedSegment) => await openSegment(deps, name, await deps.store.read(name));
+  try {
+    const { previous } = (await headed(ordered[0] ?? end)).header;
+    const last = await headed(end);
+    const whole = withoutOpenEnd(ordered, last);
+    const wholeEnd = whole.at(-1);
+    const header = wholeEnd === undefined ? null : wholeEnd === end ? last.header : (await headed(wholeEnd)).header;
+    const beyond = segments.filter((one) => one.startLsn >= end.endLsn)
+      .reduce<ListedSegment | null>(
+        (least, one) => least === null || one.startLsn < least.startLsn ? one : least,
+        null,
+      );
+    const furthest = segments.reduce((most, one) => one.endLsn > most.endLsn ? one : most);
+    const until = beyond === null ? header?.takenAt ?? null : (await headed(furthest)).header.takenAt;
+    return { id, startsMidway: previous !== null, segments: whole, last: header, beyond, until, damage: null };
+  } catch (error) {
+    if (!(error instanceof HoldfastError && error.code === "object_damaged")) throw error;
+    return { id, startsMidway: false, segments: [], last: null, beyond: null, until: null, damage: error };
+  }
+}
+
+/** A window; `end`: why it ends although more of its chain is stored. */
 interface Stretch extends TimelineWindow {
-  readonly end: { readonly reason: string; readonly until: string } | null;
+  readonly end: { readonly reason: string } | null;
 }
 
 /** `fulls`: those on the chain, oldest first. Each goes as far as the first place that cannot be replayed. */
 function stretchesOf(
-  { id, startsMidway, segments, last, beyond, until }: KnownChain,
+  { id, startsMidway, segments, last, beyond }: KnownChain,
   fulls: readonly Manifest[],
 ): Stretch[] {
   if (last === null) return [];
@@ -163,17 +184,9 @@ function stretchesOf(
       : beyond === null
       ? null
       : `the segment before ${beyond.name} is missing`;
-    found.push({ from, to, chain: id, end: reason === null ? null : { reason, until: until ?? last.takenAt } });
+    found.push({ from, to, chain: id, end: reason === null ? null : { reason } });
   }
   return found;
-}
-
-async function takenAtEnd(
-  deps: OpenDeps & Pick<ReadDeps, "store">,
-  segments: readonly ListedSegment[],
-): Promise<string | null> {
-  const end = segments.reduce((most, one) => one.endLsn > most.endLsn ? one : most);
-  return (await openSegment(deps, end.name, await deps.store.read(end.name))).header.takenAt;
 }
 
 /** `from … to`, one a line; for messages. */

@@ -63,7 +63,11 @@ export async function planRows(
   await connection.execute("begin");
   try {
     for (const pair of pairs) {
-      for (const statement of differenceStatements(pair, mode)) await connection.execute(statement);
+      for (const statement of differenceStatements(pair, mode)) {
+        await connection.execute(statement).catch((error: unknown) => {
+          throw withTable(pair, refused(error));
+        });
+      }
     }
     await connection.execute("commit");
   } catch (error) {
@@ -167,6 +171,16 @@ async function cutValues(
         : []
     ),
   };
+}
+
+/** Of a value that does not fit: with the table, and its columns that had another type. */
+function withTable(pair: Pair, error: unknown): unknown {
+  if (!(error instanceof HoldfastError && error.code === "value_unfit")) return error;
+  const types = new Map(pair.side.columns.map(({ name, type }) => [name, type]));
+  const other = pair.fit.columns.filter(({ past, liveType }) => types.get(past) !== liveType)
+    .map(({ live, liveType }) => `${quoteIdent(live)} ${liveType}`);
+  const columns = other.length === 0 ? "" : ` (${other.join(", ")})`;
+  return new HoldfastError("value_unfit", `${liveName(pair)}${columns}: ${error.message}`, { cause: error });
 }
 
 async function refusalsOf(
