@@ -42,7 +42,8 @@ const actions = [
 ] as const;
 
 beforeAll(async () => {
-  stack = await startStack({ durable: false, stream: false, environment: { BACKUP_ALLOWED_ORIGINS: page } });
+  const environment = { BACKUP_ALLOWED_ORIGINS: page };
+  stack = await startStack({ durable: false, stream: false, prepared: true, environment });
   admin = await signedIn(stack, { aal2: true });
   other = await signedIn(stack, { aal2: true });
   await ask("insert into backup.admins (user_id) values ($1)", [admin.userId]);
