@@ -19,7 +19,7 @@ const steps = [
   ["format", denoPath(), ["fmt", "--check"]],
   ["lint", denoPath(), ["lint"]],
   ["types", denoPath(), ["check", "--quiet", ...typed, "vitest.config.ts"]],
-  ["tests", process.execPath, [vitest, "run", "--project", "unit", "--project", "contract", "--reporter=dot"]],
+  ["tests", process.execPath, [vitest, "run", "tests/unit/", "tests/contract/", "--reporter=dot"]],
 ];
 
 for (const [name, program, args] of steps) {

@@ -53,41 +53,8 @@ export async function setPasswords(superuserUrl: string, passwords: Readonly<Rec
   });
 }
 
-/** The database that platform databases are copied from, made with the first of them. */
-const source = "holdfast_platform";
-
-/**
- * A new database: plain and owned by the superuser, or with the platform and owned by `postgres`. `urlOf` gives the
- * superuser's URL of a database.
- */
-export async function makeDatabase(
-  urlOf: (database: string) => string,
-  name: string,
-  platform: boolean,
-): Promise<void> {
-  await withClient(urlOf("postgres"), async (client) => {
-    const create = (database: string, from: string) =>
-      client.query(`create database ${client.escapeIdentifier(database)} template ${from}`);
-    if (!platform) {
-      await create(name, "template0");
-      return;
-    }
-    // Two callers at once would both make the source.
-    await client.query("select pg_advisory_lock(hashtext($1))", [source]);
-    const { rowCount } = await client.query("select from pg_database where datname = $1 and datistemplate", [source]);
-    if (rowCount === 0) {
-      await client.query(`drop database if exists ${source}`);
-      await create(source, "template0");
-      await installPlatform(urlOf(source));
-      await client.query(`alter database ${source} is_template true`);
-    }
-    await create(name, source);
-    await client.query(`alter database ${client.escapeIdentifier(name)} owner to postgres`);
-    await client.query(`grant all on database ${client.escapeIdentifier(name)} to dashboard_user`);
-  });
-}
-
-async function withClient(url: string, use: (client: pg.Client) => Promise<void>): Promise<void> {
+/** A session for `use`, ended afterwards. */
+export async function withClient(url: string, use: (client: pg.Client) => Promise<void>): Promise<void> {
   const client = new pg.Client({ connectionString: url, application_name: "holdfast:platform" });
   await client.connect();
   try {

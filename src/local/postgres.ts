@@ -1,27 +1,19 @@
 import { randomBytes } from "node:crypto";
-import {
-  chmodSync,
-  copyFileSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
+import { chmodSync, copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import process from "node:process";
 import { z } from "zod";
 import { HoldfastError } from "../shared/errors.ts";
+import { newDirectory } from "./directories.ts";
 import { giveNewIdentity } from "./identity.ts";
 import { personalise, settingsFile } from "./initdb.ts";
 import { ensurePostgres15, postgres17 } from "./packages.ts";
-import { makeDatabase, platformLogins, setPasswords } from "./platform.ts";
+import { makeDatabase } from "./databases.ts";
+import { becomeOwnInstall } from "./installed.ts";
+import { platformLogins, setPasswords, withClient } from "./platform.ts";
 import { freePort } from "./ports.ts";
 import { copyTemplate, superuserOf, templateFor } from "./template.ts";
 import { Postmaster, type StopMode } from "./postmaster.ts";
-import { reachable, stackDirectory } from "./unprivileged.ts";
+import { reachable } from "./unprivileged.ts";
 
 export interface ClusterOptions {
   /** 15 is Debian's, with pg_cron and psql; 17 is npm's, the server only. */
@@ -31,7 +23,12 @@ export interface ClusterOptions {
    * `false`: plain PostgreSQL with the superuser `postgres` and nothing else.
    */
   readonly platform: boolean;
-  /** Where the cluster lives. One that is there already is started as it is. Default: a new one below the stack's directory. */
+  /**
+   * What a new platform cluster has from the start, so that many are made in less time. `sources`: the databases that
+   * `createDatabase` copies from. `installed`: Holdfast in `postgres`, as `supabase db push` leaves it. Default: neither.
+   */
+  readonly prepared?: "sources" | "installed";
+  /** Where the cluster lives. One that is there already is started as it is. Default: a new one (directories.ts). */
   readonly directory?: string;
   /** Default: a free one. */
   readonly port?: number;
@@ -43,6 +40,11 @@ export interface ClusterOptions {
   readonly environment?: Readonly<Record<string, string>>;
   /** One line for each step that takes long, such as installing packages. */
   readonly log?: (line: string) => void;
+}
+
+export interface DatabaseOptions {
+  readonly platform?: boolean;
+  readonly installed?: boolean;
 }
 
 /** What is kept beside the data, readable by the owner only; written last, so its presence says that the cluster is complete. */
@@ -58,7 +60,7 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
   // Also for 17: the operating system's user postgres and openssl come with these packages.
   const debian = ensurePostgres15(options.log);
   const binaries = options.version === 15 ? debian : postgres17();
-  const directory = options.directory ?? newDirectory();
+  const directory = options.directory ?? newDirectory("clusters", options.durable ?? true);
   const postmaster = new Postmaster(
     binaries,
     join(directory, "data"),
@@ -96,7 +98,8 @@ async function create(directory: string, postmaster: Postmaster, options: Cluste
     });
   }
   rmSync(postmaster.dataDirectory, { recursive: true, force: true });
-  const template = await templateFor(postmaster.binaries, platform);
+  const kind = platform ? options.prepared ?? "platform" : "plain";
+  const template = await templateFor(postmaster.binaries, kind);
   copyTemplate(template, postmaster.dataDirectory);
   copyFileSync(template.caFile, join(directory, "ca.pem"));
   giveNewIdentity(postmaster.dataDirectory);
@@ -119,7 +122,11 @@ async function create(directory: string, postmaster: Postmaster, options: Cluste
   await setPasswords(initial.plainUrl(superuser), passwords);
   const known: ClusterFile = { version, platform, passwords };
   writeFileSync(join(directory, "cluster.json"), JSON.stringify(known), { mode: 0o600 });
-  return new Cluster(directory, postmaster, known, initial.port);
+  const cluster = new Cluster(directory, postmaster, known, initial.port);
+  if (kind === "installed") {
+    await withClient(cluster.plainUrl(superuser), async (client) => void await client.query(becomeOwnInstall));
+  }
+  return cluster;
 }
 
 /** A PostgreSQL server of our own on 127.0.0.1. */
@@ -220,12 +227,14 @@ export class Cluster {
 
   /**
    * Another database of this cluster, owned by `postgres`, and its name. With `platform` (default: as the cluster) it has
-   * what a hosted project has, pg_cron excepted, which lives in the database `postgres` only.
+   * what a hosted project has, pg_cron excepted, which lives in the database `postgres` only; with `installed` Holdfast
+   * as well.
    */
-  async createDatabase(name: string, options: { readonly platform?: boolean } = {}): Promise<string> {
+  async createDatabase(name: string, options: DatabaseOptions = {}): Promise<string> {
     const platform = options.platform ?? this.platform;
     if (platform && !this.platform) throw new Error("only a platform cluster has platform databases");
-    await makeDatabase((database) => this.plainUrl(this.superuser, database), name, platform);
+    const content = options.installed ? "holdfast" : platform ? "platform" : "nothing";
+    await makeDatabase((role, database) => this.plainUrl(role, database), this.superuser, name, content);
     return name;
   }
 
@@ -239,19 +248,6 @@ export class Cluster {
     await this.#postmaster.stop("immediate");
     rmSync(this.directory, { recursive: true, force: true });
   }
-}
-
-/** Named after this process, so that a later one can tell what was left behind by one that is gone, and removes it. */
-function newDirectory(): string {
-  const clusters = join(stackDirectory(), "clusters");
-  mkdirSync(clusters, { recursive: true, mode: 0o755 });
-  for (const name of readdirSync(clusters)) {
-    const owner = /^of-(\d+)-/.exec(name)?.[1];
-    if (owner !== undefined && !existsSync(`/proc/${owner}`)) {
-      rmSync(join(clusters, name), { recursive: true, force: true });
-    }
-  }
-  return mkdtempSync(join(clusters, `of-${process.pid}-`));
 }
 
 function readClusterFile(directory: string): ClusterFile {

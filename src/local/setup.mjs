@@ -16,6 +16,12 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 
 export const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 
+/** Deno's, for the CLI; what people type follows. */
+export const cliArguments = [
+  ...["run", "--quiet", "--no-prompt", "--allow-all", "--config", join(root, "deno.json")],
+  join(root, "src", "cli", "main.ts"),
+];
+
 const forwarded = ["SIGINT", "SIGTERM", "SIGHUP"];
 
 /** Installs the packages of the lock file unless they are there. Throws with a readable message when npm fails. */

@@ -2,16 +2,17 @@ import type { ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { endProgram, root, runProgram, startProgram } from "./child.ts";
+import { endProgram, root, startProgram } from "./child.ts";
 import { endClient, openClient } from "./client.ts";
+import { newDirectory } from "./directories.ts";
 import type { IsolateLimits } from "./gateway/limits.ts";
 import type { GatewayReady, GatewaySettingsInput } from "./gateway/settings.ts";
 import { startNetWorker } from "./pg_net_worker.ts";
 import { type Cluster, startCluster } from "./postgres.ts";
-import { stackDirectory } from "./unprivileged.ts";
+import { pushMigrations } from "./push.ts";
 
 export interface StackOptions {
-  /** Where the stack lives; one that is there already goes on with its data. Default: a new one below the stack's directory. */
+  /** Where the stack lives; one that is there already goes on with its data. Default: a new one (directories.ts). */
   readonly directory?: string;
   /** `false` turns fsync off. Default `true`. */
   readonly durable?: boolean;
@@ -25,8 +26,8 @@ export interface StackOptions {
   readonly environment?: Readonly<Record<string, string>>;
   /** Lets a test end isolates at named moments. */
   readonly testing?: boolean;
-  /** `false` leaves out the migrations. Default `true`. */
-  readonly migrate?: boolean;
+  /** The database is a copy of one in which the migrations were installed, not a new one in which they are. Default `false`. */
+  readonly prepared?: boolean;
   /** `false`: neither the change stream is drained nor a full backup taken by itself, at midnight either. Default `true`. */
   readonly stream?: boolean;
   readonly settings?: Readonly<Record<string, string>>;
@@ -61,7 +62,7 @@ export const backupBucket = "holdfast-backups";
 /** Starts the stack, installs the migrations with the Supabase CLI and gives the project its secrets. */
 export async function startStack(options: StackOptions = {}): Promise<Stack> {
   const log = options.log ?? (() => {});
-  const directory = options.directory ?? join(stackDirectory(), "stacks", randomBytes(6).toString("hex"));
+  const directory = options.directory ?? newDirectory("stacks", options.durable ?? true);
   mkdirSync(directory, { recursive: true, mode: 0o755 });
   const secrets = secretsOf(directory);
   const journalFile = join(directory, "functions.jsonl");
@@ -73,15 +74,16 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
     directory: join(directory, "cluster"),
     durable: options.durable ?? true,
     settings: options.settings ?? {},
+    ...(options.prepared === true ? { prepared: "installed" as const } : {}),
     log,
   });
   const ends: (() => Promise<void>)[] = [() => cluster.stop("fast")];
   try {
-    if (options.migrate !== false) {
+    if (options.prepared !== true) {
       log("installing the migrations with supabase db push");
       await pushMigrations(cluster);
-      if (options.stream === false) await stopStream(cluster);
     }
+    if (options.stream === false) await stopStream(cluster);
     log("starting the gateway");
     const { child, gateway } = await startGateway(directory, journalFile, cluster, secrets, options);
     ends.unshift(() => endProgram(child));
@@ -119,20 +121,6 @@ function secretsOf(directory: string): StackFile {
   };
   writeFileSync(file, JSON.stringify(secrets), { mode: 0o600 });
   return secrets;
-}
-
-/** `supabase db push` as a person would run it, with the password in the environment. Running it again does nothing. */
-export async function pushMigrations(cluster: Cluster, database = "postgres"): Promise<void> {
-  const authority = encodeURIComponent(cluster.caFile);
-  const address = `postgresql://postgres@${cluster.host}:${cluster.port}/${database}`;
-  await runProgram(join(root, "node_modules/.bin/supabase"), [
-    "db",
-    "push",
-    "--yes",
-    `--remote=${address}?sslmode=verify-full&sslrootcert=${authority}`,
-    "--output-format",
-    "json",
-  ], { PGPASSWORD: cluster.password("postgres"), SUPABASE_TELEMETRY_DISABLED: "1" });
 }
 
 async function startGateway(

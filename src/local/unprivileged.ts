@@ -11,8 +11,14 @@ export interface ServerUser {
   readonly gid: number;
 }
 
+let known: ServerUser | undefined;
+
 /** The user `postgres` that Debian's package makes; when this process is not root, the user that runs it. */
 export function serverUser(): ServerUser {
+  return known ??= findServerUser();
+}
+
+function findServerUser(): ServerUser {
   const own = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
   if (own.uid !== 0) return own;
   try {

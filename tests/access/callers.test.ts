@@ -44,12 +44,8 @@ const actions = [
 ] as const;
 
 beforeAll(async () => {
-  stack = await startStack({
-    durable: false,
-    stream: false,
-    environment: { BACKUP_ALLOWED_ORIGINS: page },
-    ...hardened,
-  });
+  const environment = { BACKUP_ALLOWED_ORIGINS: page };
+  stack = await startStack({ durable: false, stream: false, prepared: true, environment, ...hardened });
   admin = await signedIn(stack, { aal2: true });
   other = await signedIn(stack, { aal2: true });
   await ask("insert into backup.admins (user_id) values ($1)", [admin.userId]);

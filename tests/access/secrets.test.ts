@@ -12,7 +12,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { root } from "../../src/local/child.ts";
 import { createS3Store } from "../../src/shared/store/s3.ts";
 import { systemClock } from "../../src/shared/clock.ts";
-import { cli, type CliResult } from "../integration/cli_fixture.ts";
+import { type CliResult, startCli } from "../integration/cli_fixture.ts";
 import { startTestGateway } from "../integration/gateway_fixture.ts";
 import { freshDatabase, query } from "../support/cluster.ts";
 import { type S3Server, startS3Server } from "../support/s3_server.ts";
@@ -80,7 +80,7 @@ afterAll(async () => {
 const asOwner = (text: string) => query(stack.cluster.plainUrl("supabase_admin"), text);
 
 async function tell(args: readonly string[], given: Readonly<Record<string, string>> = settings): Promise<CliResult> {
-  const result = await cli(args, given);
+  const result = await startCli(args, given).result;
   said.push([args.join(" "), `${result.stdout}\n${result.stderr}`]);
   return result;
 }

@@ -28,7 +28,7 @@ afterAll(async () => {
 }, stackMs);
 
 async function start(): Promise<void> {
-  stack = await startStack({ stream: false, ...options });
+  stack = await startStack({ stream: false, prepared: true, ...options });
   project = projectOf(stack);
 }
 

@@ -1,5 +1,4 @@
 /** Databases with Holdfast installed, and backups of them into a store in memory, in this process. */
-import { readdirSync, readFileSync } from "node:fs";
 import { parseKeyRing } from "../../src/shared/crypto/key_ring.ts";
 import { epochSource } from "../../src/shared/crypto/epochs.ts";
 import { systemClock } from "../../src/shared/clock.ts";
@@ -22,19 +21,12 @@ import type { Store } from "../../src/shared/store/store.ts";
 import { createMemoryStore, type MemoryStore } from "../contract/memory_store.ts";
 import { type Cluster, freshDatabase, query, withClient } from "../support/cluster.ts";
 
-const root = new URL("../../", import.meta.url);
 /** 32 bytes of zeros and a one: everybody knows it. */
 export const testKeys = `test:${"A".repeat(42)}E`;
 
 /** A fresh database of the cluster with the migrations applied as `postgres`; its URL as that role. */
 export async function installedDatabase(cluster: Cluster): Promise<string> {
-  const name = await freshDatabase(cluster);
-  const url = cluster.plainUrl("postgres", name);
-  const folder = new URL("supabase/migrations/", root);
-  await withClient(url, async (client) => {
-    for (const file of readdirSync(folder).sort()) await client.query(readFileSync(new URL(file, folder), "utf8"));
-  });
-  return url;
+  return cluster.plainUrl("postgres", await freshDatabase(cluster, { installed: true }));
 }
 
 export interface World {

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type CommandName, commandNames } from "../../src/cli/command_table.ts";
-import { pushMigrations } from "../../src/local/stack.ts";
+import { pushMigrations } from "../../src/local/push.ts";
 import { clusterMs, query, useCluster, withClient } from "../support/cluster.ts";
 import { loadSampleApp, type SampleApp } from "../support/sample_app/load.ts";
 import { root } from "../unit/project_files.ts";

@@ -2,6 +2,7 @@
 import { spawn } from "node:child_process";
 import { join } from "node:path";
 import process from "node:process";
+import { cliArguments, denoPath } from "../../src/local/setup.mjs";
 import { root } from "../unit/project_files.ts";
 
 export interface CliResult {
@@ -18,10 +19,24 @@ export interface CliRun {
   signal(name: "SIGINT" | "SIGTERM"): void;
 }
 
-/** Nothing of the environment but the way to programs; `settings` is all that the command knows. */
+/** By the launcher, as people start it. Nothing of the environment but the way to programs; `settings` is all that it knows. */
 export function startCli(args: readonly string[], settings: Readonly<Record<string, string>>): CliRun {
+  return start(process.execPath, [join(root, "src/cli/holdfast.mjs")], args, settings);
+}
+
+/** Without the launcher, which takes as long as many a command: npm_run.test.ts and runbooks.test.ts go through it. */
+export async function cli(args: readonly string[], settings: Readonly<Record<string, string>>): Promise<CliResult> {
+  return await start(denoPath(), cliArguments, args, { DENO_NO_UPDATE_CHECK: "1", ...settings }).result;
+}
+
+function start(
+  program: string,
+  before: readonly string[],
+  args: readonly string[],
+  settings: Readonly<Record<string, string>>,
+): CliRun {
   const { PATH = "", HOME = "" } = process.env;
-  const child = spawn(process.execPath, [join(root, "src/cli/holdfast.mjs"), ...args], {
+  const child = spawn(program, [...before, ...args], {
     cwd: "/",
     env: { PATH, HOME, ...settings },
     stdio: ["ignore", "pipe", "pipe"],
@@ -37,10 +52,6 @@ export function startCli(args: readonly string[], settings: Readonly<Record<stri
     });
   });
   return { result, signal: (name) => void child.kill(name) };
-}
-
-export async function cli(args: readonly string[], settings: Readonly<Record<string, string>>): Promise<CliResult> {
-  return await startCli(args, settings).result;
 }
 
 /** At a terminal that shows both streams, where a person types `answer` once they are asked to type something. */

@@ -12,7 +12,7 @@ let app: SampleApp;
 let settings: Record<string, string> = {};
 
 beforeAll(async () => {
-  stack = await startStack({ durable: false, stream: false });
+  stack = await startStack({ durable: false, stream: false, prepared: true });
   app = await loadSampleApp({
     owner: { connectionString: stack.cluster.plainUrl("postgres") },
     admin: { connectionString: stack.cluster.plainUrl("supabase_admin") },

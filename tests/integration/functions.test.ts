@@ -15,7 +15,7 @@ const chainMs = 120_000;
 const pollMs = 200;
 
 beforeAll(async () => {
-  stack = await startStack({ durable: false, stream: false });
+  stack = await startStack({ durable: false, stream: false, prepared: true });
   postgres = new pg.Client({ connectionString: stack.cluster.plainUrl() });
   await postgres.connect();
   await postgres.query(`

@@ -2,11 +2,10 @@
 import { Buffer } from "node:buffer";
 import { createClient, type SupabaseClient } from "@supabase/supabase-js";
 import { beforeAll, describe, expect, it } from "vitest";
-import { pushMigrations } from "../../src/local/stack.ts";
 import { query, withClient } from "../support/cluster.ts";
 import { noSession, useGateway } from "./gateway_fixture.ts";
 
-const there = useGateway();
+const there = useGateway({ prepared: "installed" });
 let service: SupabaseClient;
 const people: Record<string, SupabaseClient> = {};
 const bytes = Buffer.from("sealed");
@@ -14,7 +13,6 @@ const ours = "holdfast-backups";
 
 beforeAll(async () => {
   const { gateway, cluster } = there();
-  await pushMigrations(cluster);
   service = createClient(gateway.url, gateway.secretKey, noSession);
   await service.auth.admin.createUser({ email: "a@b.example", password: "a good password", email_confirm: true });
   people["anon"] = createClient(gateway.url, gateway.publishableKey, noSession);

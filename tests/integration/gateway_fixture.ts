@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll } from "vitest";
 import { endProgram, root, startProgram } from "../../src/local/child.ts";
 import type { GatewayReady, GatewaySettingsInput } from "../../src/local/gateway/settings.ts";
-import { type Cluster, clusterMs, startTestCluster } from "../support/cluster.ts";
+import { type Cluster, clusterMs, startTestCluster, type TestClusterOptions } from "../support/cluster.ts";
 
 // supabase-js wants a WebSocket class on Node 20 even where Realtime is never used, as here.
 if (!("WebSocket" in globalThis)) Reflect.set(globalThis, "WebSocket", class {});
@@ -55,11 +55,13 @@ export async function startTestGateway(
 }
 
 /** A cluster with a gateway in front of it, for the tests of a file. */
-export function useGateway(): () => { readonly gateway: TestGateway; readonly cluster: Cluster } {
+export function useGateway(
+  options: TestClusterOptions = {},
+): () => { readonly gateway: TestGateway; readonly cluster: Cluster } {
   let cluster: Cluster | undefined;
   let gateway: TestGateway | undefined;
   beforeAll(async () => {
-    cluster = await startTestCluster();
+    cluster = await startTestCluster(options);
     gateway = await startTestGateway(cluster);
   }, clusterMs);
   afterAll(async () => {

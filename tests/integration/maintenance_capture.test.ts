@@ -1,16 +1,14 @@
 /** A backup that is taken under maintenance mode holds the project as it is without it. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { pushMigrations } from "../../src/local/stack.ts";
 import type { Connection } from "../../src/shared/postgres/connection.ts";
 import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
 import { captureSchema } from "../../src/shared/schema/capture.ts";
 import { clusterMs, useCluster } from "../support/cluster.ts";
 
-const cluster = useCluster();
+const cluster = useCluster({ prepared: "installed" });
 let session: Connection;
 
 beforeAll(async () => {
-  await pushMigrations(cluster());
   session = await openDatabase({ url: cluster().plainUrl() }).connect("holdfast:test");
 }, clusterMs);
 afterAll(async () => {

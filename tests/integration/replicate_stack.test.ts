@@ -42,6 +42,7 @@ beforeAll(async () => {
   stack = await startStack({
     durable: false,
     stream: false,
+    prepared: true,
     testing: true,
     // Holders: a key of the functions' own, and a pair whose private half is offline.
     environment: {

@@ -1,7 +1,5 @@
 /** Smoke queries of a restore, run by the real pg_cron: one that hangs holds up neither the others nor the watchdog. */
 import { randomUUID } from "node:crypto";
-import { readdirSync, readFileSync } from "node:fs";
-import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import { openSession } from "../../src/shared/backup/session.ts";
 import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
@@ -10,9 +8,8 @@ import { smokeStatements } from "../../src/shared/restore/in_place/checks/smoke_
 import { catalogFingerprint } from "../../src/shared/schema/fingerprint.ts";
 import { clusterMs, query, useCluster, withClient } from "../support/cluster.ts";
 import { eventually } from "../support/stack.ts";
-import { root } from "../unit/project_files.ts";
 
-const cluster = useCluster();
+const cluster = useCluster({ prepared: "installed" });
 const ask = (text: string, values: readonly unknown[] = []) => query(cluster().plainUrl(), text, values);
 
 /** As a file of the user's; the BEGIN and COMMIT that people write around such queries are no queries. */
@@ -29,10 +26,6 @@ let command = "";
 
 beforeAll(async () => {
   await withClient(cluster().plainUrl(), async (client) => {
-    const folder = join(root, "supabase/migrations");
-    for (const name of readdirSync(folder).filter((one) => one.endsWith(".sql")).sort()) {
-      await client.query(`begin; ${readFileSync(join(folder, name), "utf8")}; commit`);
-    }
     await client.query(
       `create table public.people (name text); insert into public.people values ('a name');
        update backup.settings set value = '1' where name = 'smoke_seconds';

@@ -13,7 +13,8 @@ const leg = { cpuMs: 1_000, peakBytes: 230 * mib };
 const integers = 3_000_000;
 
 let sampleRows = 0;
-const project = useProject({}, async ({ query, stack: { cluster, gateway } }) => {
+// Installed by `supabase db push` here, as on a hosted project.
+const project = useProject({ prepared: false }, async ({ query, stack: { cluster, gateway } }) => {
   const app = await loadSampleApp({
     owner: { connectionString: cluster.plainUrl() },
     admin: { connectionString: cluster.plainUrl(cluster.superuser) },

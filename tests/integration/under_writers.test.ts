@@ -39,6 +39,7 @@ beforeAll(async () => {
   const stack = await startStack({
     stream: false,
     durable: false,
+    prepared: true,
     limits,
     environment: {
       BACKUP_STORE: storeAddress,

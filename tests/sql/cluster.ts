@@ -1,4 +1,4 @@
-/** The cluster that the SQL tests share: a hosted-like PostgreSQL with Holdfast installed by `supabase db push`. */
+/** The cluster that SQL tests share: a hosted-like PostgreSQL with Holdfast installed by `supabase db push`. */
 import { spawnSync } from "node:child_process";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
@@ -32,20 +32,14 @@ const shared = Symbol.for("holdfast.tests.sql.cluster");
 export type Version = 15 | 17;
 type Shared = { [shared]?: Map<Version, Promise<Cluster>> };
 
-/** Started and installed once for all files of this project, which run in one process; the server ends with it. */
+/** Started once for all files that run in this process, as a copy of an installed one; the server ends with it. */
 export function installedCluster(version: Version = 15): Promise<Cluster> {
   const place: Shared = globalThis as Shared;
   const clusters = place[shared] ??= new Map();
-  const cluster = clusters.get(version) ?? start(version);
+  // 17 is without pg_cron.
+  const cluster = clusters.get(version) ??
+    startCluster({ version, platform: true, prepared: "installed", durable: false });
   clusters.set(version, cluster);
-  return cluster;
-}
-
-/** 17 is without pg_cron. */
-async function start(version: Version): Promise<Cluster> {
-  const cluster = await startCluster({ version, platform: true, durable: false });
-  const pushed = cli(cluster, ["db", "push", "--yes"]);
-  if (pushed.status !== 0) throw new Error(`supabase db push failed:\n${pushed.stdout}\n${pushed.stderr}`);
   return cluster;
 }
 

@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import pg from "pg";
 import { afterAll, beforeAll } from "vitest";
-import { type Cluster, type ClusterOptions, startCluster } from "../../src/local/postgres.ts";
+import { type Cluster, type ClusterOptions, type DatabaseOptions, startCluster } from "../../src/local/postgres.ts";
 
 export type { Cluster } from "../../src/local/postgres.ts";
 
@@ -15,7 +15,7 @@ export const clusterMs = 180_000;
  * forgotten ends with this process, and its files go when the next cluster is made.
  */
 export function startTestCluster(options: TestClusterOptions = {}): Promise<Cluster> {
-  return startCluster({ version: 15, platform: true, durable: false, ...options });
+  return startCluster({ version: 15, platform: true, durable: false, prepared: "sources", ...options });
 }
 
 /**
@@ -47,7 +47,7 @@ export async function withCluster<T>(options: TestClusterOptions, use: (cluster:
 }
 
 /** A new database of the cluster under a name of its own; cheaper than a cluster, without pg_cron. Returns its name. */
-export function freshDatabase(cluster: Cluster, options: { readonly platform?: boolean } = {}): Promise<string> {
+export function freshDatabase(cluster: Cluster, options: DatabaseOptions = {}): Promise<string> {
   return cluster.createDatabase(`test_${randomBytes(6).toString("hex")}`, options);
 }
 

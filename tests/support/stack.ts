@@ -83,7 +83,7 @@ export interface Kill {
 export function useProject(options: StackOptions = {}, fill: (project: Project) => Promise<void> = async () => {}) {
   let stack: Stack | undefined;
   beforeAll(async () => {
-    stack = await startStack({ durable: false, stream: false, ...options });
+    stack = await startStack({ durable: false, stream: false, prepared: true, ...options });
     await fill(projectOf(stack));
   }, stackMs);
   afterAll(async () => {
