@@ -31,7 +31,7 @@ let admin: SignedIn;
 let before: Record<string, string>;
 
 beforeAll(async () => {
-  stack = await startStack({ durable: false, stream: false, ...hardened });
+  stack = await startStack({ durable: false, stream: false, prepared: true, ...hardened });
   await stopClocks(stack);
   admin = await signedIn(stack, { aal2: true });
   await ask("insert into backup.admins (user_id) values ($1)", [admin.userId]);

@@ -38,7 +38,7 @@ let there: { readonly run: string; readonly restore: string };
 let before: Record<string, string>;
 
 beforeAll(async () => {
-  stack = await startStack({ durable: false, stream: false, ...hardened });
+  stack = await startStack({ durable: false, stream: false, prepared: true, ...hardened });
   await stopClocks(stack);
   postgres = new pg.Client({ connectionString: stack.cluster.plainUrl() });
   await postgres.connect();
