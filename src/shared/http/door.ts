@@ -15,6 +15,7 @@ import { refusal } from "./caller.ts";
 import { allowedOrigin, preflight, withOrigin } from "./cors.ts";
 import { type Environment, optional, variables } from "./environment.ts";
 import type { Requested } from "../jobs/queries.ts";
+import type { PlanDocument } from "../retention/document.ts";
 import type { FullOutline } from "../restore/legs.ts";
 import type { LegSlot } from "./leg_slot.ts";
 import type { CheckPerson } from "./person.ts";
@@ -48,6 +49,8 @@ export interface DoorDeps {
   readonly anchor: (connection: Connection) => Promise<Anchor | null>;
   /** The run that copies what the second store lacks; null where there is none. Errors: those of settings and database. */
   readonly requestCopies: (connection: Connection) => Promise<Requested | null>;
+  /** What a prune would remove now. Errors: those of settings, stores and database. */
+  readonly planRetention: (connection: Connection) => Promise<PlanDocument>;
   /** What a full restore into a new database would make. Errors: those of the store and the keys. */
   readonly outlineFull: (connection: Connection, backup: string) => Promise<FullOutline>;
   readonly downloads: {
