@@ -90,12 +90,12 @@ volatile
 set search_path = ''
 as $$
 declare
-  wanted constant jsonb := case preset
+  wanted constant jsonb := (case preset
     when 'standard' then '{"hourly": "24 hours", "daily": "30 days", "weekly": "90 days", "manual": "90 days", "safety": "30 days"}'
     when 'short' then '{"hourly": "24 hours", "daily": "7 days", "weekly": "30 days", "manual": "30 days", "safety": "7 days"}'
     when 'gfs' then
       '{"hourly": "24 hours", "daily": "7 days", "weekly": "35 days", "manual": "90 days", "safety": "30 days", "monthly": "366 days"}'
-  end;
+  end)::jsonb;
 begin
   if wanted is null then
     raise exception 'a preset is standard, short or gfs' using errcode = 'HF003';
@@ -194,7 +194,7 @@ revoke all on function backup.retention_guard() from public;
 -- Milliseconds since 1970, as the planner counts.
 create function backup.milliseconds(moment timestamptz) returns bigint
 language sql
-immutable
+stable
 set search_path = ''
 as $$
   select pg_catalog.floor(pg_catalog.date_part('epoch', moment) * 1000)::bigint

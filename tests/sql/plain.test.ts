@@ -53,6 +53,7 @@ describe.each([15, 17] as const)(
             chain_audit: expect.any(Number),
             watch_recoveries: 0,
             watch_copies: 0,
+            watch_retention: 0,
             purge_traces: 0,
           });
           // what is not there cannot be open: no Storage, no Auth, no Vault, no jobs
