@@ -420,6 +420,29 @@ export const commands = {
       { line: "replicate -- --json", does: "copies it, the result as a document" },
     ],
   },
+  "retention": {
+    summary: "show how long backups are kept, and set it",
+    about:
+      "Without a word: each tier, how many backups it has, and when it was pruned last. `standard`: hourly 24 h, daily 30 d, weekly 90 d. `short`: hourly 24 h, daily 7 d, weekly 30 d. `gfs` (grandfather, father, son): daily 7 d, weekly 35 d, the first backup of each month 366 d. --keep sets single tiers; a policy that contradicts itself is refused. Nothing is removed before the next prune.",
+    words: [{ name: "preset", required: false, help: "`standard`, `short` or `gfs`" }],
+    options: ["keep", ...database],
+    examples: [
+      { line: "retention", does: "shows the policy and what it keeps" },
+      { line: "retention gfs", does: "sets all tiers at once" },
+      { line: "retention -- --keep daily=14d --keep yearly=2557d", does: "sets two tiers" },
+    ],
+  },
+  "prune": {
+    summary: "remove the backups that the policy does not keep",
+    about:
+      "Prints what would go and what stays, each with its reason, and does it once confirmed. Never the newest that is verified, nothing that a kept moment needs, nothing on hold or in use; and nothing at all where a store cannot be listed to its end, a clock was moved, or the newest backup is not verified. Objects that no backup names any more go two days later. The function `retention` does the same each day.",
+    words: [],
+    options: ["dry-run", "yes", ...database, ...store, "secondary"],
+    examples: [
+      { line: "prune -- --dry-run", does: "what would go, and why the rest stays" },
+      { line: "prune -- --yes --json", does: "does it, the result as a document" },
+    ],
+  },
 } as const satisfies Record<string, CommandFacts>;
 
 export type CommandName = keyof typeof commands;

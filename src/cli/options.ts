@@ -161,6 +161,12 @@ export const options = {
   },
   "dry-run": { type: "boolean", help: "print the plan, change nothing" },
   "scope": { type: "string", value: "scope", help: "what is to come back: table, record, user, full" },
+  "keep": {
+    type: "string",
+    value: "tier=time",
+    multiple: true,
+    help: "how long a tier is kept, as daily=14d or hourly=24h; monthly and yearly may be set to 0; repeated",
+  },
   "where": {
     type: "string",
     value: "column=value",

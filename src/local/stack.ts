@@ -28,7 +28,7 @@ export interface StackOptions {
   readonly testing?: boolean;
   /** The database is a copy of one in which the migrations were installed, not a new one in which they are. Default `false`. */
   readonly prepared?: boolean;
-  /** `false`: neither the change stream is drained nor a full backup taken by itself, at midnight either. Default `true`. */
+  /** `false`: no drain, full backup or prune begins by itself, at midnight either. Default `true`. */
   readonly stream?: boolean;
   readonly settings?: Readonly<Record<string, string>>;
   readonly log?: (line: string) => void;
@@ -169,7 +169,7 @@ async function startGateway(
 async function stopStream(cluster: Cluster): Promise<void> {
   const client = await openClient(cluster, "postgres");
   try {
-    await client.query("update backup.schedules set enabled = false where name in ('changes', 'daily', 'weekly')");
+    await client.query("update backup.schedules set enabled = false where name in ('changes', 'daily', 'weekly', 'retention')");
     await client.query("select backup.apply_schedules()");
   } finally {
     await endClient(client);

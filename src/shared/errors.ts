@@ -122,6 +122,14 @@ export const errorTable = {
   cancelled: f(409, 1, "HF416", "never", "Start it again if you still want it."),
   run_stalled: f(503, 1, "HF417", "after_fix", "Look at the functions' logs and at the alerts, then start it again."),
   place_changed: f(409, 1, "HF420", "backoff", "Run it again: it writes to a place of its own, as the alert says."),
+  policy_refused: f(
+    422,
+    2,
+    "HF421",
+    "after_fix",
+    "`holdfast retention` shows the policy; rarer tiers are kept longer.",
+  ),
+  object_going: f(503, 1, "HF422", "backoff", "A sweep removes the object; run it again, and it is written anew."),
 
   target_not_empty: f(409, 1, "HF501", "after_fix", "Restore into an empty database."),
   target_is_source: f(409, 1, "HF502", "after_fix", "Name another database as the target."),

@@ -64,13 +64,13 @@ create table backup.runs (
   constraint tiers_are_known check (tiers <@ array['hourly', 'daily', 'weekly', 'manual', 'safety']),
   constraint full_run_has_a_tier check (kind <> 'full' or cardinality(tiers) > 0),
   constraint status_is_known check (status in (
-    'queued', 'snapshotting', 'copying', 'finishing', 'succeeded', 'quarantined', 'failed', 'cancelled'
+    'queued', 'snapshotting', 'copying', 'finishing', 'succeeded', 'quarantined', 'failed', 'cancelled', 'pruned'
   )),
   constraint origin_is_known check (origin in ('schedule', 'cli', 'dashboard', 'http')),
   constraint attempts_are_at_most_five check (attempt between 0 and 5),
   constraint concurrency_is_sensible check (concurrency between 1 and 64),
   constraint ended_run_says_when check (
-    (status in ('succeeded', 'quarantined', 'failed', 'cancelled')) = (finished_at is not null)
+    (status in ('succeeded', 'quarantined', 'failed', 'cancelled', 'pruned')) = (finished_at is not null)
   ),
   constraint finished_at_is_after_started_at check (finished_at >= started_at),
   constraint failed_run_says_why check (status <> 'failed' or (error_code is not null and error_message is not null)),
@@ -194,7 +194,7 @@ begin
   perform backup.void_tasks(fail_run.run);
   perform backup.end_keeper(fail_run.run);
   perform backup.raise_alert(
-    case run_kind when 'replicate' then 'copies_failed' else 'backup_failed' end, 'kind:' || run_kind,
+    case run_kind when 'replicate' then 'copies_failed' when 'prune' then 'prune_failed' else 'backup_failed' end, 'kind:' || run_kind,
     pg_catalog.format('run %s failed: %s (%s)', fail_run.run, fail_run.message, fail_run.code)
   );
   perform backup.audit('run.failed', 'run:' || fail_run.run, pg_catalog.jsonb_build_object('code', fail_run.code));

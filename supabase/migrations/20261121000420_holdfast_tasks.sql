@@ -18,7 +18,7 @@ create table backup.tasks (
   result jsonb,
   error jsonb,
   done_at timestamptz,
-  constraint kind_is_known check (kind in ('plan', 'chunks', 'counts', 'manifest', 'verify', 'replicate')),
+  constraint kind_is_known check (kind in ('plan', 'chunks', 'counts', 'manifest', 'verify', 'replicate', 'prune')),
   constraint status_is_known check (status in ('open', 'leased', 'done', 'failed', 'void')),
   constraint leased_task_has_a_worker_and_an_end check (
     status <> 'leased' or (worker is not null and lease_until is not null)
@@ -93,7 +93,7 @@ begin
           and other.status in ('open', 'leased', 'failed')
       )
     )
-  order by pg_catalog.array_position(array['plan', 'chunks', 'counts', 'manifest', 'verify', 'replicate'], t.kind), t.id
+  order by pg_catalog.array_position(array['plan', 'chunks', 'counts', 'manifest', 'verify', 'replicate', 'prune'], t.kind), t.id
   limit 1
   for update skip locked;
   if candidate.id is null then
@@ -167,6 +167,12 @@ begin
     group by x.oid
   ) as c
   where t.run_id = ours.run_id and t.table_oid = c.oid;
+  -- what it names may have been about to be swept
+  perform backup.rescue_objects(array(
+    select c.object from pg_catalog.jsonb_to_recordset(coalesce(result -> 'chunks', '[]')) as c (object text)
+    union
+    select o.name from pg_catalog.jsonb_to_recordset(coalesce(result -> 'objects', '[]')) as o (name text)
+  ));
   insert into backup.chunks (
     run_id, attempt, table_oid, schema_name, table_name, relfilenode, fingerprint,
     from_block, from_item, to_block, to_item, rows, raw_bytes, stored_bytes, object, hash, stored_hash, taken_from

@@ -137,6 +137,10 @@ begin
     pg_catalog.jsonb_to_recordset(plan -> 'tasks') as (kind text, detail jsonb, estimated_bytes bigint)
   ) with ordinality as t (kind, detail, estimated_bytes, place)
   order by t.place;
+  perform backup.rescue_objects(array(
+    select t.detail #>> '{schemaObject,record,name}'
+    from pg_catalog.jsonb_to_recordset(plan -> 'tasks') as t (kind text, detail jsonb) where t.kind = 'manifest'
+  ));
   update backup.tasks as t
   set status = 'done', done_at = moment, lease_until = null, error = null
   where t.id = ours.id;

@@ -106,6 +106,9 @@ begin
   if differing is not null then
     raise exception 'rows read differ from rows counted: %', pg_catalog.left(differing, 500) using errcode = 'HF411';
   end if;
+  perform backup.rescue_objects(array(
+    select o.name from pg_catalog.jsonb_to_recordset(coalesce(manifest -> 'objects', '[]')) as o (name text)
+  ));
   new_bytes := backup.record_objects(ours.run_id, coalesce(manifest -> 'objects', '[]'));
   delete from backup.chunks as c where c.run_id = ours.run_id and c.attempt < ours.attempt;
   update backup.tasks as t set status = 'done', done_at = moment, lease_until = null, error = null where t.id = ours.id;

@@ -7,7 +7,8 @@ create table backup.policies (
   keep interval not null,
   note text not null,
   changed_at timestamptz not null default backup.clock_now(),
-  constraint tier_is_known check (tier in ('hourly', 'daily', 'weekly', 'manual', 'safety')),
+  -- monthly and yearly: the first backup of each month, and of each year
+  constraint tier_is_known check (tier in ('hourly', 'daily', 'weekly', 'manual', 'safety', 'monthly', 'yearly')),
   constraint keep_is_at_least_an_hour check (keep >= interval '1 hour')
 );
 comment on table backup.policies is 'How long a backup of each tier is kept; one of several tiers, by the longest.';
@@ -157,7 +158,9 @@ create table backup.schedules (
   -- what was due before is not missed
   enabled_since timestamptz not null default backup.clock_now(),
   constraint name_is_a_snake_case_word check (name ~ '^[a-z][a-z_]{0,40}$'),
-  constraint kind_is_known check (kind in ('full', 'changes', 'watchdog', 'anchor', 'replicate', 'security')),
+  constraint kind_is_known check (kind in (
+    'full', 'changes', 'watchdog', 'anchor', 'replicate', 'security', 'retention'
+  )),
   constraint a_backup_has_a_tier check ((kind = 'full') = (tier is not null)),
   constraint cron_is_understood check (backup.last_due(cron, timestamptz '2001-01-01 00:00+00') is not null)
 );
@@ -173,7 +176,8 @@ insert into backup.schedules (name, kind, tier, cron) values
   ('watchdog', 'watchdog', null, '* * * * *'),
   ('anchor', 'anchor', null, '17 * * * *'),
   ('replicate', 'replicate', null, '*/15 * * * *'),
-  ('security', 'security', null, '43 3 1 * *');
+  ('security', 'security', null, '43 3 1 * *'),
+  ('retention', 'retention', null, '37 * * * *');
 
 -- What the cron job of a schedule does.
 create function backup.job_command(kind text, name text) returns text
@@ -187,6 +191,7 @@ as $$
     when 'anchor' then 'select backup.call_anchor()'
     when 'replicate' then 'select backup.call_replication()'
     when 'security' then 'select backup.audit_security()'
+    when 'retention' then 'select backup.call_retention()'
     else pg_catalog.format('select backup.run_schedule(%L)', name)
   end
 $$;

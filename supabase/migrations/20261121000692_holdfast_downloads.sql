@@ -115,6 +115,7 @@ begin
     case when coalesce((facts ->> 'by_function')::boolean, false) then backup.clock_now() + interval '1 minute' end
   from backup.audit_log as l where l.id = entry
   returning * into ours;
+  perform backup.refuse_pruned(ours.backup_id);
   begin_download.token := ours.token;
 end
 $$;

@@ -188,7 +188,8 @@ $$;
 revoke all on function backup.watch_schedules() from public;
 
 -- Removes what is only of use for looking back a week: calls, runs that copied, the log of definitions, which replays read in the
--- stream, and pg_cron's details of our own jobs.
+-- stream, pg_cron's details of our own jobs, pg_net's answers; and after two years what is known of runs that left nothing behind.
+-- The audit keeps all of them.
 create function backup.purge_traces() returns integer
 language plpgsql
 volatile
@@ -210,6 +211,22 @@ begin
     delete from backup.ddl_log as d
     where d.id in (select old.id from backup.ddl_log as old where old.logged_at < oldest limit 5000);
   end if;
+  -- a removed backup of a chain that still has segments tells which transactions were over in its snapshot
+  delete from backup.runs as r
+  where r.id in (
+    select old.id from backup.runs as old
+    where old.finished_at < backup.clock_now() - interval '2 years'
+      and (old.status in ('failed', 'cancelled', 'pruned') or old.kind not in ('full', 'incremental'))
+      and not exists (select from backup.runs as other where other.subject_run = old.id)
+      and not exists (select from backup.segments as s where s.chain_id = old.chain_id or s.run_id = old.id)
+    order by old.finished_at
+    limit 1000
+  );
+  if pg_catalog.to_regclass('net._http_response') is not null
+    and pg_catalog.has_table_privilege('net._http_response', 'delete')
+  then
+    delete from net._http_response as h where h.created < oldest;
+  end if;
   if pg_catalog.to_regclass('cron.job_run_details') is not null
     and pg_catalog.has_table_privilege('cron.job_run_details', 'delete')
   then
@@ -220,7 +237,7 @@ begin
       where old.end_time < oldest
         and (
           old.command in ('select backup.tick()', 'select backup.call_drain()', 'select backup.call_anchor()', 'select backup.call_replication()',
-            'select backup.audit_security()') or old.command like 'select backup.run_schedule(%'
+            'select backup.audit_security()', 'select backup.call_retention()') or old.command like 'select backup.run_schedule(%'
           or old.command like 'set statement_timeout = %; select backup.try_smoke(%'
         )
       order by old.runid
@@ -242,7 +259,7 @@ as $$
 declare
   steps constant text[] := array[
     'reconcile_calls', 'revive_runs', 'end_orphaned_keepers', 'watch_schedules', 'watch_maintenance',
-    'revive_restores', 'watch_restores', 'watch_recoveries', 'watch_copies', 'watch_downloads', 'audit_refusals', 'watch_findings', 'chain_audit',
+    'revive_restores', 'watch_restores', 'watch_recoveries', 'watch_copies', 'watch_retention', 'watch_downloads', 'audit_refusals', 'watch_findings', 'chain_audit',
     'purge_traces'
   ];
   step text;

@@ -46,6 +46,7 @@ begin
     )
   )
   returning r.* into ours;
+  perform backup.refuse_pruned(ours.source_backup);
   perform backup.refuse_same_tables(ours);
   perform backup.audit('restore.begun', 'restore:' || ours.id, backup.restore_detail(ours));
   id := ours.id;

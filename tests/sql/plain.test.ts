@@ -59,6 +59,7 @@ describe.each([15, 17] as const)(
             chain_audit: expect.any(Number),
             watch_recoveries: 0,
             watch_copies: 0,
+            watch_retention: 0,
             purge_traces: 0,
           });
           // without Auth nobody's session lasts, so nobody is an administrator

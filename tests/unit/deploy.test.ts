@@ -43,7 +43,7 @@ function ownFiles(info: DenoInfo): string[] {
 
 describe("the folder of functions", () => {
   it("holds the functions of this part, each with its configuration and closed to verify_jwt", () => {
-    expect(functions).toEqual(["backup", "download", "restore", "verify"]);
+    expect(functions).toEqual(["backup", "download", "restore", "retention", "verify"]);
     const config = readFileSync(`${root}supabase/config.toml`, "utf8");
     for (const name of functions) {
       expect(config).toContain(`[functions.${name}]\nverify_jwt = false\nimport_map = "./functions/${name}/deno.json"`);

@@ -4,7 +4,13 @@ import process from "node:process";
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
 import { variables } from "../../src/shared/http/environment.ts";
-import { backupRequest, downloadRequest, restoreRequest, verifyRequest } from "../../src/shared/http/requests.ts";
+import {
+  backupRequest,
+  downloadRequest,
+  restoreRequest,
+  retentionRequest,
+  verifyRequest,
+} from "../../src/shared/http/requests.ts";
 import { httpPage } from "./http_page.ts";
 
 const page = httpPage();
@@ -14,6 +20,7 @@ function fromSchemas() {
   return Object.entries({
     backup: backupRequest,
     verify: verifyRequest,
+    retention: retentionRequest,
     restore: restoreRequest,
     download: downloadRequest,
   }).flatMap((

@@ -81,7 +81,9 @@ function scene(answers: Readonly<Record<string, Row | Error>> = {}, changes: Par
       full: () => Promise.resolve(),
       verify: () => Promise.resolve(),
       replicate: () => Promise.resolve(),
+      prune: () => Promise.resolve(),
     },
+    planRetention: () => Promise.reject(new Error("no plan was asked for")),
     requestCopies: () => Promise.resolve(null),
     anchor: () => Promise.reject(new Error("no anchor was asked for")),
     drain: () => Promise.reject(new Error("no drain was asked for")),
@@ -217,7 +219,7 @@ describe("a leg", () => {
     let begin = () => {};
     const begun = new Promise<void>((resolve) => begin = resolve);
     const { deps, database, work } = scene({}, {
-      legs: { full: () => begun, verify: () => begun, replicate: () => begun },
+      legs: { full: () => begun, verify: () => begun, replicate: () => begun, prune: () => begun },
     });
     const response = await handleBackup(call(leg), deps);
     expect(response.status).toBe(202);
@@ -234,7 +236,9 @@ describe("a leg", () => {
   it("is refused as busy while another one works in the same isolate, and begins once that is over", async () => {
     let end = () => {};
     const first = new Promise<void>((resolve) => end = resolve);
-    const { deps, work } = scene({}, { legs: { full: () => first, verify: () => first, replicate: () => first } });
+    const { deps, work } = scene({}, {
+      legs: { full: () => first, verify: () => first, replicate: () => first, prune: () => first },
+    });
     await handleBackup(call(leg), deps);
     const second = await handleBackup(call(leg, { nonce: "0123456789abcde2" }), deps);
     expect(second.status).toBe(202);
@@ -252,6 +256,7 @@ describe("a leg", () => {
         full: () => Promise.reject(failure),
         verify: () => Promise.reject(failure),
         replicate: () => Promise.reject(failure),
+        prune: () => Promise.reject(failure),
       },
     });
     expect((await handleBackup(call(leg), deps)).status).toBe(202);
@@ -267,6 +272,7 @@ describe("a leg", () => {
         full: () => Promise.reject(lost),
         verify: () => Promise.reject(lost),
         replicate: () => Promise.reject(lost),
+        prune: () => Promise.reject(lost),
       },
     });
     await handleBackup(call(leg), deps);

@@ -85,8 +85,8 @@ async function readChunks(
 }
 
 /**
- * Marks the chunks whose object is in the store with its recorded size, by one complete listing, and is sealed under
- * the given epoch. Without chunks nothing is listed. Errors: those of the listing; a listing cut short throws.
+ * Marks the chunks whose object is in the store with its recorded size, by one complete listing, is sealed under
+ * the given epoch, and is not about to be swept. Without chunks nothing is listed. Errors: those of the listing; a listing cut short throws.
  */
 export async function markSeen(
   connection: Connection,
@@ -104,7 +104,9 @@ export async function markSeen(
   const names = [...seen];
   for (let at = 0; at < names.length; at += 5_000) {
     const rows = await connection.query(
-      "select o.name from backup.objects as o where o.epoch = $1 and o.name = any ($2::text[])",
+      `select o.name from backup.objects as o
+        where o.epoch = $1 and o.name = any ($2::text[])
+          and not exists (select from backup.condemned as c where c.name = o.name)`,
       [epochId, `{${names.slice(at, at + 5_000).join(",")}}`],
     );
     for (const row of rows) ofEpoch.add(text(row, "name"));

@@ -9,7 +9,7 @@ import type { SignedCall } from "./caller.ts";
 import type { PersonClaims } from "./person.ts";
 
 /** The kinds of run that functions work on. */
-export type CalledKind = "full" | "verify" | "replicate";
+export type CalledKind = "full" | "verify" | "replicate" | "prune";
 
 /** True exactly once for a nonce. */
 export async function acceptCall(connection: Connection, functionName: string, call: SignedCall): Promise<boolean> {

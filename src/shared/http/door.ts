@@ -15,6 +15,7 @@ import { refusal } from "./caller.ts";
 import { allowedOrigin, preflight, withOrigin } from "./cors.ts";
 import { type Environment, optional, variables } from "./environment.ts";
 import type { Requested } from "../jobs/queries.ts";
+import type { PlanDocument } from "../retention/document.ts";
 import type { FullOutline } from "../restore/legs.ts";
 import type { LegSlot } from "./leg_slot.ts";
 import type { LetIn } from "./people.ts";
@@ -53,6 +54,8 @@ export interface DoorDeps {
   readonly requestCopies: (connection: Connection) => Promise<Requested | null>;
   /** Is a full backup of that id in the store? Errors: `backup_not_found`, those of the store. */
   readonly requireStored: RequireStored;
+  /** What a prune would remove now. Errors: those of settings, stores and database. */
+  readonly planRetention: (connection: Connection) => Promise<PlanDocument>;
   /** What a full restore into a new database would make. Errors: those of the store and the keys. */
   readonly outlineFull: (connection: Connection, backup: string) => Promise<FullOutline>;
   readonly downloads: {

@@ -22,6 +22,8 @@ import { readRestore } from "../jobs/restore_queries.ts";
 import { type FullLegDeps, outlineFull, runFullLeg } from "../restore/legs.ts";
 import { inDatabase } from "../restore/new_database.ts";
 import { runReplicateLeg } from "../replicate/leg.ts";
+import { planDocument } from "../retention/document.ts";
+import { lookAhead, runPruneLeg } from "../retention/leg.ts";
 import { runRowsLeg } from "../rows/leg.ts";
 import type { Fetch } from "../store/http_call.ts";
 import { withIdentities } from "../store/layered.ts";
@@ -120,6 +122,15 @@ export function isolateDeps(runtime: IsolateRuntime): DoorDeps {
     if (second === null) return;
     await runReplicateLeg({ ...deps, connection, first, second }, run, { worker, budget: budget.next() });
   };
+  const pruneDeps = async (connection: Connection) => {
+    await recognise(connection, projectRef(environment));
+    const { store: unplaced, ...deps } = await open();
+    const { first, second } = await tellPair(connection);
+    return { ...deps, unplaced, connection, first, second: second?.store ?? null };
+  };
+  const prune: Leg = async (connection, run, worker) => {
+    await runPruneLeg(await pruneDeps(connection), run, { worker, budget: budget.next() });
+  };
   const verify: Leg = async (connection, run, worker) => {
     const deps = await openFor(connection, () => subjectOf(connection, run));
     await runVerifyLeg(deps, connection, run, {
@@ -152,7 +163,8 @@ export function isolateDeps(runtime: IsolateRuntime): DoorDeps {
     letIn: createLetIn({ clock, log }),
     countRefusal: createCountRefusal({ clock, log }),
     openDatabase: databaseOf,
-    legs: { full, verify, replicate },
+    legs: { full, verify, replicate, prune },
+    planRetention: async (connection) => planDocument((await lookAhead(await pruneDeps(connection))).plan, true),
     requestCopies: async (connection) => {
       await recognise(connection, projectRef(environment));
       try {

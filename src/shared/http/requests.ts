@@ -28,6 +28,13 @@ export const verifyRequest = z.discriminatedUnion("action", [
 ]);
 export type VerifyRequest = z.infer<typeof verifyRequest>;
 
+export const retentionRequest = z.discriminatedUnion("action", [
+  z.strictObject({ action: z.literal("start") }),
+  z.strictObject({ action: z.literal("plan") }),
+  z.strictObject({ action: z.literal("leg"), run }),
+]);
+export type RetentionRequest = z.infer<typeof retentionRequest>;
+
 const restore = z.uuid().describe("id of a restore");
 const mode = z.enum(["missing", "merge", "replace"]);
 const name = z.string().min(1).max(200);

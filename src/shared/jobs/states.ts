@@ -59,6 +59,12 @@ export const runStates = {
     meaning: "ended by a person",
     afterCrash: "nothing to do; what it put into the store is swept or reused later",
   },
+  pruned: {
+    setBy: ["order_removals"],
+    final: true,
+    meaning: "was a backup, until retention removed it; the row stays for two years",
+    afterCrash: "what is left of it in the stores stands in backup.removals; the next prune goes on",
+  },
 } as const satisfies Record<string, StateFacts>;
 
 export const taskStates = {

@@ -1,0 +1,70 @@
+/** How long backups are kept: read and set. Every change is audited by the tables' own triggers. */
+import type { Connection } from "../postgres/connection.ts";
+import { call } from "./call.ts";
+import { text } from "./run_row.ts";
+
+export interface RetentionStanding {
+  readonly tiers: readonly {
+    readonly tier: string;
+    readonly keepHours: number;
+    readonly backups: number;
+    readonly oldestAt: string | null;
+    readonly newestAt: string | null;
+  }[];
+  readonly windowHours: number;
+  readonly atLeast: number;
+  /** When the last prune has ended that removed all that it should. */
+  readonly prunedAt: string | null;
+  /** Ordered to go, and still in a store. */
+  readonly waiting: number;
+  /** Objects that nothing needs and that are not due yet, or that a store keeps. */
+  readonly condemned: number;
+}
+
+/** `standard`, `short` or `gfs`. Errors: `payload_invalid`. */
+export async function setPreset(connection: Connection, preset: string): Promise<void> {
+  await call(connection, "select backup.set_retention($1)", [preset]);
+}
+
+/** 0: the tier is not kept as such; for monthly and yearly. Errors, when the transaction ends: `policy_refused`. */
+export async function setTier(connection: Connection, tier: string, hours: number): Promise<void> {
+  await call(connection, "select backup.set_tier($1, $2::integer * interval '1 hour')", [tier, String(hours)]);
+}
+
+export async function readStanding(connection: Connection): Promise<RetentionStanding> {
+  const at = (moment: string) => `to_char(${moment} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')`;
+  const tiers = await call(
+    connection,
+    `select p.tier, (extract(epoch from p.keep) / 3600)::bigint as hours, count(r.id) as backups,
+            ${at("min(r.consistent_at)")} as oldest, ${at("max(r.consistent_at)")} as newest
+       from backup.policies as p
+       left join backup.runs as r on p.tier = any (r.tiers) and r.kind in ('full', 'incremental')
+        and r.status in ('succeeded', 'quarantined')
+      group by p.tier, p.keep
+      order by p.keep, p.tier`,
+    [],
+  );
+  const [row = {}] = await call(
+    connection,
+    `select backup.setting_integer('pitr_window_seconds') / 3600 as window_hours, backup.setting_integer('keep_at_least') as at_least,
+            (select count(*) from backup.removals as m where m.removed_at is null) as waiting,
+            (select count(*) from backup.condemned) as condemned,
+            (select ${at("max(r.finished_at)")} from backup.runs as r where r.kind = 'prune' and r.status = 'succeeded'
+                and not r.warnings @> '[{"code": "nothing_removed"}]') as pruned`,
+    [],
+  );
+  return {
+    tiers: tiers.map((tier) => ({
+      tier: text(tier, "tier"),
+      keepHours: Number(tier["hours"]),
+      backups: Number(tier["backups"]),
+      oldestAt: tier["oldest"] ?? null,
+      newestAt: tier["newest"] ?? null,
+    })),
+    windowHours: Number(row["window_hours"]),
+    atLeast: Number(row["at_least"]),
+    prunedAt: row["pruned"] ?? null,
+    waiting: Number(row["waiting"]),
+    condemned: Number(row["condemned"]),
+  };
+}
