@@ -49,6 +49,11 @@ describe("the folder of functions", () => {
       expect(config).toContain(`[functions.${name}]\nverify_jwt = false\nimport_map = "./functions/${name}/deno.json"`);
     }
   });
+
+  it("is what the README says to deploy, all of it", () => {
+    const line = /functions deploy .*--use-api (.*)$/m.exec(readFileSync(`${root}README.md`, "utf8"))?.[1];
+    expect(line?.split(" ")).toEqual(functions);
+  });
 });
 
 describe.each(functions)("the function %s", (name) => {
