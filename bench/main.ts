@@ -14,6 +14,7 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { runProgram } from "../src/local/child.ts";
+import { newDirectory } from "../src/local/directories.ts";
 import { startCluster } from "../src/local/postgres.ts";
 import { startStack } from "../src/local/stack.ts";
 import { again } from "./again.ts";
@@ -62,13 +63,16 @@ const report = new Report(say);
 const streamReport = new Report(say);
 /** Of restores of rows; likewise. */
 const rowsReport = new Report(say);
+// On a disk: what is not durable lives in memory else, which is not what is measured.
 const stack = await startStack({
+  directory: newDirectory("stacks", true),
   durable: false,
   stream: false,
   log: say,
   settings: { max_wal_size: "8GB", shared_buffers: "1GB" },
 });
 const target = await startCluster({
+  directory: newDirectory("clusters", true),
   version: 15,
   platform: false,
   durable: false,

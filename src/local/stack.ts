@@ -169,7 +169,9 @@ async function startGateway(
 async function stopStream(cluster: Cluster): Promise<void> {
   const client = await openClient(cluster, "postgres");
   try {
-    await client.query("update backup.schedules set enabled = false where name in ('changes', 'daily', 'weekly', 'retention')");
+    await client.query(
+      "update backup.schedules set enabled = false where name in ('changes', 'daily', 'weekly', 'retention')",
+    );
     await client.query("select backup.apply_schedules()");
   } finally {
     await endClient(client);

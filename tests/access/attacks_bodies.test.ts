@@ -233,7 +233,7 @@ describe("every field of every action", () => {
         const echo = typeof value === "string" && /etc.passwd|drop table|jndi|7\*7|%n/.test(value);
         if (echo) expect(told.text, what).not.toContain(value);
         if (told.status < 300) return what;
-        const refusals = /^4(00|03|04|09) (payload_invalid|[a-z]+_not_found|run_state|confirmation_wrong)$/;
+        const refusals = /^4(00|03|04|09) (payload_invalid|[a-z]+_not_found|run_state|confirmation_wrong|usage)$/;
         expectRefused(told, refusals, what);
         return null;
       });

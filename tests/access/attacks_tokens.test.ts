@@ -107,7 +107,7 @@ const nameOf = ({ functionName, action }: AskedFor) => `${functionName}: ${actio
 
 /** All of the calls stand in the audit, added up, and nobody by name, id, address or token. */
 async function expectAudited(reason: string, times: number): Promise<void> {
-  await ask("update backup.refusals set minute = minute - interval '1 minute'");
+  await ask("update backup.refusals set minute = minute - interval '1 hour'");
   const [last] = await ask("select coalesce(max(id), 0)::text as id from backup.audit_log");
   await ask("select backup.audit_refusals()");
   const rows = await ask(

@@ -14,7 +14,11 @@ export async function requireBackup(
   requireStored: RequireStored,
 ): Promise<"full" | "incremental"> {
   const [run] = await connection.query(
-    `select r.kind, r.kind in ('full', 'incremental') and r.status in ('succeeded', 'quarantined') as usable
+    `select r.kind, case r.kind
+         when 'full' then r.status in ('succeeded', 'quarantined')
+         -- that of this hour still grows
+         when 'incremental' then r.status in ('copying', 'succeeded') and r.wal_lsn is not null
+       end as usable
      from backup.runs as r where r.id = $1::uuid`,
     [id],
   );
