@@ -8,7 +8,7 @@ import { giveNewIdentity } from "./identity.ts";
 import { personalise, settingsFile } from "./initdb.ts";
 import { ensurePostgres15, postgres17 } from "./packages.ts";
 import { makeDatabase } from "./databases.ts";
-import { becomeOwnInstall } from "./installed.ts";
+import { becomeOwnInstall, runMigrations } from "./installed.ts";
 import { platformLogins, setPasswords, withClient } from "./platform.ts";
 import { freePort } from "./ports.ts";
 import { copyTemplate, superuserOf, templateFor } from "./template.ts";
@@ -233,8 +233,10 @@ export class Cluster {
   async createDatabase(name: string, options: DatabaseOptions = {}): Promise<string> {
     const platform = options.platform ?? this.platform;
     if (platform && !this.platform) throw new Error("only a platform cluster has platform databases");
-    const content = options.installed ? "holdfast" : platform ? "platform" : "nothing";
+    const installed = options.installed ?? false;
+    const content = !platform ? "nothing" : installed ? "holdfast" : "platform";
     await makeDatabase((role, database) => this.plainUrl(role, database), this.superuser, name, content);
+    if (installed && !platform) await runMigrations(this.plainUrl(this.superuser, name));
     return name;
   }
 

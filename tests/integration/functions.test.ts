@@ -145,7 +145,9 @@ describe("docs/http.md", () => {
     await postgres.query("select backup.tell_stores('first', 'second')");
     const { rows: [replicate] } = await postgres.query("select run from backup.request_copies('http', false)");
     for (const { functionName, action, call } of page.actions) {
-      const verification = started.find((one) => one.functionName === "verify")?.run ?? "";
+      const runOf = (name: string) => started.find((one) => one.functionName === name)?.run ?? "";
+      // A prune would ask the functions for that second store.
+      if (functionName === "retention") await postgres.query("select backup.tell_stores('first', null)");
       const result = spawnSync("bash", ["-c", `set -eu\n${page.preparation}\n${call}`], {
         encoding: "utf8",
         timeout: 30_000,
@@ -153,7 +155,9 @@ describe("docs/http.md", () => {
           PATH: process.env["PATH"] ?? "",
           PROJECT_URL: stack.gateway.url,
           BACKUP_WORKER_SECRET: stack.workerSecret,
-          ...{ id: backup, run: backup, verification, restore: restores[0] ?? "", planned: restores[0] ?? "" },
+          ...{ id: backup, run: backup, restore: restores[0] ?? "", planned: restores[0] ?? "" },
+          verification: runOf("verify"),
+          prune: runOf("retention"),
           replication: replicate.run,
           download,
         },
@@ -178,7 +182,7 @@ describe("docs/http.md", () => {
     }
     expect(await ended(replicate.run)).toMatchObject({ status: "cancelled" });
     for (const restore of restores) await restoreIs(restore, "cancelled");
-    expect(started.map((one) => one.functionName)).toEqual(["backup", "verify"]);
+    expect(started.map((one) => one.functionName)).toEqual(["backup", "verify", "retention"]);
     for (const { run } of started) expect((await ended(run)).status, await story(run)).toBe("succeeded");
   }, 2 * chainMs);
 });
