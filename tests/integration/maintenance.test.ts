@@ -495,13 +495,14 @@ describe("the runbook", () => {
     }
   });
 
-  it("refuses a moment without a zone, a missing message and an unknown word", async () => {
+  it("refuses a moment without a zone, one that has passed, a missing message and an unknown word", async () => {
     const settings = { BACKUP_DB_URL: project().stack.cluster.plainUrl() };
     const outcome = async (args: readonly string[]) => {
       const { exit, document } = await cli(["maintenance", ...args, "--json"], settings);
       return [exit, (document as { error: { code: string } }).error.code];
     };
     expect(await outcome(["on", "--message", "x", "--until", "2999-01-01"])).toEqual([2, "usage"]);
+    expect(await outcome(["on", "--message", "x", "--until", "2000-01-01T00:00:00Z"])).toEqual([2, "payload_invalid"]);
     expect(await outcome(["on"])).toEqual([2, "setting_missing"]);
     expect(await outcome(["pause"])).toEqual([2, "usage"]);
   });

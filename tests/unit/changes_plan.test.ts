@@ -261,6 +261,14 @@ describe("a chain of which a segment is missing", () => {
       for (const [nth, point] of lost.entries()) {
         expect(await whole.count(point), `point ${nth}`).toBe("point_uncovered");
       }
+      await expect(whole.plan(time(13))).rejects.toMatchObject({
+        message: expect.stringMatching(
+          new RegExp(`in the gap from ${iso(12)} to ${iso(20)} \\(the segment before .+ is missing\\); covered: `),
+        ) as string,
+      });
+      await expect(whole.plan(time(20, 1))).rejects.toMatchObject({
+        message: expect.not.stringContaining("in the gap") as string,
+      });
       await expect(whole.plan(end)).rejects.toMatchObject({
         code: "chain_broken",
         message: expect.stringContaining(whole.names[8] ?? "none") as string,

@@ -29,7 +29,8 @@ export async function run(context: Context): Promise<Outcome> {
 async function turnOn(context: Context): Promise<Outcome> {
   const window = windowOf(context);
   const deps = await maintenanceDeps(context);
-  const { plan } = await look(context);
+  const { plan, state: known } = await look(context);
+  refusePassed(window, known, context.clock.now());
   if (!context.settings.has("yes")) {
     context.note(planLines(plan).join("\n"));
     if (!(await context.confirm("Users cannot write from then on.", "close"))) return notConfirmed(plan);
@@ -94,6 +95,15 @@ async function look(context: Context): Promise<{
 
 function windowOf(context: Context): MaintenanceWindow {
   return { message: context.settings.need("message"), until: untilOf(context), by: "cli" };
+}
+
+/** An end that is announced already may stay, when maintenance mode is proven again. Errors: `payload_invalid`. */
+function refusePassed({ until }: MaintenanceWindow, known: MaintenanceState, now: Date): void {
+  if (until === null || Date.parse(until) > now.getTime()) return;
+  if (known.closed && known.until !== null && Math.abs(Date.parse(until) - Date.parse(known.until)) < 1000) return;
+  throw new HoldfastError("payload_invalid", "the end of the maintenance window has passed", {
+    hint: "Name an end that is still to come, or none.",
+  });
 }
 
 function planLines({ changes, unfenced }: MaintenancePlan): string[] {

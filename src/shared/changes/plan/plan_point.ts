@@ -15,7 +15,7 @@ import type { TableChoices } from "./project_changes.ts";
 import type { Point } from "../replay/replay.ts";
 import { type Survey, survey } from "./survey.ts";
 import { readTableName } from "./table_name.ts";
-import { ChangeHistory, describeWindows } from "../segments/timeline.ts";
+import { ChangeHistory, describeWindows, type TimelineGap } from "../segments/timeline.ts";
 import { snapshotView } from "../segments/visibility.ts";
 
 export interface PointChoices {
@@ -313,9 +313,15 @@ function uncovered(history: ChangeHistory, why: string, point: Point): HoldfastE
   const nearest = before === undefined
     ? "there is no full backup before it"
     : `the newest full backup ${asked === null ? "" : "before it "}is ${before.id} of ${before.consistentAt}`;
-  return new HoldfastError("point_uncovered", `${why}; covered: ${describeWindows(timeline)}`, {
+  const gap = asked === null ? undefined : timeline.gaps.find(({ from, to }) => from < asked && asked < to);
+  const within = gap === undefined ? "" : `, in the gap from ${gap.from} to ${gap.to}${reasonOf(gap)}`;
+  return new HoldfastError("point_uncovered", `${why}${within}; covered: ${describeWindows(timeline)}`, {
     hint: `\`holdfast timeline\` shows all of it; ${nearest}.`,
   });
+}
+
+function reasonOf({ reason }: TimelineGap): string {
+  return reason === undefined ? "" : ` (${reason})`;
 }
 
 function checkObstacles(seen: Survey, choices: TableChoices): void {

@@ -10,7 +10,9 @@ import type { PutBackResult } from "./put_back.ts";
 export function refuseForeseen(plan: RowsPlan, fireTriggers: boolean): void {
   const conflicts = plan.tables.flatMap((table) =>
     table.conflicts.map((one) =>
-      `${table.table}: ${one.rows} rows, ${one.what} (${one.name}${one.other === null ? "" : `, ${one.other}`})`
+      `${table.table}: ${one.rows} ${one.rows === 1 ? "row" : "rows"}, ${one.what} (${one.name}${
+        one.other === null ? "" : `, ${one.other}`
+      })`
     )
   );
   if (conflicts.length > 0) throw new HoldfastError("rows_conflict", conflicts.join("; "));
