@@ -21,11 +21,13 @@ import { again } from "./again.ts";
 import { fullBackup, type Table } from "./full_backup.ts";
 import { functions } from "./functions.ts";
 import { Report } from "./report.ts";
+import { records } from "./records.ts";
 import { restore } from "./restore.ts";
 import { person, rows, rowsTargetMb } from "./rows.ts";
 import { stream } from "./stream.ts";
+import { verify } from "./verify.ts";
 
-const questions = ["full", "restore", "rows", "functions", "again", "stream"] as const;
+const questions = ["full", "restore", "rows", "functions", "again", "verify", "stream", "records"] as const;
 
 const { values } = parseArgs({
   options: {
@@ -39,7 +41,7 @@ const { values } = parseArgs({
 });
 if (values.help) {
   console.log(
-    "npm run bench -- [--target-mb 1600, without rows 1100] [--rounds 3] [--only full,restore,rows,functions,again,stream] [--json FILE] [--readme]",
+    "npm run bench -- [--target-mb 1600, without rows 1100] [--rounds 3] [--only full,restore,rows,functions,again,verify,stream,records] [--json FILE] [--readme]",
   );
   process.exit(0);
 }
@@ -63,6 +65,8 @@ const report = new Report(say);
 const streamReport = new Report(say);
 /** Of restores of rows; likewise. */
 const rowsReport = new Report(say);
+/** Of a catalogue of years; likewise. */
+const recordsReport = new Report(say);
 // On a disk: what is not durable lives in memory else, which is not what is measured.
 const stack = await startStack({
   directory: newDirectory("stacks", true),
@@ -128,7 +132,10 @@ try {
   }
   if (asked.has("functions")) await functions(stack, rounds, report, psql);
   if (asked.has("again")) await again(setting, rounds, report, execute);
+  if (asked.has("verify")) await verify(setting, rounds, report);
   if (asked.has("stream")) await stream(stack, target, rounds, streamReport, say);
+  // The last: what is on record then is of no database.
+  if (asked.has("records")) await records(stack, rounds, recordsReport);
 } finally {
   await target.destroy();
   await stack.destroy();
@@ -139,6 +146,11 @@ const day = new Date().toISOString().slice(0, 10);
 const sections = [
   { marker: "bench", report, how: `medians of ${rounds}; a database of about ${targetMb} MB` },
   { marker: "bench-rows", report: rowsReport, how: `medians of ${rounds}; a database of about ${targetMb} MB` },
+  {
+    marker: "bench-records",
+    report: recordsReport,
+    how: `medians of ${rounds}; a catalogue of 10,000 runs and 1,000,000 objects`,
+  },
   { marker: "bench-stream", report: streamReport, how: `incrementals of a database of about ${targetMb} MB` },
 ].filter((section) => section.report.findings.length > 0);
 for (const { marker, report: own, how } of sections) {
@@ -155,8 +167,8 @@ if (values.json !== undefined) {
     rounds,
     targetMb,
     at: new Date().toISOString(),
-    findings: [...report.findings, ...rowsReport.findings, ...streamReport.findings],
-    runs: { ...report.runs, ...rowsReport.runs, ...streamReport.runs },
+    findings: [...report.findings, ...rowsReport.findings, ...streamReport.findings, ...recordsReport.findings],
+    runs: { ...report.runs, ...rowsReport.runs, ...streamReport.runs, ...recordsReport.runs },
   };
   writeFileSync(values.json, `${JSON.stringify(document, null, 2)}\n`);
 }

@@ -16,6 +16,8 @@ export interface Command {
   readonly env?: Readonly<Record<string, string>>;
   /** Standard output is thrown away instead of kept. */
   readonly discard?: boolean;
+  /** It may end with an exit code other than 0, as a verdict does. */
+  readonly mayFail?: boolean;
 }
 
 /** Runs the commands side by side until all have ended. Fails when one of them does. */
@@ -47,7 +49,7 @@ function run(command: Command, pids: number[]): Promise<string> {
     child.stderr?.setEncoding("utf8").on("data", (text: string) => (stderr = (stderr + text).slice(-4000)));
     child.once("error", reject);
     child.once("close", (code) => {
-      if (code === 0) resolve(stdout);
+      if (code === 0 || command.mayFail === true) resolve(stdout);
       else reject(new Error(`${command.program} ${command.args[0] ?? ""} ended with ${code}: ${stderr}${stdout}`));
     });
   });

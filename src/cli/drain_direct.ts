@@ -1,4 +1,5 @@
 /** Drains of the change stream by this process, from --db-url to --store. */
+import { readUncovered, uncoveredReasons } from "../shared/monitor/uncovered.ts";
 import { unlimited } from "../shared/backup/budget.ts";
 import type { BackupDeps } from "../shared/backup/deps.ts";
 import {
@@ -16,8 +17,6 @@ import { projectOfAddress, readDatabaseUrl } from "../shared/postgres/database_u
 import type { Context } from "./context.ts";
 import { keyRing, sourceDatabase } from "./open.ts";
 import { openPlace, placeToWrite } from "./open_store.ts";
-import { readUncovered } from "./stream_facts.ts";
-import { uncoveredReasons } from "./verdict.ts";
 
 export interface Drained {
   segments: number;

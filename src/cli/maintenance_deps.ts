@@ -1,5 +1,6 @@
 /** What maintenance mode works with, from the settings. */
 import { HoldfastError } from "../shared/errors.ts";
+import { pageVariables } from "../shared/incidents/page_variables.ts";
 import type { ProjectApi } from "../shared/maintenance/project_api.ts";
 import type { MaintenanceDeps } from "../shared/maintenance/switch_on.ts";
 import type { Database } from "../shared/postgres/connection.ts";
@@ -15,11 +16,15 @@ import { storeAddress, storeCredentials } from "./open_store.ts";
  */
 export async function maintenanceDeps(context: Context, other: Database | null = null): Promise<MaintenanceDeps> {
   const { settings, clock, random, log } = context;
-  const bucket = settings.get("store") === undefined ? null : ownBucketOf(storeAddress(settings));
+  const page = settings.variable(pageVariables.address);
+  const buckets = [
+    settings.get("store") === undefined ? null : ownBucketOf(storeAddress(settings)),
+    page === undefined ? null : ownBucketOf(page),
+  ].filter((bucket) => bucket !== null);
   return {
     database: other ?? await sourceDatabase(context),
     project: other === null ? projectOf(context) : null,
-    ownBuckets: [...new Set([...Object.values(ownBuckets), ...(bucket === null ? [] : [bucket])])],
+    ownBuckets: [...new Set([...Object.values(ownBuckets), ...buckets])],
     clock,
     random,
     log,

@@ -23,6 +23,12 @@ const target: DatabaseSettings = {
   passwordFile: "target-db-password-file",
 };
 
+const drill: DatabaseSettings = {
+  url: "drill-db-url",
+  ca: "drill-db-ca",
+  passwordFile: "drill-db-password-file",
+};
+
 /** Errors: `setting_missing`, `usage`. */
 export async function sourceDatabase(context: Pick<Context, "settings" | "note">): Promise<Database> {
   const options = await sourceOptions(context);
@@ -45,6 +51,14 @@ export async function sourceOptions(context: Pick<Context, "settings" | "note">)
 
 export async function targetOptions(context: Pick<Context, "settings" | "note">): Promise<DatabaseOptions | null> {
   return context.settings.get(target.url) === undefined ? null : await databaseOptions(context, target);
+}
+
+/** The server that drills restore into; null: that of the source. */
+export async function drillOptions(context: Pick<Context, "settings" | "note">): Promise<DatabaseOptions | null> {
+  if (context.settings.get(drill.url) === undefined) return null;
+  const options = await databaseOptions(context, drill);
+  warnOfPlain(context, options, drill);
+  return options;
 }
 
 /** BACKUP_KEYS, or the file of --keys-file. Errors: `key_missing`, `key_malformed`, `usage`. */

@@ -117,6 +117,25 @@ export const options = {
     variable: "BACKUP_TARGET_DB_PASSWORD_FILE",
     help: "file with the target's password",
   },
+  "drill-db-url": {
+    type: "string",
+    value: "url",
+    variable: "BACKUP_DRILL_DB_URL",
+    help:
+      "any database of the server that drills make their databases on; without it that of --db-url, where disk_mb leaves room",
+  },
+  "drill-db-password-file": {
+    type: "string",
+    value: "file",
+    variable: "BACKUP_DRILL_DB_PASSWORD_FILE",
+    help: "file with the password for that server",
+  },
+  "drill-db-ca": {
+    type: "string",
+    value: "file",
+    variable: "BACKUP_DRILL_DB_CA",
+    help: "certificate authority (PEM) of that server",
+  },
   "yes": { type: "boolean", help: "do what the plan says without asking" },
   "before-xid": {
     type: "string",
@@ -227,10 +246,23 @@ export const options = {
   "until": {
     type: "string",
     value: "moment",
-    help: "when it is to be over, such as 2024-01-09T12:00:00Z; nothing ends by itself, but an alert tells",
+    help:
+      "when it is to be over, such as 2024-01-09T12:00:00Z; maintenance does not end by itself, but an alert tells; a pause of a schedule does",
   },
+  "since": {
+    type: "string",
+    value: "moment",
+    help: "look at changes from this moment on, 2024-01-09T12:00:00Z; without it of the last 24 hours",
+  },
+  "next-update": {
+    type: "string",
+    value: "when",
+    help: "when people hear next: a span such as 30m or 2h, or a moment; public",
+  },
+  "print": { type: "boolean", help: "show the status page, put it nowhere" },
+  "for": { type: "string", value: "span", help: "how long a schedule rests: 30m, 3h, 2d" },
   "keep-prefix": { type: "boolean", help: "stay for good where the copy writes now, as an original of its own" },
-  "kind": { type: "string", value: "kind", help: "only rows of this kind: `change`" },
+  "kind": { type: "string", value: "kind", help: "only rows of this kind; of the audit: `change`" },
   "format": {
     type: "string",
     value: "format",
@@ -250,7 +282,7 @@ export const options = {
     help:
       "how long the link lasts and the file lies there: 90s, 15m, 2h, 3d; a bundle 7 days at most, the others 24 hours",
   },
-  "note": { type: "string", value: "text", help: "who this is, for the others" },
+  "note": { type: "string", value: "text", help: "who this is, what was seen, or what happened, for the others" },
   "reason": { type: "string", value: "text", help: "why; it is written to the audit log" },
 } as const satisfies Record<string, OptionFacts>;
 

@@ -36,5 +36,6 @@ export const becomeOwnInstall = `
   update backup.audit_key set
     key = sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()));
   update backup.schedules set enabled_since = backup.clock_now();
+  update backup.drill_calendar set since = backup.clock_now();
   commit;
 `;

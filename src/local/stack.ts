@@ -28,7 +28,7 @@ export interface StackOptions {
   readonly testing?: boolean;
   /** The database is a copy of one in which the migrations were installed, not a new one in which they are. Default `false`. */
   readonly prepared?: boolean;
-  /** `false`: no drain, full backup or prune begins by itself, at midnight either. Default `true`. */
+  /** `false`: no drain, full backup, prune, verification, drill or look of the monitor begins by itself, at midnight either. Default `true`. */
   readonly stream?: boolean;
   readonly settings?: Readonly<Record<string, string>>;
   readonly log?: (line: string) => void;
@@ -170,9 +170,12 @@ async function stopStream(cluster: Cluster): Promise<void> {
   const client = await openClient(cluster, "postgres");
   try {
     await client.query(
-      "update backup.schedules set enabled = false where name in ('changes', 'daily', 'weekly', 'retention')",
+      "update backup.schedules set enabled = false where name in " +
+        "('changes', 'daily', 'weekly', 'retention', 'daily_checks', 'weekly_checks', 'drills', 'alerts', 'monitor')",
     );
     await client.query("select backup.apply_schedules()");
+    // The stack changed them, and nobody has to look at it.
+    await client.query("delete from backup.alerts where kind = 'settings_changed'");
   } finally {
     await endClient(client);
   }

@@ -26,6 +26,8 @@ create table backup.settings (
   maximum bigint,
   pattern text,
   note text not null,
+  -- the value is somebody's name or address: the audit gets its keyed hash
+  personal boolean not null default false,
   changed_at timestamptz not null default backup.clock_now(),
   constraint kind_is_known check (kind in ('integer', 'text')),
   constraint integer_has_bounds check ((kind = 'integer') = (minimum is not null and maximum is not null)),
@@ -33,7 +35,7 @@ create table backup.settings (
   constraint value_is_an_integer_within_its_bounds check (
     case
       when kind <> 'integer' then true
-      when value !~ '^[0-9]{1,12}$' then false
+      when value !~ '^[0-9]{1,15}$' then false
       else value::bigint between minimum and maximum
     end
   ),

@@ -1,5 +1,6 @@
 -- Alerts: what a person should look at. At most one unresolved row for a kind and a subject.
--- Status: open → acknowledged → resolved, open → resolved. Resolved rows stay as history.
+-- Status: open → acknowledged → resolved, open → resolved. Resolved rows stay as history. How alerts reach people stands in the
+-- migration `telling`. Severity `information` asks for nothing: such an alert ends by itself a day after it was last seen.
 
 create table backup.alerts (
   id bigint generated always as identity primary key,
@@ -14,18 +15,28 @@ create table backup.alerts (
   acknowledged_at timestamptz,
   acknowledged_by text,
   resolved_at timestamptz,
+  -- last message about it, and with which severity; null: none yet
+  told_at timestamptz,
+  told_severity text,
+  escalated_at timestamptz,
+  -- its end was told too, or is not worth telling
+  settled_at timestamptz,
   constraint kind_is_a_snake_case_word check (kind ~ '^[a-z][a-z_]*$'),
   constraint subject_is_short check (length(subject) between 1 and 300),
-  constraint severity_is_known check (severity in ('warning', 'critical')),
+  constraint severity_is_known check (severity in ('information', 'warning', 'critical')),
   constraint status_is_known check (status in ('open', 'acknowledged', 'resolved')),
   constraint acknowledged_alert_says_by_whom check (
     status <> 'acknowledged' or (acknowledged_at is not null and acknowledged_by is not null)
   ),
   constraint resolved_alert_says_when check ((status = 'resolved') = (resolved_at is not null)),
-  constraint last_seen_is_not_before_opened check (last_seen_at >= opened_at)
+  constraint last_seen_is_not_before_opened check (last_seen_at >= opened_at),
+  constraint told_alert_says_how check ((told_at is null) = (told_severity is null)),
+  constraint only_a_resolved_alert_is_settled check (settled_at is null or status = 'resolved')
 );
 comment on table backup.alerts is 'What a person should look at; one unresolved row for a kind and a subject.';
 create unique index alerts_one_unresolved_row_a_subject on backup.alerts (kind, subject) where status <> 'resolved';
+create index alerts_not_settled on backup.alerts (id) where settled_at is null;
+create index alerts_told on backup.alerts (kind, subject, told_at) where told_at is not null;
 alter table backup.alerts enable row level security;
 revoke all on table backup.alerts from public;
 
@@ -52,7 +63,7 @@ begin
   returning a.id, a.times into alert_id, seen;
   if seen = 1 then
     perform backup.audit(
-      'alert.raised', raise_alert.kind || ':' || raise_alert.subject,
+      'alert.raised', pg_catalog.left(raise_alert.kind || ':' || raise_alert.subject, 300),
       pg_catalog.jsonb_build_object('alert', alert_id, 'severity', raise_alert.severity)
     );
   end if;
@@ -79,7 +90,7 @@ begin
     return false;
   end if;
   perform backup.audit(
-    'alert.resolved', resolve_alert.kind || ':' || resolve_alert.subject,
+    'alert.resolved', pg_catalog.left(resolve_alert.kind || ':' || resolve_alert.subject, 300),
     pg_catalog.jsonb_build_object('alert', alert_id)
   );
   return true;
@@ -103,7 +114,40 @@ begin
   if about is null then
     raise exception 'there is no open alert %', alert_id using errcode = 'HF008';
   end if;
-  perform backup.audit('alert.acknowledged', about, pg_catalog.jsonb_build_object('alert', alert_id));
+  perform backup.audit('alert.acknowledged', pg_catalog.left(about, 300), pg_catalog.jsonb_build_object('alert', alert_id));
 end
 $$;
 revoke all on function backup.acknowledge_alert(bigint) from public;
+
+-- A store did not do what it should: `failure` is the error of a task, a leg or a drain, {code, message}; others than a store's are
+-- passed over. A warning at first, critical once it has lasted for five minutes. It ends with the next work that gets through.
+create function backup.note_store_failure(failure jsonb) returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  second_label text := (select s.label from backup.second_store as s);
+  about text;
+begin
+  if coalesce(failure ->> 'code' not in ('store_unreachable', 'store_denied', 'store_missing', 'store_full', 'store_read_only'), true) then
+    return;
+  end if;
+  about := case
+    when second_label is not null and pg_catalog.starts_with(failure ->> 'message', second_label || ':') then 'store:second'
+    else 'store:first'
+  end;
+  perform backup.raise_alert(
+    'store_unreachable', about, pg_catalog.left(pg_catalog.format('%s (%s)', failure ->> 'message', failure ->> 'code'), 1000),
+    case
+      when exists (
+        select from backup.alerts as a
+        where a.kind = 'store_unreachable' and a.subject = about and a.status <> 'resolved'
+          and a.opened_at < backup.clock_now() - interval '5 minutes'
+      ) then 'critical'
+      else 'warning'
+    end
+  );
+end
+$$;
+revoke all on function backup.note_store_failure(jsonb) from public;

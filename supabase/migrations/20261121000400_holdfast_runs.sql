@@ -193,10 +193,15 @@ begin
   end if;
   perform backup.void_tasks(fail_run.run);
   perform backup.end_keeper(fail_run.run);
-  perform backup.raise_alert(
-    case run_kind when 'replicate' then 'copies_failed' when 'prune' then 'prune_failed' else 'backup_failed' end, 'kind:' || run_kind,
-    pg_catalog.format('run %s failed: %s (%s)', fail_run.run, fail_run.message, fail_run.code)
-  );
+  perform backup.resolve_alert('leg_failed', 'run:' || fail_run.run);
+  if run_kind = 'drill' then
+    perform backup.break_drill(fail_run.run, fail_run.code, fail_run.message, fail_run.hint);
+  else
+    perform backup.raise_alert(
+      case run_kind when 'replicate' then 'copies_failed' when 'prune' then 'prune_failed' when 'verify' then 'verification_failed' else 'backup_failed' end, 'kind:' || run_kind,
+      pg_catalog.format('run %s failed: %s (%s)', fail_run.run, fail_run.message, fail_run.code)
+    );
+  end if;
   perform backup.audit('run.failed', 'run:' || fail_run.run, pg_catalog.jsonb_build_object('code', fail_run.code));
   return true;
 end
@@ -218,6 +223,9 @@ begin
   end if;
   perform backup.void_tasks(cancel_run.run);
   perform backup.end_keeper(cancel_run.run);
+  if exists (select from backup.runs as r where r.id = cancel_run.run and r.kind = 'drill') then
+    perform backup.break_drill(cancel_run.run, 'cancelled', 'it was cancelled', null);
+  end if;
   perform backup.audit('run.cancelled', 'run:' || cancel_run.run, '{}');
 end
 $$;

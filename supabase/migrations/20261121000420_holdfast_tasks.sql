@@ -18,7 +18,7 @@ create table backup.tasks (
   result jsonb,
   error jsonb,
   done_at timestamptz,
-  constraint kind_is_known check (kind in ('plan', 'chunks', 'counts', 'manifest', 'verify', 'replicate', 'prune')),
+  constraint kind_is_known check (kind in ('plan', 'chunks', 'counts', 'manifest', 'verify', 'replicate', 'prune', 'drill')),
   constraint status_is_known check (status in ('open', 'leased', 'done', 'failed', 'void')),
   constraint leased_task_has_a_worker_and_an_end check (
     status <> 'leased' or (worker is not null and lease_until is not null)
@@ -93,7 +93,7 @@ begin
           and other.status in ('open', 'leased', 'failed')
       )
     )
-  order by pg_catalog.array_position(array['plan', 'chunks', 'counts', 'manifest', 'verify', 'replicate', 'prune'], t.kind), t.id
+  order by pg_catalog.array_position(array['plan', 'chunks', 'counts', 'manifest', 'verify', 'replicate', 'prune', 'drill'], t.kind), t.id
   limit 1
   for update skip locked;
   if candidate.id is null then
@@ -236,6 +236,7 @@ begin
   if return_task.error is null then
     return;
   end if;
+  perform backup.note_store_failure(return_task.error);
   if return_task.error ->> 'code' in ('keeper_lost', 'catalog_changed', 'place_changed') then
     perform backup.start_over(ours.run_id, return_task.error);
   elsif return_task.error ->> 'retry' <> 'backoff' or ours.tries >= 5 then

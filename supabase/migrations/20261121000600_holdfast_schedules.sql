@@ -157,10 +157,19 @@ create table backup.schedules (
   applied_cron text,
   -- what was due before is not missed
   enabled_since timestamptz not null default backup.clock_now(),
+  -- it has no job until then; the watchdog takes the pause away (migration timetable)
+  paused_until timestamptz,
+  paused_by text,
+  pause_reason text,
   constraint name_is_a_snake_case_word check (name ~ '^[a-z][a-z_]{0,40}$'),
   constraint kind_is_known check (kind in (
-    'full', 'changes', 'watchdog', 'anchor', 'replicate', 'security', 'retention'
+    'full', 'changes', 'watchdog', 'anchor', 'replicate', 'security', 'retention',
+    'daily_checks', 'weekly_checks', 'drills', 'alerts', 'monitor'
   )),
+  constraint watchdog_is_never_paused check (kind <> 'watchdog' or paused_until is null),
+  constraint pause_says_by_whom_and_why check (
+    (paused_until is null) = (paused_by is null) and (paused_until is null) = (pause_reason is null)
+  ),
   constraint a_backup_has_a_tier check ((kind = 'full') = (tier is not null)),
   constraint cron_is_understood check (backup.last_due(cron, timestamptz '2001-01-01 00:00+00') is not null)
 );
@@ -177,7 +186,11 @@ insert into backup.schedules (name, kind, tier, cron) values
   ('anchor', 'anchor', null, '17 * * * *'),
   ('replicate', 'replicate', null, '*/15 * * * *'),
   ('security', 'security', null, '43 3 1 * *'),
-  ('retention', 'retention', null, '37 * * * *');
+  ('retention', 'retention', null, '37 * * * *'),
+  ('daily_checks', 'daily_checks', null, '23 4 * * *'),
+  ('weekly_checks', 'weekly_checks', null, '53 4 * * 1'),
+  ('drills', 'drills', null, '47 * * * *'),
+  ('alerts', 'alerts', null, '* * * * *');
 
 -- What the cron job of a schedule does.
 create function backup.job_command(kind text, name text) returns text
@@ -192,13 +205,18 @@ as $$
     when 'replicate' then 'select backup.call_replication()'
     when 'security' then 'select backup.audit_security()'
     when 'retention' then 'select backup.call_retention()'
+    when 'daily_checks' then 'select backup.call_checks(''daily'')'
+    when 'weekly_checks' then 'select backup.call_checks(''weekly'')'
+    when 'drills' then 'select backup.call_drills()'
+    when 'alerts' then 'select backup.call_notify()'
+    when 'monitor' then 'select backup.call_monitor()'
     else pg_catalog.format('select backup.run_schedule(%L)', name)
   end
 $$;
 revoke all on function backup.job_command(text, text) from public;
 
 -- Makes pg_cron agree with the rows and says what it did, one line a schedule. A job that a person changed is taken as
--- it is, and its row follows it; a job that is missing is added; one whose schedule is not enabled is removed.
+-- it is, and its row follows it; a job that is missing is added; one whose schedule is paused or not enabled is removed.
 create function backup.apply_schedules() returns table (schedule text, outcome text)
 language plpgsql
 volatile
@@ -221,8 +239,8 @@ begin
       select j.schedule from cron.job as j
       where j.jobname = 'holdfast-' || wanted.name and j.username = current_user
     );
-    if not wanted.enabled then
-      outcome := 'not enabled';
+    if not wanted.enabled or wanted.paused_until is not null then
+      outcome := case when wanted.enabled then 'paused' else 'not enabled' end;
       if job_cron is not null then
         perform cron.unschedule('holdfast-' || wanted.name);
         update backup.schedules as s set applied_cron = null where s.name = wanted.name;
@@ -276,7 +294,9 @@ begin
     'full',
     array(
       select s.tier from backup.schedules as s
-      where s.kind = 'full' and (s.name = run_schedule.name or (s.enabled and backup.last_due(s.cron, due) = due))
+      where s.kind = 'full' and (
+          s.name = run_schedule.name or (s.enabled and s.paused_until is null and backup.last_due(s.cron, due) = due)
+        )
       order by s.tier
     ),
     'schedule',

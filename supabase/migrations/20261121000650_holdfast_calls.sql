@@ -252,7 +252,7 @@ begin
   perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('holdfast:legs:' || next_legs.run, 0));
   select r.kind, r.concurrency into found_run
   from backup.runs as r
-  where r.id = next_legs.run and r.origin <> 'cli' and r.kind in ('full', 'verify', 'replicate', 'prune')
+  where r.id = next_legs.run and r.origin <> 'cli' and r.kind in ('full', 'verify', 'replicate', 'prune', 'drill')
     and r.status in ('queued', 'snapshotting', 'copying', 'finishing');
   if not found then
     return 0;
@@ -270,7 +270,7 @@ begin
   );
   for leg in 1..wanted loop
     perform backup.invoke(
-      case found_run.kind when 'verify' then 'verify' when 'prune' then 'retention' else 'backup' end,
+      case found_run.kind when 'verify' then 'verify' when 'prune' then 'retention' when 'drill' then 'drill' else 'backup' end,
       pg_catalog.jsonb_build_object(
         'action', case found_run.kind when 'replicate' then 'copy' else 'leg' end, 'run', next_legs.run
       )
@@ -314,7 +314,9 @@ begin
   if failure is null then
     perform backup.resolve_alert('leg_failed', 'run:' || end_leg.run);
     return backup.launch_run(end_leg.run);
-  elsif failure ->> 'retry' = 'backoff' then
+  end if;
+  perform backup.note_store_failure(failure);
+  if failure ->> 'retry' = 'backoff' then
     perform backup.raise_alert(
       'leg_failed', 'run:' || end_leg.run,
       pg_catalog.format('a leg could not work: %s (%s)', failure ->> 'message', failure ->> 'code'), 'warning'

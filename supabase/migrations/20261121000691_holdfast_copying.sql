@@ -394,6 +394,47 @@ end
 $$;
 revoke all on function backup.next_look(bigint, bigint, text, text) from public;
 
+-- What stood in the second store is not there any more, or is another object: it is missing again, and every manifest is opened again,
+-- since which of them named it is not kept. What was put there stays known by its hash, so that it is known as ours when it is
+-- copied anew. Returns how many were lost.
+create function backup.lose_copies(second text, names text[]) returns integer
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  lost integer;
+begin
+  insert into backup.copy_intents (store, name, hash, bytes)
+  select c.store, c.name, c.second_hash, c.second_bytes
+  from backup.copies as c where c.store = lose_copies.second and c.name = any (names) and c.status = 'stored'
+  on conflict do nothing;
+  update backup.copies as c
+  set status = 'missing', noticed_at = backup.clock_now()
+  where c.store = lose_copies.second and c.name = any (names) and c.status = 'stored';
+  get diagnostics lost = row_count;
+  if lost > 0 then
+    update backup.copies as c set status = 'unopened', noticed_at = backup.clock_now()
+    where c.store = lose_copies.second and c.kind = 'manifest' and c.status in ('stored', 'missing');
+    update backup.runs as r set complete_at = null
+    where r.kind = 'full' and r.complete_at is not null
+      and exists (
+        select from backup.copies as c
+        where c.store = lose_copies.second and c.name = r.manifest_name and c.status <> 'stored'
+      );
+    update backup.runs as r set complete_at = null
+    where r.kind = 'incremental' and r.complete_at is not null
+      and not backup.segments_are_copied(r.id, lose_copies.second);
+    perform backup.raise_alert(
+      'copies_lost', 'store:second',
+      pg_catalog.format('%s objects that were copied to %s are not there any more, or are other ones', lost, second)
+    );
+  end if;
+  return lost;
+end
+$$;
+revoke all on function backup.lose_copies(text, text[]) from public;
+
 -- What the second store holds under a prefix, complete: [{name, bytes, hash}], `hash` only where the content was read, and the
 -- prefix that comes next, null after the last. What is recorded and not there, or of another size or content, is missing again,
 -- and every manifest is opened again, since which of them named it is not kept. Returns how many are missing again.
@@ -408,38 +449,12 @@ declare
   lost integer;
 begin
   perform backup.copying(task, token, second);
-  with there as (
-    select l.name, l.bytes, l.hash
-    from pg_catalog.jsonb_to_recordset(record_look.listed) as l (name text, bytes bigint, hash text)
-  ),
-  gone as (
+  lost := backup.lose_copies(second, array(
     select c.name from backup.copies as c
-    left join there as t on t.name = c.name
+    left join pg_catalog.jsonb_to_recordset(record_look.listed) as t (name text, bytes bigint, hash text) on t.name = c.name
     where c.store = record_look.second and c.status = 'stored' and pg_catalog.starts_with(c.name, record_look.prefix)
       and (c.second_bytes is distinct from t.bytes or c.second_hash is distinct from coalesce(t.hash, c.second_hash))
-  )
-  update backup.copies as c
-  set status = 'missing', noticed_at = backup.clock_now()
-  from gone as g
-  where c.store = record_look.second and c.name = g.name;
-  get diagnostics lost = row_count;
-  if lost > 0 then
-    update backup.copies as c set status = 'unopened', noticed_at = backup.clock_now()
-    where c.store = record_look.second and c.kind = 'manifest' and c.status in ('stored', 'missing');
-    update backup.runs as r set complete_at = null
-    where r.kind = 'full' and r.complete_at is not null
-      and exists (
-        select from backup.copies as c
-        where c.store = record_look.second and c.name = r.manifest_name and c.status <> 'stored'
-      );
-    update backup.runs as r set complete_at = null
-    where r.kind = 'incremental' and r.complete_at is not null
-      and not backup.segments_are_copied(r.id, record_look.second);
-    perform backup.raise_alert(
-      'copies_lost', 'store:second',
-      pg_catalog.format('%s objects that were copied to %s are not there any more, or are other ones', lost, second)
-    );
-  end if;
+  ));
   update backup.second_store as s
   set look_from = next_prefix, looked_at = case when next_prefix is null then backup.clock_now() else s.looked_at end;
   return lost;

@@ -32,16 +32,18 @@ alter table backup.findings enable row level security;
 revoke all on table backup.findings from public;
 
 -- Facts that no SQL can see, as functions and the CLI told them: `key:<id>` for each key of BACKUP_KEYS, by its id alone;
--- `lock:<store>` {mode, days, keys} for what a store's object lock is set to, `keys` where v1/keys/ is under it.
+-- `lock:<store>` {mode, days, keys} for what a store's object lock is set to, `keys` where v1/keys/ is under it; for the monitor
+-- `clock:<whose>` {aheadSeconds} by how much a clock is ahead of the database's, and `store:first`, `store:second`
+-- {label, failure}, `failure` null where it answers.
 create table backup.told_facts (
   subject text primary key,
   facts jsonb not null,
   first_told_at timestamptz not null default backup.clock_now(),
   told_at timestamptz not null default backup.clock_now(),
-  constraint subject_is_of_a_known_kind check (subject ~ '^(key|lock):[^[:cntrl:]]{1,250}$'),
+  constraint subject_is_of_a_known_kind check (subject ~ '^(key|lock|clock|store):[^[:cntrl:]]{1,250}$'),
   constraint facts_are_an_object check (jsonb_typeof(facts) = 'object')
 );
-comment on table backup.told_facts is 'Facts about keys and stores for the security audit, as functions and the CLI told them.';
+comment on table backup.told_facts is 'Facts about keys, stores and clocks, as functions and the CLI told them.';
 alter table backup.told_facts enable row level security;
 revoke all on table backup.told_facts from public;
 

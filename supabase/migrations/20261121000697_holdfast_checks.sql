@@ -298,7 +298,7 @@ begin
           then 'the job runs as another role'
         else 'the job runs in another database'
       end
-    from (select s.* from backup.schedules as s where s.enabled) as s
+    from (select s.* from backup.schedules as s where s.enabled and s.paused_until is null) as s
     full join (select j.* from cron.job as j where j.jobname ~ '^holdfast-' and j.jobname !~ '^holdfast-smoke-[0-9a-f]{8}$') as j
       on j.jobname = 'holdfast-' || s.name
     where s.name is null or j.jobid is null or not j.active or j.command <> backup.job_command(s.kind, s.name)

@@ -144,8 +144,8 @@ as $$
 $$;
 revoke all on function backup.end_orphaned_keepers() from public;
 
--- An alert for each schedule whose last due run was never requested; it ends once a later one was. Returns how many are
--- missing.
+-- An alert for each schedule of backups whose last due run was never requested; it ends once a later one was, or the schedule is
+-- paused or off. Other schedules are looked at by the monitor. Returns how many are missing.
 create function backup.watch_schedules() returns integer
 language plpgsql
 volatile
@@ -165,7 +165,7 @@ begin
           s.cron, moment - backup.setting_integer('missed_run_grace_seconds') * interval '1 second'
         ) as due_at
       from backup.schedules as s
-      where s.kind = 'full' and s.enabled
+      where s.kind = 'full' and s.enabled and s.paused_until is null
     ) as due
     where due.due_at >= due.enabled_since
   loop
@@ -182,6 +182,9 @@ begin
       );
     end if;
   end loop;
+  perform backup.resolve_alert(a.kind, a.subject)
+  from backup.alerts as a join backup.schedules as s on a.subject = 'schedule:' || s.name
+  where a.kind = 'run_missed' and a.status <> 'resolved' and (not s.enabled or s.paused_until is not null);
   return missing;
 end
 $$;
@@ -237,7 +240,8 @@ begin
       where old.end_time < oldest
         and (
           old.command in ('select backup.tick()', 'select backup.call_drain()', 'select backup.call_anchor()', 'select backup.call_replication()',
-            'select backup.audit_security()', 'select backup.call_retention()') or old.command like 'select backup.run_schedule(%'
+            'select backup.audit_security()', 'select backup.call_retention()', 'select backup.call_checks(''daily'')',
+            'select backup.call_checks(''weekly'')', 'select backup.call_drills()', 'select backup.call_notify()', 'select backup.call_monitor()') or old.command like 'select backup.run_schedule(%'
           or old.command like 'set statement_timeout = %; select backup.try_smoke(%'
         )
       order by old.runid
@@ -258,9 +262,9 @@ set lock_timeout = '5s'
 as $$
 declare
   steps constant text[] := array[
-    'reconcile_calls', 'revive_runs', 'end_orphaned_keepers', 'watch_schedules', 'watch_maintenance',
-    'revive_restores', 'watch_restores', 'watch_recoveries', 'watch_copies', 'watch_retention', 'watch_downloads', 'audit_refusals', 'watch_findings', 'chain_audit',
-    'purge_traces'
+    'reconcile_calls', 'revive_runs', 'end_orphaned_keepers', 'end_stalled_sessions', 'resume_schedules', 'watch_schedules', 'watch_maintenance',
+    'revive_restores', 'watch_restores', 'watch_recoveries', 'watch_copies', 'watch_retention', 'watch_checks', 'watch_downloads', 'watch_drills', 'watch_page', 'audit_refusals', 'watch_findings', 'chain_audit',
+    'purge_traces', 'watch_stores', 'note_tick'
   ];
   step text;
   outcome integer;

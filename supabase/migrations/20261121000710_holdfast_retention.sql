@@ -136,7 +136,7 @@ revoke all on function backup.set_tier(text, interval) from public;
 
 -- What is known ------------------------------------------------------------------------------------------------------
 
--- Backups that something needs now: restores, verifications, downloads, copying into the second store.
+-- Backups that something needs now: restores, verifications, downloads, drills, copying into the second store.
 create function backup.backups_needed() returns table (backup uuid, why text)
 language plpgsql
 stable
@@ -159,7 +159,11 @@ begin
     select r.id, pg_catalog.format('copying %s', c.id)
     from backup.runs as c join backup.runs as r on r.kind = 'full' and r.complete_at is null
       and r.status in ('succeeded', 'quarantined')
-    where c.kind = 'replicate' and c.status in ('queued', 'snapshotting', 'copying', 'finishing');
+    where c.kind = 'replicate' and c.status in ('queued', 'snapshotting', 'copying', 'finishing')
+    union
+    select d.backup_id, pg_catalog.format('drill %s', d.id)
+    from backup.drills as d
+    where d.finished_at is null and d.backup_id is not null;
 end
 $$;
 revoke all on function backup.backups_needed() from public;
@@ -539,13 +543,7 @@ begin
     return null;
   end if;
   if newest.verified_at is null then
-    -- one that was looked at and is not sound has its alert
-    if newest.origin <> 'cli' and not exists (
-      select from backup.runs as v
-      where v.kind = 'verify' and v.subject_run = newest.id and v.created_at between moment - interval '20 hours' and moment
-    ) then
-      perform backup.launch_run(v.run) from backup.request_verification(newest.id, 'schedule') as v;
-    end if;
+    perform backup.verify_newest();
     return null;
   end if;
   return backup.invoke('retention', '{"action": "start"}');

@@ -144,20 +144,40 @@ end
 $$;
 revoke all on function backup.drop_slot(name) from public;
 
--- What keeps the slot from moving although it is drained: the oldest transaction of any database.
+-- What keeps the slot from moving although it is drained: the oldest transaction of any database of the server, or one that was
+-- prepared and left. One row, or none; `pid` is null for a prepared one.
+create function backup.slot_holder()
+returns table (pid integer, database name, application text, since timestamptz, prepared text)
+language sql
+stable
+set search_path = ''
+as $$
+  select h.*
+  from (
+    select a.pid, a.datname as database, a.application_name as application, a.xact_start as since, null::text as prepared
+    from pg_catalog.pg_stat_activity as a
+    where a.xact_start is not null and a.backend_xid is not null
+    union all
+    select null, p.database, null, p.prepared, p.gid from pg_catalog.pg_prepared_xacts as p
+  ) as h
+  order by h.since
+  limit 1
+$$;
+revoke all on function backup.slot_holder() from public;
+
+-- The same in words; null where no transaction is under way.
 create function backup.oldest_transaction() returns text
 language sql
 stable
 set search_path = ''
 as $$
   select pg_catalog.format(
-    'the oldest transaction is that of process %s in database %s, since %s UTC', a.pid, a.datname,
-    pg_catalog.to_char(a.xact_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS')
+    'the oldest transaction is %s in database %s, since %s UTC (%s old%s)',
+    case when h.pid is null then pg_catalog.format('the prepared one %L', h.prepared) else 'that of process ' || h.pid end,
+    h.database, pg_catalog.to_char(h.since at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS'),
+    pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - h.since), ', ' || nullif(h.application, '')
   )
-  from pg_catalog.pg_stat_activity as a
-  where a.xact_start is not null and a.backend_xid is not null
-  order by a.xact_start
-  limit 1
+  from backup.slot_holder() as h
 $$;
 revoke all on function backup.oldest_transaction() from public;
 
@@ -233,9 +253,12 @@ begin
       'drain_failed', 'stream',
       pg_catalog.format('the change stream was not drained: %s (%s)', failure ->> 'message', failure ->> 'code'), 'warning'
     );
+    perform backup.note_store_failure(failure);
     return;
   end if;
   perform backup.resolve_alert('drain_failed', 'stream');
+  -- a drain looks at the claims in the first store
+  perform backup.resolve_alert('store_unreachable', 'store:first');
   if backup.chain_lacks_full() then
     select r.run into run_id
     from backup.request_run(

@@ -300,7 +300,8 @@ begin
       else coalesce(maintenance_on.by, session_user)
     end,
     proven_at = case when known.closed then known.proven_at end,
-    own_buckets = maintenance_on.own_buckets,
+    -- the status page has to say that the project is closed
+    own_buckets = maintenance_on.own_buckets || backup.page_bucket(maintenance_on.own_buckets),
     announcement = announcement_id;
   if present.name is distinct from 'public.backup_before_request' then
     -- ours may stand at the other level still, where nobody would look for it later

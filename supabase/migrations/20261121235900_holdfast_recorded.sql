@@ -1,8 +1,35 @@
 -- The last migration: what people change by hand is told to the audit from here on, and what was installed is recorded. A
 -- migration of a later release ends with record_install() as this one does, else the security audit takes it for tampering.
 
--- Rows that people change at the dashboard: settings, policies, schedules, objectives. Each is audited in the transaction that
--- changes it, with what it was and what it is, as the role or person that did it.
+-- A row for the audit: the value of a setting that names a person as its keyed hash.
+create function backup.without_people(changed jsonb) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select case
+    when changed ->> 'personal' = 'true' and changed ->> 'value' <> '' then
+      pg_catalog.jsonb_set(changed, '{value}', pg_catalog.to_jsonb(backup.person_hash(changed ->> 'value')))
+    else changed
+  end
+$$;
+revoke all on function backup.without_people(jsonb) from public;
+
+-- A row for people: those of its columns that are otherwise in `other`, such as `value 3`. Keyed hashes are `somebody`.
+create function backup.in_words(changed jsonb, other jsonb) returns text
+language sql
+stable
+set search_path = ''
+as $$
+  select pg_catalog.string_agg(
+    pg_catalog.concat_ws(' ', c.key, pg_catalog.regexp_replace(c.value, '^person:[0-9a-f]{64}$', 'somebody')), ', ' order by c.key
+  )
+  from pg_catalog.jsonb_each_text(changed) as c where c.value is distinct from other ->> c.key
+$$;
+revoke all on function backup.in_words(jsonb, jsonb) from public;
+
+-- Rows that people change at the dashboard: settings, policies, schedules, objectives, the calendar of drills. Each is audited in the transaction that
+-- changes it, with what it was and what it is, as the role or person that did it; and told, as an alert that asks for nothing.
 create function backup.audit_row() returns trigger
 language plpgsql
 set search_path = ''
@@ -11,14 +38,23 @@ declare
   -- what the row is known by, and columns that no person sets
   word constant text := tg_argv[0];
   id_column constant text := tg_argv[1];
-  kept constant text[] := array['note', 'minimum', 'maximum', 'pattern', 'changed_at', 'applied_cron', 'enabled_since'];
-  before constant jsonb := case when tg_op <> 'INSERT' then pg_catalog.to_jsonb(old) - kept end;
-  after constant jsonb := case when tg_op <> 'DELETE' then pg_catalog.to_jsonb(new) - kept end;
+  kept constant text[] := array['note', 'personal', 'minimum', 'maximum', 'pattern', 'changed_at', 'applied_cron', 'enabled_since',
+    'since', 'last_drill', 'last_at', 'last_ok', 'last_good_at', 'due_at'];
+  before constant jsonb := case when tg_op <> 'INSERT' then backup.without_people(pg_catalog.to_jsonb(old)) - kept end;
+  after constant jsonb := case when tg_op <> 'DELETE' then backup.without_people(pg_catalog.to_jsonb(new)) - kept end;
 begin
   if before is distinct from after then
     perform backup.audit(
       word || '.changed', word || ':' || (coalesce(after, before) ->> id_column),
       pg_catalog.jsonb_build_object('from', before, 'to', after)
+    );
+    perform backup.raise_alert(
+      'settings_changed', word || ':' || (coalesce(after, before) ->> id_column),
+      pg_catalog.left(pg_catalog.format(
+        'the %s %s was changed from %s to %s by %s', word, coalesce(after, before) ->> id_column,
+        coalesce(backup.in_words(before, after), 'nothing'), coalesce(backup.in_words(after, before), 'nothing'), session_user
+      ), 1000),
+      'information'
     );
   end if;
   return null;
@@ -32,6 +68,7 @@ set search_path = ''
 as $$
 begin
   perform backup.audit(tg_argv[0] || '.changed', tg_argv[0] || ':all', '{"to": null, "from": "all of them"}');
+  perform backup.raise_alert('settings_changed', tg_argv[0] || ':all', 'all rows of one kind were removed at once: ' || tg_argv[0], 'information');
   return null;
 end
 $$;
@@ -44,7 +81,7 @@ begin
   for watched in
     select w.* from (values
       ('settings', 'setting', 'name'), ('policies', 'policy', 'tier'), ('schedules', 'schedule', 'name'),
-      ('objectives', 'objective', 'scope')
+      ('objectives', 'objective', 'scope'), ('drill_calendar', 'drill', 'name')
     ) as w (table_name, word, id_column)
   loop
     execute pg_catalog.format(

@@ -223,8 +223,8 @@ export async function stopClocks(stack: Stack): Promise<void> {
   await query(stack.cluster.plainUrl("supabase_admin"), "update cron.job set active = false");
 }
 
-/** Kept by the refusals themselves, and by what was called before. */
-const mayGrow = ["pauses", "refusals", "calls", "audit_log", "audit_chain", "audit_chainer"];
+/** Kept by the refusals themselves, by what was called before, and by the watchdog of each minute. */
+const mayGrow = ["pauses", "refusals", "calls", "audit_log", "audit_chain", "audit_chainer", "pulse"];
 
 /**
  * A hash of all rows of each of our tables, of what waits to be sent, of Vault, cron jobs and files of the backups' bucket,

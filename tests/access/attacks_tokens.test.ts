@@ -271,7 +271,7 @@ describe("everything that can be asked for is refused, tells nothing, changes no
   const stale: readonly (readonly [string, (one: AskedFor, body: unknown) => Headers])[] = [
     ["whose clock is behind", ({ functionName }, body) => signed(stack, functionName, body, { seconds: -330 })],
     ["whose clock is ahead", ({ functionName }, body) => signed(stack, functionName, body, { seconds: 330 })],
-    ["that signed another body", ({ functionName }) => signed(stack, functionName, { action: "status" })],
+    ["that signed another body", ({ functionName }) => signed(stack, functionName, { action: "another" })],
     ["that signed for another function", (_one, body) => signed(stack, "elsewhere", body)],
     [
       "that has another secret",

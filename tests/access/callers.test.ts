@@ -15,6 +15,8 @@ let stack: Stack;
 let admin: SignedIn;
 let other: SignedIn;
 const page = "https://admin.example.com";
+/** The one exception to all that stands here: figures, by GET, for whoever has this, since a scraper can do nothing else. */
+const metricsToken = randomUUID() + randomUUID();
 
 /** Everything that can be asked for, with what a person needs for it (docs/http.md, People). */
 const nobody = randomUUID();
@@ -27,10 +29,20 @@ const actions = [
   ["backup", { action: "replicate" }, "second factor"],
   ["backup", { action: "copy", run: nobody }, "machines"],
   ["verify", { action: "start", id: nobody }, "second factor"],
+  ["verify", { action: "check", cadence: "weekly" }, "second factor"],
   ["verify", { action: "leg", run: nobody }, "machines"],
   ["retention", { action: "plan" }, "second factor"],
   ["retention", { action: "start" }, "fresh second factor"],
   ["retention", { action: "leg", run: nobody }, "machines"],
+  ["drill", { action: "start", drill: "recovery" }, "fresh second factor"],
+  ["drill", { action: "leg", run: nobody }, "machines"],
+  ["drill", { action: "sweep" }, "machines"],
+  ["notify", { action: "deliver" }, "machines"],
+  ["notify", { action: "test" }, "second factor"],
+  ["incident", { action: "publish" }, "second factor"],
+  ["monitor", { action: "status" }, "second factor"],
+  ["monitor", { action: "metrics" }, "second factor"],
+  ["monitor", { action: "look" }, "machines"],
   ["restore", { action: "plan", scope: "table", backup: nobody, table: "public.notes" }, "fresh second factor"],
   ["restore", { action: "full", backup: nobody }, "fresh second factor"],
   ["restore", { action: "apply", restore: nobody, mode: "missing", confirm: "postgres" }, "fresh second factor"],
@@ -47,7 +59,8 @@ const actions = [
 ] as const;
 
 beforeAll(async () => {
-  const environment = { BACKUP_ALLOWED_ORIGINS: page };
+  const hash = createHash("sha256").update(metricsToken).digest("hex");
+  const environment = { BACKUP_ALLOWED_ORIGINS: page, BACKUP_METRICS_TOKEN_SHA256: hash };
   stack = await startStack({ durable: false, stream: false, prepared: true, environment, ...hardened });
   admin = await signedIn(stack, { aal2: true });
   other = await signedIn(stack, { aal2: true });
@@ -91,7 +104,8 @@ async function call(
       : { body: typeof body === "string" ? body : JSON.stringify(body) }),
   });
   const text = await answer.text();
-  const document = text === "" ? {} : JSON.parse(text) as { code?: string };
+  const isJson = answer.headers.get("content-type")?.startsWith("application/json") === true;
+  const document = isJson ? JSON.parse(text) as { code?: string } : {};
   return { status: answer.status, code: document.code ?? null, headers: answer.headers, text };
 }
 
@@ -251,6 +265,7 @@ describe("a person", () => {
       const told = await call(name, body, bearer(admin.accessToken));
       if (needs === "machines") expect(told, body.action).toMatchObject({ status: 403, code: "forbidden" });
       else expect(letIn(one, told), `${name} ${body.action}: ${told.text}`).toBe(true);
+      await ask("delete from backup.pauses");
     }
   }, 60_000);
 
@@ -261,6 +276,7 @@ describe("a person", () => {
       const told = await call(name, body, bearer(token));
       if (needs === "machines") expect(told, body.action).toMatchObject({ status: 403, code: "forbidden" });
       else expect(letIn(one, told), `${name} ${body.action}: ${told.text}`).toBe(true);
+      await ask("delete from backup.pauses");
     }
   }, 60_000);
 
@@ -377,6 +393,46 @@ describe("whoever is refused ten times in five minutes", () => {
     ]);
     expect(await ask("select * from backup.refusals where reason <> 'paused'")).toEqual([]);
   });
+});
+
+describe("a scraper", () => {
+  const scrape = async (headers: Readonly<Record<string, string>>, method = "GET") =>
+    await call("monitor", "", headers, method);
+
+  it("gets the figures with its own token, as text, and opens nothing else with it", async () => {
+    const told = await scrape(bearer(metricsToken));
+    expect(told.status, told.text).toBe(200);
+    expect(told.headers.get("content-type")).toMatch(/^text\/plain; version=0\.0\.4/);
+    expect(told.text).toContain("# TYPE holdfast_verdict gauge\nholdfast_verdict ");
+    for (const [name, body] of actions) {
+      expect(await call(name, body, bearer(metricsToken)), `${name} ${body.action}`).toMatchObject({ status: 401 });
+      await ask("delete from backup.pauses");
+    }
+    for (const name of ["backup", "verify", "retention", "restore", "download"]) {
+      expect(await call(name, "", bearer(metricsToken), "GET"), name).toMatchObject({ status: 405 });
+    }
+  }, 60_000);
+
+  it(
+    "with another token, an administrator's, or the hash itself is refused, counted, and told to wait in the end",
+    async () => {
+      const hash = createHash("sha256").update(metricsToken).digest("hex");
+      for (const token of [metricsToken.slice(1), `${metricsToken}0`, hash, admin.accessToken, "short"]) {
+        expect(await scrape(bearer(token))).toMatchObject({ status: 401, code: "unauthorised" });
+      }
+      expect(await scrape({})).toMatchObject({ status: 405, code: "method_not_allowed" });
+      const address = { "cf-connecting-ip": randomUUID() };
+      for (let time = 0; time < 10; time++) expect((await scrape({ ...address, ...bearer("no") })).status).toBe(401);
+      expect(await scrape({ ...address, ...bearer("no") })).toMatchObject({ status: 429 });
+      // Whoever has the token never waits for others at their address.
+      expect((await scrape({ ...address, ...bearer(metricsToken) })).status).toBe(200);
+      const [counted] = await ask(
+        "select sum(times)::int as times from backup.refusals where function_name = 'monitor' and reason = 'unauthorised'",
+      );
+      expect(Number(counted?.["times"])).toBeGreaterThanOrEqual(15);
+    },
+    60_000,
+  );
 });
 
 describe("a page in a browser", () => {

@@ -32,6 +32,25 @@ let logBegins = 0;
 const said: [string, string][] = [];
 const journals: string[] = [];
 
+/** Of channels of alerts, behind which nobody is: every message fails, and that is said in every place. */
+const ofChannels = {
+  "the mail server's password": "mail-password-9f8e7d6c5b4a",
+  "the mail API's key": "re_mail_api_key_1a2b3c4d5e6f",
+  "the chat's address": "chatT0B0secret7a7b7c7d7e7f",
+  "the webhook's secret": Buffer.from("a webhook secret of 32 letters!!").toString("base64"),
+  "the watcher's address": "watcher-5f5e5d5c5b5a5958",
+};
+const channels = {
+  BACKUP_SMTP_URL: `smtps://holdfast:${ofChannels["the mail server's password"]}@127.0.0.1:9`,
+  BACKUP_MAIL_API_URL: "http://127.0.0.1:9/emails",
+  BACKUP_MAIL_API_KEY: ofChannels["the mail API's key"],
+  BACKUP_SLACK_URL: `http://127.0.0.1:9/services/${ofChannels["the chat's address"]}`,
+  BACKUP_WEBHOOK_URL: "http://127.0.0.1:9/hook",
+  BACKUP_WEBHOOK_SECRET: `whsec_${ofChannels["the webhook's secret"]}`,
+  BACKUP_HEARTBEAT_URL: `http://127.0.0.1:9/${ofChannels["the watcher's address"]}`,
+  BACKUP_PRIVATE_CHANNELS: "1",
+};
+
 beforeAll(async () => {
   s3 = await startS3Server();
   const store = {
@@ -39,7 +58,11 @@ beforeAll(async () => {
     BACKUP_S3_ACCESS_KEY_ID: s3.accessKeyId,
     BACKUP_S3_SECRET_ACCESS_KEY: s3.secretAccessKey,
   };
-  stack = await startStack({ durable: false, stream: false, environment: { ...store, BACKUP_LOG_LEVEL: "debug" } });
+  stack = await startStack({
+    durable: false,
+    stream: false,
+    environment: { ...store, ...channels, BACKUP_LOG_LEVEL: "debug" },
+  });
   project = projectOf(stack);
   journals.push(stack.journalFile);
   secrets = {
@@ -49,9 +72,11 @@ beforeAll(async () => {
     "the database's password": stack.cluster.password("postgres"),
     "the service role's key": stack.gateway.serviceRoleKey,
     "the secret key": stack.gateway.secretKey,
+    ...ofChannels,
   };
   settings = {
     ...store,
+    ...channels,
     BACKUP_DB_URL: stack.cluster.url("postgres"),
     BACKUP_KEYS: stack.keys,
     BACKUP_WORKER_SECRET: stack.workerSecret,
@@ -59,6 +84,9 @@ beforeAll(async () => {
     SUPABASE_URL: stack.gateway.url,
     SUPABASE_SERVICE_ROLE_KEY: stack.gateway.serviceRoleKey,
   };
+  await project.query(
+    "update backup.settings set value = case name when 'mail_to' then 'ops@example.org' else 'backups@example.org' end where name in ('mail_to', 'mail_from')",
+  );
   await project.query(
     `create table public.notes (id int primary key, text text);
      insert into public.notes select i, 'note ' || i from generate_series(1, 200) as i`,
@@ -131,6 +159,16 @@ describe("while everything is done, no secret is in an argument, a statement, a 
         }, 60_000);
       }
       await machine("backup", { action: "anchor" });
+      const { document: tried } = await machine("notify", { action: "test" });
+      await eventually("every channel was tried", async () => {
+        const rows = await project.query(
+          "select failure from backup.deliveries where notice_id = $1 and status = 'failed'",
+          [
+            tried["notice"],
+          ],
+        );
+        return rows.length === 5 ? rows : null;
+      }, 60_000);
       // By pg_net, whose queue shows what waits.
       await project.query("select backup.invoke('backup', '{\"action\": \"anchor\"}')");
       const verification = await machine("verify", { action: "start", id: begun.document["run"] });
@@ -188,6 +226,12 @@ describe("while everything is done, no secret is in an argument, a statement, a 
             expect([0, 3], `${args.join(" ")}: ${stdout}${stderr}`).toContain(exit);
           }
         }
+      }
+      for (const form of [[], ["--json"]]) {
+        const { exit, stdout } = await tell(["alerts", "test", ...form]);
+        expect(exit, stdout).toBe(1);
+        expect((await tell(["alerts", "deliver", ...form])).exit).toBeLessThan(2);
+        expect((await tell(["alerts", "list", ...form])).exit).toBe(0);
       }
     }, ["holdfast.mjs", "main.ts"]);
   }, 400_000);

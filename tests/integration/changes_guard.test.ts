@@ -41,7 +41,7 @@ describe("the call of each minute", () => {
         expect(await call()).toBeNull();
         const told =
           "^the slot holds back \\d+ MB of WAL \\(kept from [0-9A-F/]+ on, drained up to [0-9A-F/]+\\); at \\d+ MB it is " +
-          `given up; the oldest transaction is that of process ${row?.pid} in database postgres, since .* UTC$`;
+          `given up; the oldest transaction is that of process ${row?.pid} in database postgres, since .* UTC \\(.* old.*\\)$`;
         expect(await alerts(url, "slot_behind")).toEqual([
           { severity: "warning", status: "open", message: expect.stringMatching(new RegExp(told)) as string },
         ]);

@@ -41,8 +41,12 @@ const usualWords: Readonly<Partial<Record<CommandName, readonly string[]>>> = {
   "download": ["latest"],
   "release": ["all"],
   "maintenance": ["off"],
+  "incident": ["list"],
   "admins": ["list"],
   "keys": ["check"],
+  "log": ["list"],
+  "drills": ["list"],
+  "schedules": ["list"],
 };
 
 describe("the CLI before anything is installed", () => {

@@ -82,7 +82,8 @@ beforeAll(async () => {
   );
   installed = await ok(["init"]);
   // The guard of each minute would notice a lost slot as well, now and then before the test does.
-  await query(source(), "select cron.unschedule(jobname) from cron.job where jobname like 'holdfast-%'");
+  await query(source(), "update backup.schedules set enabled = false");
+  await query(source(), "select backup.apply_schedules()");
 }, clusterMs);
 
 afterAll(() => rmSync(folder, { recursive: true, force: true }));

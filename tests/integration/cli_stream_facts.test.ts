@@ -1,8 +1,8 @@
 /** What `status` says of tables that a restore to a moment could not bring, before anybody needs one. */
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { readStream } from "../../src/cli/stream_facts.ts";
 import { drain, processDrainLimits } from "../../src/shared/changes/drain/drain.ts";
 import { unlimited } from "../../src/shared/backup/budget.ts";
+import { readUncoveredOfStream } from "../../src/shared/monitor/uncovered.ts";
 import type { Connection } from "../../src/shared/postgres/connection.ts";
 import { useCluster } from "../support/cluster.ts";
 import { backup, query, world } from "./backup_fixture.ts";
@@ -23,7 +23,7 @@ beforeAll(async () => {
 }, 120_000);
 afterAll(async () => await session?.close());
 
-const uncovered = async () => (await readStream(session)).stream?.uncovered;
+const uncovered = async () => await readUncoveredOfStream(session);
 
 it("a table whose values a command computed anew is named until the next full backup, or until it is gone", async () => {
   expect(await uncovered()).toEqual([]);
@@ -81,13 +81,13 @@ it("a table whose rows a query made before it could be published is named once o
   const looking = await own.deps.database.connect("holdfast:test");
   try {
     await query(own.url, "create table app.made as select 1 as x");
-    expect((await readStream(looking)).stream?.uncovered).toEqual([{ name: "app.made", why: "identity" }]);
+    expect(await readUncoveredOfStream(looking)).toEqual([{ name: "app.made", why: "identity" }]);
     await query(own.url, "alter table app.made add primary key (x)");
-    expect((await readStream(looking)).stream?.uncovered).toEqual([{ name: "app.made", why: "rewritten" }]);
+    expect(await readUncoveredOfStream(looking)).toEqual([{ name: "app.made", why: "rewritten" }]);
     // With a key, and yet on no list: as where the role may not publish it.
     await query(own.url, "create table app.theirs (id int primary key)");
     await query(own.url, "alter publication holdfast_changes drop table app.theirs");
-    expect((await readStream(looking)).stream?.uncovered).toContainEqual({ name: "app.theirs", why: "unpublished" });
+    expect(await readUncoveredOfStream(looking)).toContainEqual({ name: "app.theirs", why: "unpublished" });
   } finally {
     await looking.close();
   }

@@ -144,6 +144,8 @@ describe("docs/http.md", () => {
     // One for a second store that the functions of this project do not have: they cancel it.
     await postgres.query("select backup.tell_stores('first', 'second')");
     const { rows: [replicate] } = await postgres.query("select run from backup.request_copies('http', false)");
+    // A drill makes its database on this server.
+    await postgres.query("update backup.settings set value = '100000' where name = 'disk_mb'");
     for (const { functionName, action, call } of page.actions) {
       const runOf = (name: string) => started.find((one) => one.functionName === name)?.run ?? "";
       // A prune would ask the functions for that second store.
@@ -158,11 +160,17 @@ describe("docs/http.md", () => {
           ...{ id: backup, run: backup, restore: restores[0] ?? "", planned: restores[0] ?? "" },
           verification: runOf("verify"),
           prune: runOf("retention"),
+          drill: runOf("drill"),
           replication: replicate.run,
           download,
         },
       });
       expect(result.status, `${call}\n${result.stderr}`).toBe(0);
+      // Figures are for a scraper.
+      if (action === "metrics") {
+        expect(result.stdout).toMatch(/^# HELP holdfast_/);
+        continue;
+      }
       const document = JSON.parse(result.stdout);
       expect(document, call).not.toHaveProperty("code");
       if (document.joined === false) started.push({ functionName, run: document.run });
@@ -182,7 +190,7 @@ describe("docs/http.md", () => {
     }
     expect(await ended(replicate.run)).toMatchObject({ status: "cancelled" });
     for (const restore of restores) await restoreIs(restore, "cancelled");
-    expect(started.map((one) => one.functionName)).toEqual(["backup", "verify", "retention"]);
+    expect(started.map((one) => one.functionName).sort()).toEqual(["backup", "drill", "retention", "verify", "verify"]);
     for (const { run } of started) expect((await ended(run)).status, await story(run)).toBe("succeeded");
   }, 2 * chainMs);
 });

@@ -345,6 +345,63 @@ describe("the runbook", () => {
     pageMs,
   );
 
+  it(
+    "drills: each of the calendar, with what is kept offline, and its evidence",
+    async () => {
+      const identity = await generateIdentity();
+      const { publicEntry, privateEntry } = await generateRecoveryKey(webCryptoRandom);
+      const server = await startS3Server();
+      const second = {
+        BACKUP_SECONDARY: `s3://${server.bucket}/drills?endpoint=${encodeURIComponent(server.endpoint)}`,
+        BACKUP_SECONDARY_S3_ACCESS_KEY_ID: server.accessKeyId,
+        BACKUP_SECONDARY_S3_SECRET_ACCESS_KEY: server.secretAccessKey,
+        BACKUP_RECIPIENTS: await identityToRecipient(identity),
+      };
+      const both = `${storeAndKey["BACKUP_KEYS"]},${publicEntry}`;
+      // Another page may have had another second store.
+      await live("select backup.tell_stores(null, null)");
+      for (const command of ["keys rotate -- --yes", "incremental", "replicate"]) {
+        const { exit, stdout, stderr } = await shell(`npm run -s backup:${command}`, {
+          ...withSource(),
+          ...second,
+          BACKUP_KEYS: both,
+        });
+        expect(exit, stdout + stderr).toBe(0);
+      }
+      for (
+        const [file, text] of [["all.key", both], ["offline.key", privateEntry], ["offline.txt", identity]] as const
+      ) {
+        writeFileSync(`${folder}/${file}`, `${text}\n`, { mode: 0o600 });
+      }
+      await live("update backup.settings set value = '1000000' where name = 'disk_mb'");
+      try {
+        const page = new Followed("drills.md", {
+          BACKUP_DB_URL: cluster().url("postgres"),
+          BACKUP_STORE: storeAndKey["BACKUP_STORE"] ?? "",
+          ...second,
+          BACKUP_KEYS_FILE: `${folder}/all.key`,
+          IDENTITY_FILE: `${folder}/offline.txt`,
+          RECOVERY_FILE: `${folder}/offline.key`,
+          EMPTY_SERVER: cluster().url("postgres"),
+          FOUND: "nothing to mend",
+        });
+        expect(await page.follow("Decide")).toContain("never tested");
+        const output = await page.follow("Do");
+        expect(output.match(/: Success/g)).toHaveLength(8);
+        const drill = await rowOf(
+          "select id from backup.drills where drill = 'disaster' order by started_at desc limit 1",
+        );
+        page.settings["DRILL"] = String(drill["id"]).slice(0, 8);
+        expect(await page.follow("Check")).toMatch(/Success[^]*as it was signed[^]*a-person/);
+        page.end();
+        expect(await live("select from pg_database where datname ~ '^holdfast_drill'")).toEqual([]);
+      } finally {
+        await server.close();
+      }
+    },
+    2 * pageMs,
+  );
+
   it("a-moment: the second before in a copy, and a table back from it", async () => {
     await live(
       "insert into public.tags (user_id, name) select id, 'made that day' from auth.users order by id limit 3",
@@ -365,6 +422,29 @@ describe("the runbook", () => {
     await page.follow("Do");
     expect(await rowsOf(source(), "public.tags")).toEqual(was);
     await page.follow("Check");
+    page.end();
+  }, pageMs);
+
+  it("an-incident: what did it is named, what is offered brings it back, and the report tells of both", async () => {
+    await live("delete from public.entry_tags");
+    expect(await rowsOf(source(), "public.entry_tags")).toEqual([]);
+    const page = new Followed("an-incident.md", {
+      ...withSource(),
+      REASON: "tags are gone",
+      MESSAGE: "Some tags are missing, we are on it.",
+    });
+    expect(await page.follow("Decide")).toContain("from public.entry_tags");
+    const found = await page.follow("Do", 1);
+    expect(await live("select closed from backup.maintenance")).toEqual([{ closed: true }]);
+    const offered = found.split("\n").find((line) => /restore-table public\.entry_tags .*--apply missing$/.test(line));
+    const { exit, stderr } = await shell(`${offered?.trim()} --yes`, withSource());
+    expect(exit, stderr).toBe(0);
+    expect(await rowsOf(source(), "public.entry_tags")).toEqual(tagged);
+    await page.follow("Do");
+    expect(await live("select closed from backup.maintenance")).toEqual([{ closed: false }]);
+    const report = await page.follow("Check");
+    expect(report).toContain("from public.entry\\_tags");
+    expect(report).toContain("all rows are back");
     page.end();
   }, pageMs);
 
@@ -408,6 +488,8 @@ it("no runbook is left out: maintenance.md is followed in maintenance.test.ts", 
     "a-table",
     "a-whole-database-in-place",
     "a-whole-database",
+    "an-incident",
+    "drills",
     "maintenance",
     "the-first-provider-is-gone",
   ];

@@ -87,6 +87,17 @@ const views = [
   "public.backup_restores",
   "public.backup_restore_watches",
   "public.backup_downloads",
+  "public.backup_checks",
+  "public.backup_check_results",
+  "public.backup_incidents",
+  "public.backup_incident_events",
+  "public.backup_maintenance_log",
+  "public.backup_drills",
+  "public.backup_drill_calendar",
+  "public.backup_channels",
+  "public.backup_notices",
+  "public.backup_deliveries",
+  "public.backup_status",
 ];
 /** The one view for everybody: an app shows the window of maintenance to people who are not signed in. */
 const publicView = "public.backup_announcements";
@@ -140,6 +151,8 @@ async function as<T>(caller: typeof callers[number], work: () => Promise<T>): Pr
     );
     await postgres.query("select backup.request_run('full', '{manual}', 'dashboard', null)");
     await postgres.query("select backup.raise_alert('test', 'subject', 'message')");
+    await postgres.query("select backup.log_maintenance('test', 'a-person', 'Success')");
+    await postgres.query("select backup.request_drill('recovery', 'dashboard')");
     await postgres.query("select backup.begin_restore($1)", [
       { scope: "table", mode: "beside", source_backup: adminId, target_label: "here" },
     ]);
@@ -150,6 +163,15 @@ async function as<T>(caller: typeof callers[number], work: () => Promise<T>): Pr
     await postgres.query("select backup.begin_download($1)", [
       { backup: adminId, format: "bundle", file_name: "bundle.tar", expires_seconds: 900, lease_seconds: 60 },
     ]);
+    await postgres.query(
+      `insert into backup.check_results (run_id, check_name, outcome, message)
+       select id, 'clock', 'passed', 'message' from backup.runs limit 1`,
+    );
+    await postgres.query(
+      `select backup.tell_channels('cli', '[{"name": "email", "target": "mail.example.org", "problem": null}]')`,
+    );
+    await postgres.query("select backup.send_notice('test', 'subject', 'message')");
+    await postgres.query("select backup.open_incident('why')");
     await postgres.query("select set_config('request.jwt.claims', $1, true)", [JSON.stringify(caller.claims)]);
     await postgres.query(`set local role ${caller.role}`);
     return await work();
@@ -188,7 +210,10 @@ describe("every table and view", () => {
       const table of [
         ...["settings", "policies", "schedules", "runs", "tasks", "objects", "audit_log", "alerts", "admins"],
         ...["restores", "restore_watches", "restore_smokes", "drills", "objectives", "downloads"],
+        ...["incidents", "incident_events", "page"],
+        ...["checks", "check_results"],
         ...["second_store", "copies", "copy_needs", "copy_intents", "copy_egress"],
+        ...["channels", "notices", "deliveries", "delivery_attempts", "pulse"],
       ]
     ) {
       expect(names).toContain(`backup.${table}`);
@@ -252,11 +277,22 @@ describe("every table and view", () => {
       ["announcements", "anon"],
       ["announcements", "authenticated"],
       ["audit_log", "authenticated"],
+      ["channels", "authenticated"],
+      ["check_results", "authenticated"],
+      ["checks", "authenticated"],
+      ["deliveries", "authenticated"],
       ["downloads", "authenticated"],
+      ["drill_calendar", "authenticated"],
+      ["drills", "authenticated"],
       ["findings", "authenticated"],
+      ["incident_events", "authenticated"],
+      ["incidents", "authenticated"],
+      ["maintenance_log", "authenticated"],
+      ["notices", "authenticated"],
       ["restore_watches", "authenticated"],
       ["restores", "authenticated"],
       ["runs", "authenticated"],
+      ["standing", "authenticated"],
     ];
     expect(rows).toEqual(granted.map(([relname, grantee]) => ({ relname, grantee, privilege_type: "column SELECT" })));
   });

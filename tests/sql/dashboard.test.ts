@@ -42,7 +42,7 @@ describe("docs/dashboard.md", () => {
         `select
            (select count(*) from backup.runs where status = 'quarantined') as quarantined,
            (select count(*) from backup.runs where hold_until is not null) as held,
-           (select count(*) from backup.runs where kind = 'verify') as verifications,
+           (select count(*) from backup.runs where kind = 'verify' and subject_run is not null) as verifications,
            (select status from backup.alerts where kind = 'run_missed') as alert,
            (select schedule from cron.job where jobname = 'holdfast-daily') as daily`,
       );

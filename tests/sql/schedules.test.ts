@@ -27,14 +27,19 @@ async function apply(): Promise<Record<string, string>> {
 }
 
 const asInstalled = {
+  "holdfast-alerts": "* * * * *",
   "holdfast-anchor": "17 * * * *",
   "holdfast-changes": "* * * * *",
   "holdfast-daily": "0 0 * * *",
+  "holdfast-daily_checks": "23 4 * * *",
+  "holdfast-drills": "47 * * * *",
+  "holdfast-monitor": "*/5 * * * *",
   "holdfast-replicate": "*/15 * * * *",
   "holdfast-retention": "37 * * * *",
   "holdfast-security": "43 3 1 * *",
   "holdfast-watchdog": "* * * * *",
   "holdfast-weekly": "0 0 * * 0",
+  "holdfast-weekly_checks": "53 4 * * 1",
 };
 
 describe("cron jobs", () => {
@@ -49,28 +54,38 @@ describe("cron jobs", () => {
   it("hold no address and no secret, only a call of a function", async () => {
     const { rows } = await postgres.query("select command from cron.job where jobname ~ '^holdfast-' order by jobname");
     expect(rows.map((row) => row.command)).toEqual([
+      "select backup.call_notify()",
       "select backup.call_anchor()",
       "select backup.call_drain()",
       "select backup.run_schedule('daily')",
+      "select backup.call_checks('daily')",
+      "select backup.call_drills()",
+      "select backup.call_monitor()",
       "select backup.call_replication()",
       "select backup.call_retention()",
       "select backup.audit_security()",
       "select backup.tick()",
       "select backup.run_schedule('weekly')",
+      "select backup.call_checks('weekly')",
     ]);
   });
 
   it("are kept as they are when nothing changed", async () => {
     await rolledBack(postgres, async () => {
       expect(await apply()).toEqual({
+        alerts: "kept",
         anchor: "kept",
         changes: "kept",
         daily: "kept",
+        daily_checks: "kept",
+        drills: "kept",
+        monitor: "kept",
         replicate: "kept",
         retention: "kept",
         security: "kept",
         watchdog: "kept",
         weekly: "kept",
+        weekly_checks: "kept",
       });
       expect(await jobs()).toEqual(asInstalled);
     });
@@ -94,23 +109,33 @@ describe("cron jobs", () => {
       await postgres.query("update backup.schedules set enabled = false where name = 'watchdog'");
       await postgres.query("select cron.unschedule('holdfast-weekly')");
       expect(await apply()).toEqual({
+        alerts: "kept",
         anchor: "kept",
         changes: "kept",
         daily: "changed",
+        daily_checks: "kept",
+        drills: "kept",
+        monitor: "kept",
         replicate: "kept",
         retention: "kept",
         security: "kept",
         watchdog: "removed",
         weekly: "added",
+        weekly_checks: "kept",
       });
       expect(await jobs()).toEqual({
+        "holdfast-alerts": "* * * * *",
         "holdfast-anchor": "17 * * * *",
         "holdfast-changes": "* * * * *",
         "holdfast-daily": "15 2 * * *",
+        "holdfast-daily_checks": "23 4 * * *",
+        "holdfast-monitor": "*/5 * * * *",
+        "holdfast-drills": "47 * * * *",
         "holdfast-replicate": "*/15 * * * *",
         "holdfast-retention": "37 * * * *",
         "holdfast-security": "43 3 1 * *",
         "holdfast-weekly": "0 0 * * 0",
+        "holdfast-weekly_checks": "53 4 * * 1",
       });
     });
   });

@@ -27,7 +27,9 @@ interface DenoInfo {
 function denoInfo(name: string): DenoInfo {
   const args = ["info", "--json", "--quiet", "--node-modules-dir=manual"];
   const config = ["--config", `${folder}/${name}/deno.json`, `${folder}/${name}/index.ts`];
-  return JSON.parse(execFileSync(denoProgram(), [...args, ...config], { encoding: "utf8", cwd: root }));
+  return JSON.parse(
+    execFileSync(denoProgram(), [...args, ...config], { encoding: "utf8", cwd: root, maxBuffer: 64 * 1024 * 1024 }),
+  );
 }
 
 function importMap(name: string): Record<string, string> {
@@ -43,7 +45,17 @@ function ownFiles(info: DenoInfo): string[] {
 
 describe("the folder of functions", () => {
   it("holds the functions of this part, each with its configuration and closed to verify_jwt", () => {
-    expect(functions).toEqual(["backup", "download", "restore", "retention", "verify"]);
+    expect(functions).toEqual([
+      "backup",
+      "download",
+      "drill",
+      "incident",
+      "monitor",
+      "notify",
+      "restore",
+      "retention",
+      "verify",
+    ]);
     const config = readFileSync(`${root}supabase/config.toml`, "utf8");
     for (const name of functions) {
       expect(config).toContain(`[functions.${name}]\nverify_jwt = false\nimport_map = "./functions/${name}/deno.json"`);

@@ -7,6 +7,10 @@ import { variables } from "../../src/shared/http/environment.ts";
 import {
   backupRequest,
   downloadRequest,
+  drillRequest,
+  incidentRequest,
+  monitorRequest,
+  notifyRequest,
   restoreRequest,
   retentionRequest,
   verifyRequest,
@@ -21,6 +25,10 @@ function fromSchemas() {
     backup: backupRequest,
     verify: verifyRequest,
     retention: retentionRequest,
+    drill: drillRequest,
+    notify: notifyRequest,
+    incident: incidentRequest,
+    monitor: monitorRequest,
     restore: restoreRequest,
     download: downloadRequest,
   }).flatMap((

@@ -20,6 +20,8 @@ describe("every runbook", () => {
       "a-table.md",
       "a-whole-database-in-place.md",
       "a-whole-database.md",
+      "an-incident.md",
+      "drills.md",
       "maintenance.md",
       "the-first-provider-is-gone.md",
     ]));

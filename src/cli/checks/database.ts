@@ -1,4 +1,5 @@
 import { readStanding } from "../../shared/identity/identity_queries.ts";
+import { readUncovered, uncoveredFindings } from "../../shared/monitor/uncovered.ts";
 import type { Connection } from "../../shared/postgres/connection.ts";
 import { leftScratches } from "../../shared/rows/past/moment_scratch.ts";
 import type { Context } from "../context.ts";
@@ -6,8 +7,6 @@ import { identityLine } from "../commands/status.ts";
 import { isInstalled } from "../installed.ts";
 import { missingMigrations, readMigrations } from "../migrations.ts";
 import { sourceDatabase } from "../open.ts";
-import { readUncovered } from "../stream_facts.ts";
-import { uncoveredFindings } from "../verdict.ts";
 import { type Check, fail, failed, ok, warn } from "./check.ts";
 
 const oldestServer = 150_000;

@@ -1,4 +1,5 @@
 import { HoldfastError } from "../../shared/errors.ts";
+import { readUncovered, uncoveredReasons } from "../../shared/monitor/uncovered.ts";
 import type { Connection } from "../../shared/postgres/connection.ts";
 import { ownBucketOf } from "../../shared/store/open_store.ts";
 import type { Context } from "../context.ts";
@@ -6,8 +7,6 @@ import { applyMigrations, readMigrations } from "../migrations.ts";
 import { sourceDatabase } from "../open.ts";
 import { prepareStores } from "../open_store.ts";
 import type { Outcome } from "../output.ts";
-import { readUncovered } from "../stream_facts.ts";
-import { uncoveredReasons } from "../verdict.ts";
 
 /** The document: `{applied[], schedules: [{schedule, outcome}], store, notices[]}`. */
 export async function run(context: Context): Promise<Outcome> {

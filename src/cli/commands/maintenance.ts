@@ -7,6 +7,7 @@ import type { Context } from "../context.ts";
 import { installedSession } from "../installed.ts";
 import { maintenanceDeps, untilOf } from "../maintenance_deps.ts";
 import type { Outcome } from "../output.ts";
+import { refreshPage } from "../status_page.ts";
 
 /**
  * The document of `on`: `{state, probed[], notProbed[], unfenced[], stillOpen, ended}`, or `{dryRun: true, changes[], unfenced[]}`
@@ -36,6 +37,7 @@ async function turnOn(context: Context): Promise<Outcome> {
     if (!(await context.confirm("Users cannot write from then on.", "close"))) return notConfirmed(plan);
   }
   const closed = await enterMaintenance(deps, window);
+  await tellPage(context);
   const { state, probed, notProbed, unfenced, stillOpen } = closed;
   const lines = [
     `Maintenance mode is on: ${state.message ?? ""}`,
@@ -50,6 +52,7 @@ async function turnOn(context: Context): Promise<Outcome> {
 
 async function turnOff(context: Context): Promise<Outcome> {
   const opened = await leaveMaintenance(await maintenanceDeps(context));
+  await tellPage(context);
   const { state, probed, notProbed } = opened;
   const lines = [
     state.opened ? "Maintenance mode is off." : "Maintenance mode was not on.",
@@ -59,6 +62,16 @@ async function turnOff(context: Context): Promise<Outcome> {
     ...state.left.map((one) => `left as it is: ${one}`),
   ];
   return { exit: 0, document: opened, lines };
+}
+
+/** The status page says so at once, where one is set up here. */
+async function tellPage(context: Context): Promise<void> {
+  const session = await installedSession(context, "holdfast:maintenance");
+  try {
+    await refreshPage(context, session);
+  } finally {
+    await session.close();
+  }
 }
 
 async function show(context: Context): Promise<Outcome> {

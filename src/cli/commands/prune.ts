@@ -2,10 +2,6 @@ import { unlimited } from "../../shared/backup/budget.ts";
 import { failureOf } from "../../shared/backup/run.ts";
 import { toHex } from "../../shared/crypto/digest.ts";
 import { HoldfastError } from "../../shared/errors.ts";
-import { loadZstd } from "../../shared/format/zstd.ts";
-import { readIdentity } from "../../shared/identity/identity_queries.ts";
-import { placeIn } from "../../shared/identity/settle_place.ts";
-import { readCopyLag } from "../../shared/jobs/copy_queries.ts";
 import { cancelRun, readRun } from "../../shared/jobs/queries.ts";
 import { requestPrune } from "../../shared/jobs/retention_queries.ts";
 import type { RunRow } from "../../shared/jobs/run_row.ts";
@@ -14,10 +10,9 @@ import type { Connection } from "../../shared/postgres/connection.ts";
 import type { PruneDeps } from "../../shared/retention/deps.ts";
 import { type PlanDocument, planDocument } from "../../shared/retention/document.ts";
 import { lookAhead, runPruneLeg } from "../../shared/retention/leg.ts";
+import { bothStores } from "../both_stores.ts";
 import type { Context } from "../context.ts";
 import { installedSession } from "../installed.ts";
-import { keyRing } from "../open.ts";
-import { openPlace, openSecond, placeToWrite } from "../open_store.ts";
 import type { Outcome } from "../output.ts";
 
 /** Between two looks at a run that others work on. */
@@ -32,7 +27,7 @@ const mostKept = 40;
 export async function run(context: Context): Promise<Outcome> {
   const session = await installedSession(context, "holdfast:prune");
   try {
-    const deps = await depsOf(context, session);
+    const deps = await bothStores(context, session);
     const plan = planDocument((await lookAhead(deps)).plan, true);
     const lines = shown(plan);
     if (context.settings.has("dry-run")) return { exit: 0, document: plan, lines };
@@ -56,32 +51,6 @@ export async function run(context: Context): Promise<Outcome> {
   } finally {
     await session.close();
   }
-}
-
-/** Errors: `setting_missing` where the second store that the database knows is not set here: it would keep what the first forgets. */
-async function depsOf(context: Context, session: Connection): Promise<PruneDeps> {
-  const { settings, clock, random, log } = context;
-  const unplaced = await openPlace(context, placeToWrite(settings));
-  const there = openSecond(context);
-  const { prefix } = await readIdentity(session);
-  const second = there === null ? null : placeIn(there.store, prefix);
-  const known = (await readCopyLag(session))?.store ?? null;
-  if (known !== null && known !== second?.label) {
-    throw new HoldfastError("setting_missing", `the second store, ${known}, is not set here`, {
-      hint: "Set BACKUP_SECONDARY as the functions have it.",
-    });
-  }
-  return {
-    connection: session,
-    first: placeIn(unplaced, prefix),
-    second,
-    unplaced,
-    ring: await keyRing(settings),
-    compressor: await loadZstd(),
-    clock,
-    random,
-    log,
-  };
 }
 
 async function prune(context: Context, session: Connection, deps: PruneDeps): Promise<RunRow> {

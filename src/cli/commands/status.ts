@@ -1,58 +1,74 @@
-import { z } from "zod";
-import { type CopyLag, readCopyLag } from "../../shared/jobs/copy_queries.ts";
-import { readStanding, type Standing } from "../../shared/identity/identity_queries.ts";
-import type { Connection } from "../../shared/postgres/connection.ts";
+import type { Standing } from "../../shared/identity/identity_queries.ts";
+import type { CopyLag } from "../../shared/jobs/copy_queries.ts";
+import { type StatusDocument, statusDocument } from "../../shared/monitor/status.ts";
 import type { Context } from "../context.ts";
 import { installedSession } from "../installed.ts";
+import { storePair } from "../open_store.ts";
 import type { Outcome } from "../output.ts";
 import { amount, duration } from "../progress.ts";
-import { storePair } from "../open_store.ts";
-import { readStream } from "../stream_facts.ts";
-import { recoveryPointOf, type StatusFacts, verdictOf } from "../verdict.ts";
 
-/**
- * The document: `{verdict, reasons, lastBackupAt, recoveryPointSeconds, alerts, stream, identity, secondStore}`, `stream` being
- * `{chain, lagSeconds, restartLsn, confirmedLsn, retainedBytes, limitBytes, uncovered}` or null, `identity` a `Standing`, `secondStore`
- * `{store, firstStore, objects, bytes, oldestAt, lagSeconds, caughtUpAt}`, what it lacks, or null. Exit 3 for critical.
- */
+/** The document is a `StatusDocument`. Exit 3 for critical, with --strict for warning too. */
 export async function run(context: Context): Promise<Outcome> {
   const session = await installedSession(context, "holdfast:status");
   try {
-    const facts = { ...await readFacts(session), stores: storePair(context.settings) };
-    const identity = await readStanding(session);
-    const { verdict, reasons } = verdictOf(facts);
-    const bad = verdict === "critical" || (verdict === "warning" && context.settings.has("strict"));
-    const { lastBackupAt, lastBackupAgeSeconds, alerts } = facts;
-    const secondStore = await readCopyLag(session);
-    const recoveryPointSeconds = recoveryPointOf(facts);
-    const age = lastBackupAgeSeconds === null
-      ? "none"
-      : `${lastBackupAt} (${duration(lastBackupAgeSeconds * 1000)} ago)`;
-    const point = recoveryPointSeconds === null ? "none" : `${duration(recoveryPointSeconds * 1000)} ago`;
-    return {
-      exit: bad ? 3 : 0,
-      document: {
-        verdict,
-        reasons,
-        lastBackupAt,
-        recoveryPointSeconds,
-        alerts,
-        stream: streamDocument(facts),
-        identity,
-        secondStore,
-      },
-      lines: [
-        verdict,
-        `newest backup: ${age}`,
-        `recovery point: ${point}`,
-        identityLine(identity),
-        ...lagLines(secondStore),
-        ...reasons,
-      ],
-    };
+    const status = await statusDocument(session, storePair(context.settings));
+    const { verdict } = status;
+    const isBad = verdict === "critical" || (verdict === "warning" && context.settings.has("strict"));
+    return { exit: isBad ? 3 : 0, document: status, lines: shown(status, context.clock.now()) };
   } finally {
     await session.close();
   }
+}
+
+function shown(status: StatusDocument, now: Date): string[] {
+  const { line, lastBackupAt, recoveryPointSeconds, identity, secondStore, reasons } = status;
+  const since = (moment: string) => duration(now.getTime() - Date.parse(moment));
+  return [
+    line,
+    `newest backup: ${lastBackupAt === null ? "none" : `${lastBackupAt} (${since(lastBackupAt)} ago)`}`,
+    ...lastRunLines(status),
+    `recovery point: ${recoveryPointSeconds === null ? "none" : `${duration(recoveryPointSeconds * 1000)} ago`}`,
+    identityLine(identity),
+    ...slotLines(status),
+    ...status.stores.map(storeLine),
+    ...lagLines(secondStore),
+    ...(status.watchdogAt === null ? [] : [`watchdog: ${since(status.watchdogAt)} ago`]),
+    // The first of them is in the first line.
+    ...reasons,
+  ];
+}
+
+/** The last full run, where it is not the newest backup. */
+function lastRunLines({ lastRun }: StatusDocument): string[] {
+  if (lastRun === null || lastRun.status === "succeeded") return [];
+  const why = lastRun.error === null ? "" : ` (${lastRun.error})`;
+  return [`last run: ${lastRun.status}${why} at ${lastRun.finishedAt ?? ""}`];
+}
+
+/** What the slot holds back, and whose transaction holds it where the drain has taken the most of it. */
+function slotLines({ stream }: StatusDocument): string[] {
+  if (stream === null || stream.retainedBytes === null) return [];
+  const { retainedBytes, undrainedBytes, limitBytes, holder } = stream;
+  const undrained = undrainedBytes === null ? "" : `, ${amount(undrainedBytes, "bytes")} of it not drained yet`;
+  const held = holder === null || retainedBytes < limitBytes / 10 ? "" : `; ${holderWords(holder)}`;
+  return [`slot: holds back ${amount(retainedBytes, "bytes")} of ${amount(limitBytes, "bytes")}${undrained}${held}`];
+}
+
+function holderWords({ pid, prepared, database, application, seconds }: HolderOf<StatusDocument>): string {
+  const who = pid === null ? `the prepared transaction ${prepared ?? ""}` : `process ${pid}`;
+  const what = application === null || application === "" ? "" : ` (${application})`;
+  return `the oldest transaction is of ${who}${what} in ${database ?? "?"}, since ${duration(seconds * 1000)}`;
+}
+
+type HolderOf<T extends { readonly stream: { readonly holder: unknown } | null }> = NonNullable<
+  NonNullable<T["stream"]>["holder"]
+>;
+
+function storeLine({ place, bytes, objects, quotaBytes }: StatusDocument["stores"][number]): string {
+  const quota = quotaBytes === null
+    ? "its quota is not set"
+    : `${Math.round((100 * bytes) / quotaBytes)} % of ${amount(quotaBytes, "bytes")}`;
+  return `${place} store: ${amount(bytes, "bytes")} in ${amount(objects, "objects")}, ${quota}`;
 }
 
 /** Who this database is, and where it writes. */
@@ -63,54 +79,10 @@ export function identityLine({ standing, project, runsIn, database, prefix, adop
   return `identity: ${who}${what}; ${where}${adopting ? ", and takes the original's place with the next backup" : ""}`;
 }
 
-function streamDocument({ stream }: StatusFacts) {
-  if (stream === null) return null;
-  const { chain, lagSeconds, restartLsn, confirmedLsn, retainedBytes, limitBytes, uncovered } = stream;
-  return { chain, lagSeconds, restartLsn, confirmedLsn, retainedBytes, limitBytes, uncovered: uncovered.length };
-}
-
 function lagLines(lag: CopyLag | null): string[] {
   if (lag === null) return [];
   const { store, objects, bytes, lagSeconds } = lag;
   if (lagSeconds === null) return [`second store: ${store} lacks nothing that is known`];
   const behind = `${amount(objects, "objects")} (${amount(bytes, "bytes")})`;
   return [`second store: ${store} lacks ${behind}, the oldest since ${duration(lagSeconds * 1000)}`];
-}
-
-const alertsFormat = z.array(z.object({
-  kind: z.string(),
-  subject: z.string(),
-  severity: z.enum(["warning", "critical"]),
-  message: z.string(),
-  openedAt: z.string(),
-}));
-
-async function readFacts(session: Connection): Promise<Omit<StatusFacts, "stores">> {
-  const [row] = await session.query(
-    `select
-       to_char(newest.at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as last_backup_at,
-       floor(extract(epoch from backup.clock_now() - newest.at))::bigint as age,
-       (select min(extract(epoch from due.at - backup.last_due(s.cron, due.at - interval '1 second')))::bigint
-        from backup.schedules as s,
-          lateral (select backup.last_due(s.cron, backup.clock_now()) as at) as due
-        where s.enabled and s.kind = 'full') as every,
-       coalesce((
-         select jsonb_agg(jsonb_build_object(
-           'kind', a.kind, 'subject', a.subject, 'severity', a.severity, 'message', a.message,
-           'openedAt', to_char(a.opened_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
-         ) order by a.severity, a.opened_at desc)
-         from backup.alerts as a where a.status <> 'resolved'
-       ), '[]')::text as alerts
-     from (
-       select max(consistent_at) as at from backup.runs where kind = 'full' and status = 'succeeded'
-     ) as newest`,
-  );
-  const number = (text: string | null | undefined) => text === null || text === undefined ? null : Number(text);
-  return {
-    lastBackupAt: row?.["last_backup_at"] ?? null,
-    lastBackupAgeSeconds: number(row?.["age"]),
-    expectedEverySeconds: number(row?.["every"]),
-    alerts: alertsFormat.parse(JSON.parse(row?.["alerts"] ?? "[]")),
-    ...await readStream(session),
-  };
 }

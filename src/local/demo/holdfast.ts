@@ -3,11 +3,12 @@ import { join } from "node:path";
 import process from "node:process";
 import { root } from "../child.ts";
 
-/** Runs a command of the CLI as a person would, with nothing but these settings, and gives its document. */
+/** Runs a command of the CLI as a person would, with nothing but these settings, and gives its document. `exits`: those that are right. */
 export function holdfast(
   args: readonly string[],
   settings: Readonly<Record<string, string>>,
   onLine: (line: string) => void = () => {},
+  exits: readonly number[] = [0],
 ): Promise<Record<string, unknown>> {
   return new Promise((resolve, reject) => {
     const { PATH = "", HOME = "" } = process.env;
@@ -26,7 +27,7 @@ export function holdfast(
     });
     child.once("error", reject);
     child.once("close", (code) => {
-      if (code === 0) resolve(JSON.parse(stdout) as Record<string, unknown>);
+      if (exits.includes(code ?? -1)) resolve(JSON.parse(stdout) as Record<string, unknown>);
       else reject(new Error(`holdfast ${args.join(" ")} ended with ${code}:\n${stdout}${stderr}`));
     });
   });

@@ -106,8 +106,12 @@ export async function markSeen(
     const rows = await connection.query(
       `select o.name from backup.objects as o
         where o.epoch = $1 and o.name = any ($2::text[])
-          and not exists (select from backup.condemned as c where c.name = o.name)`,
-      [epochId, `{${names.slice(at, at + 5_000).join(",")}}`],
+          and not exists (select from backup.condemned as c where c.name = o.name)
+          and not exists (
+            select from backup.inventory as i
+            where i.store = $3 and i.name = o.name and i.damage ->> 'code' in ('object_missing', 'object_damaged')
+          )`,
+      [epochId, `{${names.slice(at, at + 5_000).join(",")}}`, store.label],
     );
     for (const row of rows) ofEpoch.add(text(row, "name"));
   }

@@ -81,7 +81,7 @@ function encodeRepository(repository: Repository): Uint8Array {
   return new TextEncoder().encode(JSON.stringify(document) + "\n");
 }
 
-function decodeRepository(bytes: Uint8Array): Repository {
+export function decodeRepository(bytes: Uint8Array): Repository {
   let json: unknown;
   try {
     json = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes.subarray(0, maxFileBytes)));

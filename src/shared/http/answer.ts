@@ -1,14 +1,18 @@
 import { asHoldfastError, errorTable, type HoldfastError } from "../errors.ts";
 
-const headers = {
-  "content-type": "application/json; charset=utf-8",
-  "cache-control": "no-store",
-  "x-content-type-options": "nosniff",
-} as const;
+const headers = { "cache-control": "no-store", "x-content-type-options": "nosniff" } as const;
+/** What Prometheus asks for. */
+const metricsType = "text/plain; version=0.0.4; charset=utf-8";
 
 /** A JSON answer. */
 export function answer(status: number, document: unknown): Response {
-  return new Response(JSON.stringify(document), { status, headers });
+  const type = "application/json; charset=utf-8";
+  return new Response(JSON.stringify(document), { status, headers: { ...headers, "content-type": type } });
+}
+
+/** Figures in the text format of Prometheus. */
+export function metricsAnswer(text: string): Response {
+  return new Response(text, { status: 200, headers: { ...headers, "content-type": metricsType } });
 }
 
 /**

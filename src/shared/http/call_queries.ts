@@ -9,7 +9,7 @@ import type { SignedCall } from "./caller.ts";
 import type { PersonClaims } from "./person.ts";
 
 /** The kinds of run that functions work on. */
-export type CalledKind = "full" | "verify" | "replicate" | "prune";
+export type CalledKind = "full" | "verify" | "replicate" | "prune" | "drill";
 
 /** True exactly once for a nonce. */
 export async function acceptCall(connection: Connection, functionName: string, call: SignedCall): Promise<boolean> {
@@ -64,6 +64,22 @@ export async function endDrain(
   ]);
 }
 
+/** Notices were delivered, as far as the budget went; what is left is called for at once. */
+export async function endNotify(connection: Connection, nonce: string, failure: HoldfastError | null): Promise<void> {
+  await connection.query("select backup.end_notify($1, $2::jsonb)", [
+    nonce,
+    failure === null ? null : JSON.stringify({ code: failure.code, message: failure.message }),
+  ]);
+}
+
+/** The monitor's look is over; what kept it from it is an alert until the next one. */
+export async function endLook(connection: Connection, nonce: string, failure: HoldfastError | null): Promise<void> {
+  await connection.query("select backup.end_look($1, $2::jsonb)", [
+    nonce,
+    failure === null ? null : JSON.stringify({ code: failure.code, message: failure.message }),
+  ]);
+}
+
 /** Calls as many legs as the run can use now; what keeps them from being called fails the run. */
 export async function launchRun(connection: Connection, run: string): Promise<void> {
   await connection.query("select backup.launch_run($1::uuid)", [run]);
@@ -78,11 +94,11 @@ export async function requestVerification(connection: Connection, backup: string
   return { run: text(row, "run"), joined: row["joined"] === "t" };
 }
 
-/** The backup that a run of kind verify is about. */
-export async function subjectOf(connection: Connection, run: string): Promise<string> {
+/** The backup that a run of kind verify is about; null: it makes checks. */
+export async function subjectOf(connection: Connection, run: string): Promise<string | null> {
   const [row] = await connection.query("select subject_run from backup.runs where id = $1::uuid", [run]);
   if (row === undefined) throw new HoldfastError("run_not_found", `there is no run ${run}`);
-  return text(row, "subject_run");
+  return row["subject_run"] ?? null;
 }
 
 /** True while objects are left to look at. `lease_lost`. */

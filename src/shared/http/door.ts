@@ -6,7 +6,7 @@ import type { Log } from "../log.ts";
 import type { Random } from "../random.ts";
 import type { Connection, Database } from "../postgres/connection.ts";
 import type { z } from "zod";
-import { answer, errorAnswer } from "./answer.ts";
+import { answer, errorAnswer, metricsAnswer } from "./answer.ts";
 import type { DrainResult } from "../changes/drain/drain.ts";
 import type { DownloadBucket } from "../download/bucket.ts";
 import { type Caller, type Needs, recognise, tooMany } from "./admission.ts";
@@ -31,7 +31,8 @@ import type { RequireStored } from "./require_backup.ts";
  */
 export type Leg = (connection: Connection, run: string, worker: string) => Promise<void>;
 
-export interface DoorDeps {
+/** What every door needs; `front.ts` makes it of a runtime. */
+export interface FrontDeps {
   readonly environment: Environment;
   readonly clock: Clock;
   readonly random: Random;
@@ -45,7 +46,11 @@ export interface DoorDeps {
   readonly countRefusal: CountRefusal;
   /** Opens nothing yet. Errors: `setting_missing`, `usage`. */
   readonly openDatabase: (environment: Environment) => Database;
-  readonly legs: Readonly<Record<CalledKind, Leg>>;
+}
+
+/** What the doors onto backups need besides; `isolate.ts` puts it together. */
+export interface DoorDeps extends FrontDeps {
+  readonly legs: Readonly<Record<Exclude<CalledKind, "drill">, Leg>>;
   /** Drains the change stream, as `worker`, until its end or the budget's. */
   readonly drain: (worker: string) => Promise<DrainResult>;
   /** Puts the head of the audit's chain into the store; null where it stands there. Errors: of key, store and database. */
@@ -79,26 +84,28 @@ export interface AcceptedCall {
 export interface Outcome {
   readonly status: 200 | 202;
   readonly document: unknown;
+  /** Figures, which are the answer in the place of the document. */
+  readonly metrics?: string;
   /** Run once the answer is on its way. It never rejects, and ends the call itself. */
   readonly work?: () => Promise<void>;
 }
 
-export interface Door<T> {
+export interface Door<T, D extends FrontDeps = DoorDeps> {
   readonly functionName: string;
   readonly schema: z.ZodType<T>;
   /** What a person needs for the action. A call that the worker secret signed may do everything. */
   readonly needs: (action: T) => Needs;
-  readonly act: (action: T, call: AcceptedCall, deps: DoorDeps) => Promise<Outcome>;
+  readonly act: (action: T, call: AcceptedCall, deps: D) => Promise<Outcome>;
 }
 
 /** Never rejects: every failure is an answer with code, message and hint. */
-export async function handle<T>(door: Door<T>, request: Request, deps: DoorDeps): Promise<Response> {
+export async function handle<T, D extends FrontDeps>(door: Door<T, D>, request: Request, deps: D): Promise<Response> {
   const origin = allowedOrigin(request, deps.environment);
   const response = request.method === "OPTIONS" ? preflight() : await answered(door, request, deps);
   return withOrigin(response, origin);
 }
 
-async function answered<T>(door: Door<T>, request: Request, deps: DoorDeps): Promise<Response> {
+async function answered<T, D extends FrontDeps>(door: Door<T, D>, request: Request, deps: D): Promise<Response> {
   const { functionName } = door;
   let known: Awaited<ReturnType<typeof recognise>>;
   try {
@@ -132,11 +139,11 @@ async function answered<T>(door: Door<T>, request: Request, deps: DoorDeps): Pro
 }
 
 /** A session in which the caller may act. Calls that are signed never wait behind people. */
-async function admitted<T>(
-  door: Door<T>,
+async function admitted<T, D extends FrontDeps>(
+  door: Door<T, D>,
   { person }: Caller,
   action: T | HoldfastError,
-  deps: DoorDeps,
+  deps: D,
 ): Promise<Connection> {
   const open = () => deps.openDatabase(deps.environment);
   if (person === null) return await open().connect("holdfast:function");
@@ -145,12 +152,12 @@ async function admitted<T>(
   return await deps.letIn(open, person, door.functionName, needs);
 }
 
-async function act<T>(
-  door: Door<T>,
+async function act<T, D extends FrontDeps>(
+  door: Door<T, D>,
   { person, nonce, expiresAt }: Caller,
   action: T | HoldfastError,
   connection: Connection,
-  deps: DoorDeps,
+  deps: D,
 ): Promise<Response> {
   const { functionName } = door;
   const call: AcceptedCall = { nonce, connection, byPerson: person !== null };
@@ -166,7 +173,7 @@ async function act<T>(
       working = true;
       deps.waitUntil(outcome.work().finally(() => connection.close()));
     }
-    return answer(outcome.status, outcome.document);
+    return outcome.metrics === undefined ? answer(outcome.status, outcome.document) : metricsAnswer(outcome.metrics);
   } catch (error) {
     const { code, status } = asHoldfastError(error);
     // These rows are for people to look at; an answer that is on its way does not wait for them to be right.
@@ -178,7 +185,7 @@ async function act<T>(
   }
 }
 
-function understood<T>(door: Door<T>, body: Uint8Array): T | HoldfastError {
+function understood<T, D extends FrontDeps>(door: Door<T, D>, body: Uint8Array): T | HoldfastError {
   try {
     return parseRequest(door.schema, body);
   } catch (error) {
@@ -187,7 +194,12 @@ function understood<T>(door: Door<T>, body: Uint8Array): T | HoldfastError {
 }
 
 /** The call of nobody known: counted, so that whoever tries again and again has to wait. */
-async function turnedAway<T>(door: Door<T>, headers: Headers, error: unknown, deps: DoorDeps): Promise<Response> {
+export async function turnedAway(
+  door: { readonly functionName: string },
+  headers: Headers,
+  error: unknown,
+  deps: FrontDeps,
+): Promise<Response> {
   const { code, status } = asHoldfastError(error);
   if (status >= 500) return refused(door, error, false, deps);
   const open = () => deps.openDatabase(deps.environment);
@@ -196,7 +208,12 @@ async function turnedAway<T>(door: Door<T>, headers: Headers, error: unknown, de
   return refused(door, pause > 0 ? tooMany(pause) : error, false, deps);
 }
 
-function refused<T>(door: Door<T>, error: unknown, known: boolean, deps: DoorDeps): Response {
+export function refused(
+  door: { readonly functionName: string },
+  error: unknown,
+  known: boolean,
+  deps: FrontDeps,
+): Response {
   const ours = asHoldfastError(error);
   deps.log.warn("call.refused", { function: door.functionName, code: ours.code, status: ours.status });
   return errorAnswer(ours, known);
@@ -206,7 +223,12 @@ function refused<T>(door: Door<T>, error: unknown, known: boolean, deps: DoorDep
 export type SlotWork = "busy" | (() => Promise<void>);
 
 /** The leg of a run. What goes wrong is written to the run or raises an alert; nothing is thrown. */
-export function legWork(kind: CalledKind, run: string, call: AcceptedCall, deps: DoorDeps): SlotWork {
+export function legWork<K extends CalledKind>(
+  kind: K,
+  run: string,
+  call: AcceptedCall,
+  deps: Pick<FrontDeps, "slot" | "log"> & { readonly legs: Readonly<Record<K, Leg>> },
+): SlotWork {
   return slotWork(
     { name: "leg", of: { run } },
     deps,
@@ -247,9 +269,9 @@ export function downloadWork(download: string, call: AcceptedCall, deps: DoorDep
 }
 
 /** Takes the isolate's slot for `work`, and tells its end once the slot is free again. */
-function slotWork<T>(
+export function slotWork<T>(
   what: { readonly name: string; readonly of: Readonly<Record<string, string>> },
-  { slot, log }: DoorDeps,
+  { slot, log }: Pick<FrontDeps, "slot" | "log">,
   work: () => Promise<T>,
   tell: (result: T | null, failure: HoldfastError | null) => Promise<void>,
 ): SlotWork {
@@ -274,6 +296,6 @@ function slotWork<T>(
 }
 
 /** The watchdog ends the leases of a call's worker together with the call. */
-function workerOf(call: AcceptedCall): string {
+export function workerOf(call: AcceptedCall): string {
   return `call:${call.nonce}`;
 }

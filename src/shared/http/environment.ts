@@ -1,6 +1,8 @@
 /** What a function finds in its environment: the hosted variables, and the secrets that are set for Holdfast. */
 import { HoldfastError } from "../errors.ts";
-import { secondaryVariables } from "../store/secondary.ts";
+import { channelVariables } from "../alerts/variables.ts";
+import { pageVariables } from "../incidents/page_variables.ts";
+import { secondaryVariables } from "../store/secondary_variables.ts";
 
 /** Values by name, as the runtime gives them. Nothing below here asks the runtime itself. */
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -23,9 +25,17 @@ export const variables = {
   secondaryAccessKeyId: secondaryVariables.s3AccessKeyId,
   secondarySecretAccessKey: secondaryVariables.s3SecretAccessKey,
   secondarySessionToken: secondaryVariables.s3SessionToken,
+  statusPage: pageVariables.address,
+  statusPageAccessKeyId: pageVariables.s3AccessKeyId,
+  statusPageSecretAccessKey: pageVariables.s3SecretAccessKey,
+  statusPageSessionToken: pageVariables.s3SessionToken,
   databaseAuthority: "BACKUP_DB_CA",
+  drillDatabaseUrl: "BACKUP_DRILL_DB_URL",
+  drillDatabaseAuthority: "BACKUP_DRILL_DB_CA",
+  metricsTokenHash: "BACKUP_METRICS_TOKEN_SHA256",
   publicUrl: "BACKUP_PUBLIC_URL",
   logLevel: "BACKUP_LOG_LEVEL",
+  ...channelVariables,
 } as const;
 
 /** Where backups go when BACKUP_STORE is not set: a private bucket of this project, made by the installer. */

@@ -2,7 +2,7 @@
  * anchors the audit, copies into the second store. docs/http.md. */
 import { readRun, type Requested, requestRun } from "../jobs/queries.ts";
 import type { Needs } from "./admission.ts";
-import { attachCall, type CalledKind, launchRun } from "./call_queries.ts";
+import { attachCall, launchRun } from "./call_queries.ts";
 import { type AcceptedCall, type DoorDeps, drainWork, handle, legWork, type Outcome } from "./door.ts";
 import { type BackupRequest, backupRequest } from "./requests.ts";
 import { runDocument } from "./run_document.ts";
@@ -60,7 +60,7 @@ async function start(
 
 /** The first leg of a run that is new, in this isolate where it has none. */
 async function begun(
-  kind: CalledKind,
+  kind: "full" | "replicate",
   { run, joined }: Requested,
   call: AcceptedCall,
   deps: DoorDeps,
@@ -74,7 +74,7 @@ async function begun(
   return { status: 202, document };
 }
 
-async function leg(kind: CalledKind, run: string, call: AcceptedCall, deps: DoorDeps): Promise<Outcome> {
+async function leg(kind: "full" | "replicate", run: string, call: AcceptedCall, deps: DoorDeps): Promise<Outcome> {
   const status = await attachCall(call.connection, call.nonce, run, kind);
   const work = legWork(kind, run, call, deps);
   if (work === "busy") return { status: 202, document: { run, status, leg: "busy" } };

@@ -1,4 +1,6 @@
-/** The function `verify`: reads every object of a backup again, leg by leg. docs/http.md. */
+/** The function `verify`: reads every object of a backup again, and makes the daily and weekly checks, leg by leg. docs/http.md. */
+import { requestChecks } from "../jobs/check_queries.ts";
+import type { Requested } from "../jobs/queries.ts";
 import type { Needs } from "./admission.ts";
 import { attachCall, launchRun, requestVerification } from "./call_queries.ts";
 import { type AcceptedCall, type DoorDeps, handle, legWork, type Outcome } from "./door.ts";
@@ -10,22 +12,28 @@ export function handleVerify(request: Request, deps: DoorDeps): Promise<Response
 }
 
 function needs({ action }: VerifyRequest): Needs {
-  return action === "start" ? "second factor" : "machines";
+  return action === "leg" ? "machines" : "second factor";
 }
 
 async function act(action: VerifyRequest, call: AcceptedCall, deps: DoorDeps): Promise<Outcome> {
-  if (action.action === "start") {
-    const { run, joined } = await requestVerification(call.connection, action.id);
-    const document = { run, joined };
-    if (joined) return { status: 202, document };
-    await attachCall(call.connection, call.nonce, run, "verify");
-    const work = legWork("verify", run, call, deps);
-    if (work !== "busy") return { status: 202, document, work };
-    await launchRun(call.connection, run);
-    return { status: 202, document };
+  if (action.action === "start") return await begin(await requestVerification(call.connection, action.id), call, deps);
+  if (action.action === "check") {
+    const requested = await requestChecks(call.connection, action.cadence, "http");
+    return requested === null ? { status: 200, document: { run: null } } : await begin(requested, call, deps);
   }
   const status = await attachCall(call.connection, call.nonce, action.run, "verify");
   const work = legWork("verify", action.run, call, deps);
   if (work === "busy") return { status: 202, document: { run: action.run, status, leg: "busy" } };
   return { status: 202, document: { run: action.run, status, leg: "begun" }, work };
+}
+
+/** The first leg of a run, unless somebody has begun it. */
+async function begin({ run, joined }: Requested, call: AcceptedCall, deps: DoorDeps): Promise<Outcome> {
+  const document = { run, joined };
+  if (joined) return { status: 202, document };
+  await attachCall(call.connection, call.nonce, run, "verify");
+  const work = legWork("verify", run, call, deps);
+  if (work !== "busy") return { status: 202, document, work };
+  await launchRun(call.connection, run);
+  return { status: 202, document };
 }

@@ -4,62 +4,34 @@ import { tellKeys } from "../audit/tell_keys.ts";
 import type { BackupDeps } from "../backup/deps.ts";
 import { newestEpoch } from "../backup/repository_epoch.ts";
 import { drain, functionDrainLimits } from "../changes/drain/drain.ts";
-import { systemClock } from "../clock.ts";
-import { parseIdentities } from "../crypto/age.ts";
+import { functionOpenLimits } from "../checks/deps.ts";
+import { runChecksLeg } from "../checks/leg.ts";
 import { asHoldfastError } from "../errors.ts";
 import { parseKeyRing } from "../crypto/key_ring.ts";
 import { downloadBucket } from "../download/bucket.ts";
 import { runDownloadLeg } from "../download/leg.ts";
 import { loadZstd } from "../format/zstd.ts";
-import { prefixOfBackup, readIdentity, recognise } from "../identity/identity_queries.ts";
+import { prefixOfBackup, recognise } from "../identity/identity_queries.ts";
 import { placeIn, settlePlace } from "../identity/settle_place.ts";
-import { createLog, type LogLevel, type LogLine } from "../log.ts";
-import type { Connection, Database } from "../postgres/connection.ts";
-import { openDatabase } from "../postgres/pg_connection.ts";
-import { webCryptoRandom } from "../random.ts";
+import type { Connection } from "../postgres/connection.ts";
 import { requestCopies, tellCopiesFailed, tellStores } from "../jobs/copy_queries.ts";
 import { readRestore } from "../jobs/restore_queries.ts";
 import { type FullLegDeps, outlineFull, runFullLeg } from "../restore/legs.ts";
-import { inDatabase } from "../restore/new_database.ts";
 import { runReplicateLeg } from "../replicate/leg.ts";
 import { planDocument } from "../retention/document.ts";
 import { lookAhead, runPruneLeg } from "../retention/leg.ts";
 import { runRowsLeg } from "../rows/leg.ts";
-import type { Fetch } from "../store/http_call.ts";
-import { withIdentities } from "../store/layered.ts";
-import { credentialsFrom, openStore, ownBucketOf } from "../store/open_store.ts";
-import { openSecondary } from "../store/secondary.ts";
-import type { Store } from "../store/store.ts";
+import { ownBucketOf } from "../store/open_store.ts";
 import { backupById, listBackups } from "../verify/find_backup.ts";
 import { runBackupLeg } from "./backup_leg.ts";
 import { subjectOf } from "./call_queries.ts";
 import type { DoorDeps, Leg } from "./door.ts";
-import {
-  defaultStore,
-  type Environment,
-  optional,
-  projectRef,
-  publishableKey,
-  required,
-  storageKey,
-  variables,
-} from "./environment.ts";
+import { optional, projectRef, required, storageKey, variables } from "./environment.ts";
+import { databaseOf, frontDeps, type IsolateRuntime } from "./front.ts";
 import { createIsolateBudget } from "./isolate_budget.ts";
-import { createLegSlot } from "./leg_slot.ts";
-import { createLetIn } from "./people.ts";
-import { type CheckPerson, createCheckPerson } from "./person.ts";
-import { createCountRefusal } from "./refusals.ts";
+import { firstStore, storeAddress, storesOf } from "./places.ts";
 import { readLegRequest } from "./restore_request.ts";
-import { unwaitedClose } from "./unwaited_close.ts";
 import { runVerifyLeg } from "./verify_leg.ts";
-
-/** What only the runtime can give. */
-export interface IsolateRuntime {
-  readonly environment: Environment;
-  readonly waitUntil: (work: Promise<void>) => void;
-  readonly fetch: Fetch;
-  readonly write: (line: LogLine) => void;
-}
 
 /** Plaintext of one leg of a verification: opening and unpacking it takes some 0.3 s of CPU. */
 const verifyBudgetBytes = 48 * 1024 * 1024;
@@ -67,37 +39,20 @@ const verifyLeaseSeconds = 180;
 
 /** Call it once when the isolate starts; its budget and its slot are the isolate's. Throws nothing. */
 export function isolateDeps(runtime: IsolateRuntime): DoorDeps {
-  const { environment, fetch, waitUntil } = runtime;
-  const clock = systemClock;
-  const random = webCryptoRandom;
-  const log = createLog(runtime.write, logLevel(environment));
+  const { environment, fetch } = runtime;
+  const front = frontDeps(runtime);
+  const { clock, random, log } = front;
+  const outside = { environment, fetch, clock, random, log };
   const budget = createIsolateBudget(clock);
 
-  const storeOf = (): Store => {
-    const address = storeAddress(environment);
-    // What was a second store may be the first one now: without an identity, which no function has, that is told by name.
-    return withIdentities(
-      openStore(address, credentials(environment, address), { fetch, clock, random, log }),
-      parseIdentities(undefined),
-    );
-  };
   const open = async (): Promise<BackupDeps> => {
     const ring = parseKeyRing(environment[variables.keys]);
-    const store = storeOf();
+    const store = firstStore(outside);
     return { database: databaseOf(environment), store, ring, compressor: await loadZstd(), clock, random, log };
-  };
-  /** Both stores, below where this database writes; the second one may not be set. */
-  const pairOf = async (connection: Connection) => {
-    const { prefix } = await readIdentity(connection);
-    const second = openSecondary((name) => secondVariable(environment, name), { fetch, clock, random, log });
-    return {
-      first: placeIn(storeOf(), prefix),
-      second: second === null ? null : { ...second, store: placeIn(second.store, prefix) },
-    };
   };
   /** Whether there is a second store SQL cannot know. */
   const tellPair = async (connection: Connection) => {
-    const pair = await pairOf(connection);
+    const pair = await storesOf(connection, outside);
     await tellStores(connection, pair.first.label, pair.second?.store.label ?? null);
     return pair;
   };
@@ -122,18 +77,29 @@ export function isolateDeps(runtime: IsolateRuntime): DoorDeps {
     if (second === null) return;
     await runReplicateLeg({ ...deps, connection, first, second }, run, { worker, budget: budget.next() });
   };
-  const pruneDeps = async (connection: Connection) => {
+  /** Both stores, as told; for what reads and prunes all that lies there. */
+  const storesDeps = async (connection: Connection) => {
     await recognise(connection, projectRef(environment));
     const { store: unplaced, ...deps } = await open();
     const { first, second } = await tellPair(connection);
     return { ...deps, unplaced, connection, first, second: second?.store ?? null };
   };
   const prune: Leg = async (connection, run, worker) => {
-    await runPruneLeg(await pruneDeps(connection), run, { worker, budget: budget.next() });
+    await runPruneLeg(await storesDeps(connection), run, { worker, budget: budget.next() });
   };
   const verify: Leg = async (connection, run, worker) => {
-    const deps = await openFor(connection, () => subjectOf(connection, run));
-    await runVerifyLeg(deps, connection, run, {
+    const { store, ...deps } = await open();
+    const backup = await subjectOf(connection, run);
+    if (backup === null) {
+      await runChecksLeg(await storesDeps(connection), run, {
+        worker,
+        budget: budget.next(),
+        limits: functionOpenLimits,
+      });
+      return;
+    }
+    const placed = placeIn(store, await prefixOfBackup(connection, backup));
+    await runVerifyLeg({ ...deps, store: placed }, connection, { run, backup }, {
       worker,
       budgetBytes: verifyBudgetBytes,
       leaseSeconds: verifyLeaseSeconds,
@@ -153,18 +119,9 @@ export function isolateDeps(runtime: IsolateRuntime): DoorDeps {
       publicUrl: optional(environment, variables.publicUrl),
     }, { fetch, clock, random, log });
   return {
-    environment,
-    clock,
-    random,
-    log,
-    waitUntil,
-    slot: createLegSlot(),
-    checkPerson: personCheck(environment, fetch),
-    letIn: createLetIn({ clock, log }),
-    countRefusal: createCountRefusal({ clock, log }),
-    openDatabase: databaseOf,
+    ...front,
     legs: { full, verify, replicate, prune },
-    planRetention: async (connection) => planDocument((await lookAhead(await pruneDeps(connection))).plan, true),
+    planRetention: async (connection) => planDocument((await lookAhead(await storesDeps(connection))).plan, true),
     requestCopies: async (connection) => {
       await recognise(connection, projectRef(environment));
       try {
@@ -191,7 +148,7 @@ export function isolateDeps(runtime: IsolateRuntime): DoorDeps {
       },
     },
     requireStored: async (connection, backup) => {
-      backupById(await listBackups(placeIn(storeOf(), await prefixOfBackup(connection, backup))), backup);
+      backupById(await listBackups(placeIn(firstStore(outside), await prefixOfBackup(connection, backup))), backup);
     },
     outlineFull: async (connection, backup) => await outlineFull(fullDeps(connection, backup), connection, backup),
     restore: async (connection, restore, worker) => {
@@ -211,42 +168,4 @@ export function isolateDeps(runtime: IsolateRuntime): DoorDeps {
         projectRef: projectRef(environment),
       }),
   };
-}
-
-/** Nothing is fetched before a person calls. Errors: `setting_missing`. */
-function personCheck(environment: Environment, fetch: Fetch): CheckPerson {
-  let check: CheckPerson | undefined;
-  return (token, now, address) => {
-    const projectUrl = required(environment, variables.projectUrl).replace(/\/+$/, "");
-    const issuer = optional(environment, variables.authIssuer) ?? `${projectUrl}/auth/v1`;
-    check ??= createCheckPerson({ projectUrl, issuer, apiKey: publishableKey(environment), fetch });
-    return check(token, now, address);
-  };
-}
-
-function storeAddress(environment: Environment): string {
-  return optional(environment, variables.store) ?? defaultStore;
-}
-
-/** The project's own, or another one of its server. */
-function databaseOf(environment: Environment, name?: string): Database {
-  const caPem = optional(environment, variables.databaseAuthority);
-  const own = { url: required(environment, variables.databaseUrl), ...(caPem === undefined ? {} : { caPem }) };
-  return unwaitedClose(openDatabase(name === undefined ? own : inDatabase(own, name)));
-}
-
-/** Storage of this project is reached with its own key; other stores by the variables that `open_store.ts` names. */
-function credentials(environment: Environment, address: string) {
-  const found = credentialsFrom((name) => environment[name]);
-  return address.startsWith("supabase:") ? { ...found, supabaseServiceKey: storageKey(environment) } : found;
-}
-
-/** A second store in this project's own Storage, which is no other provider's, is reached with the project's key. */
-function secondVariable(environment: Environment, name: string): string | undefined {
-  return name === "SUPABASE_SECRET_KEY" ? storageKey(environment) : environment[name];
-}
-
-function logLevel(environment: Environment): LogLevel {
-  const wanted = optional(environment, variables.logLevel);
-  return wanted === "debug" || wanted === "warn" || wanted === "error" ? wanted : "info";
 }

@@ -1,5 +1,6 @@
 /** What the functions take, as zod schemas. docs/http.md lists the same actions and fields; a test compares them. */
 import { z } from "zod";
+import { channelNames } from "../alerts/notice.ts";
 import { downloadFormats } from "../download/format.ts";
 import { HoldfastError } from "../errors.ts";
 
@@ -24,6 +25,7 @@ export type BackupRequest = z.infer<typeof backupRequest>;
 
 export const verifyRequest = z.discriminatedUnion("action", [
   z.strictObject({ action: z.literal("start"), id: run.describe("id of the backup to verify") }),
+  z.strictObject({ action: z.literal("check"), cadence: z.enum(["daily", "weekly"]).describe("which checks") }),
   z.strictObject({ action: z.literal("leg"), run }),
 ]);
 export type VerifyRequest = z.infer<typeof verifyRequest>;
@@ -34,6 +36,35 @@ export const retentionRequest = z.discriminatedUnion("action", [
   z.strictObject({ action: z.literal("leg"), run }),
 ]);
 export type RetentionRequest = z.infer<typeof retentionRequest>;
+
+export const drillRequest = z.discriminatedUnion("action", [
+  z.strictObject({
+    action: z.literal("start"),
+    drill: z.string().regex(/^[a-z][a-z_]{0,40}$/).describe("its name in the calendar, such as `recovery`"),
+  }),
+  z.strictObject({ action: z.literal("leg"), run }),
+  z.strictObject({ action: z.literal("sweep") }),
+]);
+export type DrillRequest = z.infer<typeof drillRequest>;
+
+export const notifyRequest = z.discriminatedUnion("action", [
+  z.strictObject({ action: z.literal("deliver") }),
+  z.strictObject({
+    action: z.literal("test"),
+    channel: z.enum(channelNames).optional().describe("only this one; without it all that are set up"),
+  }),
+]);
+export type NotifyRequest = z.infer<typeof notifyRequest>;
+
+export const incidentRequest = z.discriminatedUnion("action", [z.strictObject({ action: z.literal("publish") })]);
+export type IncidentRequest = z.infer<typeof incidentRequest>;
+
+export const monitorRequest = z.discriminatedUnion("action", [
+  z.strictObject({ action: z.literal("look") }),
+  z.strictObject({ action: z.literal("status") }),
+  z.strictObject({ action: z.literal("metrics") }),
+]);
+export type MonitorRequest = z.infer<typeof monitorRequest>;
 
 const restore = z.uuid().describe("id of a restore");
 const mode = z.enum(["missing", "merge", "replace"]);

@@ -4,7 +4,7 @@ import { claimTask, returnTask } from "../jobs/queries.ts";
 import type { Connection } from "../postgres/connection.ts";
 import { openBackup } from "../verify/find_backup.ts";
 import { type VerifyDeps, verifyLeg } from "../verify/run.ts";
-import { recordVerifyLeg, subjectOf } from "./call_queries.ts";
+import { recordVerifyLeg } from "./call_queries.ts";
 
 export interface VerifyLegOptions {
   /** For people who look at the task's row. */
@@ -22,13 +22,13 @@ const parallel = 1;
 export async function runVerifyLeg(
   deps: VerifyDeps,
   connection: Connection,
-  run: string,
+  { run, backup: wanted }: { readonly run: string; readonly backup: string },
   options: VerifyLegOptions,
 ): Promise<void> {
   const task = await claimTask(connection, run, options.worker, options.leaseSeconds);
   if (task === null) return;
   try {
-    const backup = await openBackup(deps, await subjectOf(connection, run));
+    const backup = await openBackup(deps, wanted);
     const from = nextOf(task.detail);
     const leg = await verifyLeg(deps, backup, { from, budgetBytes: options.budgetBytes, parallel });
     await recordVerifyLeg(connection, task, leg);

@@ -11,8 +11,19 @@ import { platformMark } from "./judge_definition.ts";
 import { hashRows, type RowHash } from "./row_hash.ts";
 import type { TargetKind } from "./target.ts";
 
+export const differenceKinds = [
+  "missing",
+  "extra",
+  "definition",
+  "owner",
+  "privileges",
+  "rows",
+  "sequence",
+  "foreign key",
+] as const;
+
 export interface Difference {
-  readonly kind: "missing" | "extra" | "definition" | "owner" | "privileges" | "rows" | "sequence" | "foreign key";
+  readonly kind: (typeof differenceKinds)[number];
   readonly name: string;
   /** What differs, for people; never a row's value. */
   readonly detail: string;

@@ -133,7 +133,7 @@ function stayingExtras(found: readonly Difference[], was: SchemaCapture, is: Sch
 }
 
 /** Foreign keys that a superuser switched off with all triggers of a table. */
-async function foreignKeysOff(connection: Connection, leaveOut: readonly string[]): Promise<string[]> {
+export async function foreignKeysOff(connection: Connection, leaveOut: readonly string[]): Promise<string[]> {
   const rows = await connection.query(
     `select distinct pg_catalog.format('foreign key %I on %s', k.conname, k.conrelid::regclass) as identity
        from pg_catalog.pg_constraint as k
@@ -150,7 +150,7 @@ async function foreignKeysOff(connection: Connection, leaveOut: readonly string[
  * The target as a plan saw it before anything was restored, so that the plan says again what could not be had there. A bare
  * PostgreSQL has the platform's schemas by now, with the restore's mark.
  */
-async function factsAsBefore(connection: Connection, contents: BackupContents): Promise<TargetFacts> {
+export async function factsAsBefore(connection: Connection, contents: BackupContents): Promise<TargetFacts> {
   const facts = await readTargetFacts(connection, { ...needsOf(contents), rowsInto: [] });
   const [row] = await connection.query(
     "select exists (select from pg_catalog.pg_namespace as n where pg_catalog.obj_description(n.oid, 'pg_namespace') = $1) as marked",
@@ -161,7 +161,7 @@ async function factsAsBefore(connection: Connection, contents: BackupContents): 
 }
 
 /** Event triggers of the database do not see the temporary tables, where this role may say so. */
-async function prepareLoading(connection: Connection): Promise<void> {
+export async function prepareLoading(connection: Connection): Promise<void> {
   await connection.execute(applySettings.join(";\n"));
   await connection.execute("set client_encoding = 'UTF8'");
   await connection.execute("set session_replication_role = replica").catch(() => {});
@@ -174,7 +174,7 @@ interface Scope {
 }
 
 /** Pure: what a restore of this backup would have brought to this target, and what not. */
-function scopeOf(plan: RestorePlan, target: SchemaCapture, inPlace: boolean): Scope {
+export function scopeOf(plan: RestorePlan, target: SchemaCapture, inPlace: boolean): Scope {
   const there = new Map(target.tables.map((shape) => [shape.identity, new Set(shape.columns.map(({ name }) => name))]));
   const present = new Set(target.definitions.map((one) => one.identity));
   const notCompared: { identity: string; reason: string }[] = [];
@@ -269,7 +269,7 @@ function throwFirst(failure: { readonly error: unknown } | null): void {
 }
 
 /** Records of our own migrations never come back. */
-function filterOf(load: TableLoad): string | null {
+export function filterOf(load: TableLoad): string | null {
   const forgets = load.identity === historyTable && load.columns.includes(historyColumn);
   return forgets ? `not ${isOwnMigration}` : load.rowFilter;
 }

@@ -15,7 +15,7 @@ import { createS3Store } from "./s3.ts";
 import { type BucketFacts, readBucketFacts } from "./s3_bucket.ts";
 import type { S3Settings } from "./s3_call.ts";
 import type { Store } from "./store.ts";
-import { createPrivateBucket, createSupabaseStore } from "./supabase_storage.ts";
+import { createPrivateBucket, createPublicBucket, createSupabaseStore } from "./supabase_storage.ts";
 
 /** Where a store is; never a credential. */
 export type StoreAddress =
@@ -45,6 +45,8 @@ export interface OpenStoreDeps {
   readonly clock: Clock;
   readonly random: Random;
   readonly log?: Log;
+  /** As what a name is served to browsers, for what is public. Default: bytes that nobody shows. */
+  readonly contentTypeOf?: (name: string) => string;
 }
 
 /** The names of the environment that credentials come from; the first that is set counts. */
@@ -131,6 +133,17 @@ export async function preparePlace(
   const place = parseStoreAddress(address);
   if (place.kind === "file") await createFolder(place.folder);
   if (place.kind === "supabase-storage") await createPrivateBucket(supabaseSettings(place.bucket, credentials), deps);
+}
+
+/** As `preparePlace`, for what everybody is to read. */
+export async function preparePublicPlace(
+  address: string,
+  credentials: StoreCredentials,
+  deps: OpenStoreDeps,
+): Promise<void> {
+  const place = parseStoreAddress(address);
+  if (place.kind === "file") await createFolder(place.folder);
+  if (place.kind === "supabase-storage") await createPublicBucket(supabaseSettings(place.bucket, credentials), deps);
 }
 
 /** What a bucket of S3 does with what is removed; null for another kind of store. Errors: those of `readBucketFacts`, `usage`. */

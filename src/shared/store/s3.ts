@@ -46,7 +46,8 @@ export function createS3Store(settings: S3Settings, deps: S3Deps): Store {
       ...(onlyNew && conditional ? { "if-none-match": "*" } : {}),
       ...(digested || isRetained ? { "content-md5": md5(bytes) } : {}),
       ...retention,
-      "content-type": "application/octet-stream",
+      "content-type": deps.contentTypeOf?.(name) ?? "application/octet-stream",
+      ...(deps.contentTypeOf === undefined ? {} : { "cache-control": "no-cache" }),
     };
     const answer = await send("PUT", urlOf(name), { body: bytes, headers });
     if (answer.status === 200) return "created";

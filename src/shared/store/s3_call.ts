@@ -26,6 +26,8 @@ export interface S3Deps {
   readonly clock: Clock;
   /** For one exchange. Default 120,000. */
   readonly timeoutMs?: number;
+  /** As what a name is served to browsers, which ask for it anew each time. Default: bytes that nobody shows. */
+  readonly contentTypeOf?: (name: string) => string;
 }
 
 export interface S3Call {

@@ -3,6 +3,7 @@ import { parseRecipients } from "../crypto/age.ts";
 import { HoldfastError } from "../errors.ts";
 import { isLayered } from "./layered.ts";
 import { openStore, type OpenStoreDeps, parseStoreAddress, type StoreCredentials } from "./open_store.ts";
+import { secondaryVariables } from "./secondary_variables.ts";
 import type { Store } from "./store.ts";
 
 export { isLayered };
@@ -18,15 +19,6 @@ export interface Secondary {
    */
   wrap(name: string, sealed: Uint8Array): Promise<Uint8Array>;
 }
-
-/** Names of the environment. Those of the first store's credentials are never read: it is another provider's. */
-export const secondaryVariables = {
-  address: "BACKUP_SECONDARY",
-  recipients: "BACKUP_RECIPIENTS",
-  s3AccessKeyId: "BACKUP_SECONDARY_S3_ACCESS_KEY_ID",
-  s3SecretAccessKey: "BACKUP_SECONDARY_S3_SECRET_ACCESS_KEY",
-  s3SessionToken: "BACKUP_SECONDARY_S3_SESSION_TOKEN",
-} as const;
 
 type Variable = (name: string) => string | undefined;
 

@@ -24,6 +24,8 @@ export interface SupabaseStorageDeps {
   readonly fetch: Fetch;
   /** For one exchange. Default 120,000. */
   readonly timeoutMs?: number;
+  /** As what a name is served to browsers. Default: bytes that nobody shows. */
+  readonly contentTypeOf?: (name: string) => string;
 }
 
 /** The service's own limits: names a removal, entries a listing. */
@@ -65,7 +67,7 @@ export function createSupabaseStore(settings: SupabaseStorageSettings, deps: Sup
   async function upload(name: string, bytes: Uint8Array, upsert: boolean): Promise<HttpAnswer> {
     checkName(name);
     const headers = {
-      "content-type": "application/octet-stream",
+      "content-type": deps.contentTypeOf?.(name) ?? "application/octet-stream",
       "cache-control": "no-cache",
       "x-upsert": `${upsert}`,
     };
@@ -193,20 +195,42 @@ export function createSupabaseStore(settings: SupabaseStorageSettings, deps: Sup
  * be fetched by anyone who knows a name.
  */
 export async function createPrivateBucket(settings: SupabaseStorageSettings, deps: SupabaseStorageDeps): Promise<void> {
+  if (!(await isBucketOf(settings, deps, false))) {
+    throw new HoldfastError("store_denied", `${placeOf(settings, deps).label} is a public bucket`, {
+      hint: "Make it private or name another.",
+    });
+  }
+}
+
+/** Makes the bucket, public, for what everybody is to read; one that is there and private is `store_denied`. */
+export async function createPublicBucket(settings: SupabaseStorageSettings, deps: SupabaseStorageDeps): Promise<void> {
+  if (!(await isBucketOf(settings, deps, true))) {
+    throw new HoldfastError(
+      "store_denied",
+      `${placeOf(settings, deps).label} is a private bucket: nobody could read it`,
+      {
+        hint: "Name another: what is public needs a bucket of its own.",
+      },
+    );
+  }
+}
+
+/** Makes it where it is missing. Whether it is as public as it should be. */
+async function isBucketOf(
+  settings: SupabaseStorageSettings,
+  deps: SupabaseStorageDeps,
+  isPublic: boolean,
+): Promise<boolean> {
   const { label, send } = placeOf(settings, deps);
-  const json = { id: settings.bucket, name: settings.bucket, public: false };
+  const json = { id: settings.bucket, name: settings.bucket, public: isPublic };
   const made = await send("POST", "/bucket", { json });
-  if (made.status === 200) return;
+  if (made.status === 200) return true;
   if (storageProblem(made).status !== 409) throw storageFailure(made, "make the bucket", label);
   const answer = await send("GET", `/bucket/${settings.bucket}`);
   if (answer.status !== 200) throw storageFailure(answer, "look at the bucket", label);
   const bucket = z.object({ public: z.boolean() }).safeParse(readJson(answer));
   if (!bucket.success) throw new HoldfastError("store_lied", `${label} does not say whether the bucket is private`);
-  if (bucket.data.public) {
-    throw new HoldfastError("store_denied", `${label} is a public bucket`, {
-      hint: "Make it private or name another.",
-    });
-  }
+  return bucket.data.public === isPublic;
 }
 
 const signed = z.array(z.object({ signedURL: z.string().startsWith("/object/sign/").nullable() }));

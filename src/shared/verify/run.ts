@@ -41,6 +41,8 @@ export interface VerifyProgress {
 export interface VerifyOptions {
   /** Objects in memory at once. Default 4: enough to hide a store's latency, some 100 MB with the largest usual chunks. */
   readonly parallel?: number;
+  /** Only every nth object, from the `share`th on (counted from 0): several workers divide a backup. Default: all. */
+  readonly part?: { readonly share: number; readonly of: number };
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: VerifyProgress) => void;
 }
@@ -93,7 +95,8 @@ export async function verifyLeg(
   options: VerifyOptions & { readonly from: number; readonly budgetBytes: number },
 ): Promise<VerifyLeg> {
   const { manifest } = backup;
-  const all = objectsOf(manifest);
+  const { share, of } = options.part ?? { share: 0, of: 1 };
+  const all = objectsOf(manifest).filter((_, index) => index % of === share);
   const storedBytesTotal = all.reduce((sum, object) => sum + object.storedBytes, 0);
   const reader: ObjectDeps = { store: deps.store, compressor: deps.compressor, epochOf: backup.epochOf };
   const rowsOf = rowsByObject(manifest);
@@ -190,7 +193,7 @@ function rowsByObject(manifest: Manifest): Map<string, number[]> {
 }
 
 /** Says this error something about the object, rather than about the way to it? */
-function isVerdict(error: HoldfastError): boolean {
+export function isVerdict(error: Pick<HoldfastError, "code" | "retry">): boolean {
   return error.retry !== "backoff" && error.code !== "cancelled" && error.code !== "internal" &&
     error.code !== "store_denied" && error.code !== "store_missing" && error.code !== "identity_missing";
 }

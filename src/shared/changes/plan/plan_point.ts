@@ -30,6 +30,10 @@ export interface PointChoices {
   readonly accepted?: readonly string[];
   /** Which database's backups, as an error names them; absent: the store holds those of one only. */
   readonly source?: string;
+  /** Id of the one full backup to start from; absent: the newest that will do. */
+  readonly full?: string;
+  /** Tables of which a change may be missing stay as the full backup has them, instead of being in the way. */
+  readonly uncoveredAtFull?: boolean;
 }
 
 /** What a restore to a moment would do, read from the store alone. */
@@ -55,12 +59,17 @@ export async function planPoint(deps: RestoreDeps, point: Point, choices: PointC
   const made = {
     withoutTables: (choices.withoutTables ?? []).map(asTable),
     atFull: (choices.atFull ?? []).map(asTable),
+    uncoveredAtFull: choices.uncoveredAtFull ?? false,
   };
   const history = (await ChangeHistory.read(deps)).of(choices.source ?? null);
   const manifests = history.backups.map(({ manifest }) => manifest);
   const accepted = new Set((choices.accepted ?? []).map((id) => backupById(manifests, id).id));
-  const newest = chooseFull(history.backups, history, point);
-  const usable = history.backups.filter(({ manifest }) => quarantineOf(manifest) === null || accepted.has(manifest.id));
+  const { full: wanted } = choices;
+  const backups = wanted === undefined
+    ? history.backups
+    : history.backups.filter(({ manifest }) => manifest.id === wanted);
+  const newest = chooseFull(backups, history, point);
+  const usable = backups.filter(({ manifest }) => quarantineOf(manifest) === null || accepted.has(manifest.id));
   const full = chooseFull(usable, history, point);
   try {
     if (full === null) throw uncovered(history, `${labelOf(point)} is before the first full backup`, point);
@@ -103,7 +112,7 @@ async function planFrom(
   history: ChangeHistory,
   full: OpenedBackup,
   point: Point,
-  choices: TableChoices,
+  choices: MadeChoices,
 ): Promise<PointPlan> {
   const label = labelOf(point);
   const chain = full.manifest.chain ?? null;
@@ -164,9 +173,16 @@ async function planFrom(
   return { point, label, full, segments, survey: seen, choices: chosen };
 }
 
-function chosenAtPoint(seen: Survey, choices: TableChoices): TableChoices {
+interface MadeChoices extends TableChoices {
+  readonly uncoveredAtFull: boolean;
+}
+
+function chosenAtPoint(seen: Survey, choices: MadeChoices): TableChoices {
   const withoutTables = meantTables(seen, choices.withoutTables).names;
-  const atFull = meantTables(seen, choices.atFull).names;
+  const open = choices.uncoveredAtFull ? seen.uncovered.map(({ schema, name }) => quoteQualified(schema, name)) : [];
+  const atFull = [
+    ...new Set([...meantTables(seen, choices.atFull).names, ...open.filter((one) => !withoutTables.includes(one))]),
+  ];
   const both = withoutTables.find((table) => atFull.includes(table));
   if (both === undefined) return { withoutTables, atFull };
   throw new HoldfastError("usage", `${both} is to be left out, and to be as of the full backup`);

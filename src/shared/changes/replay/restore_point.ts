@@ -41,7 +41,8 @@ export interface PointResult extends Omit<RestoreResult, "updated" | "deleted"> 
 }
 
 export interface PointOptions extends Omit<RestoreOptions, "beforehand" | "afterwards"> {
-  readonly onReplay?: (done: { readonly transactions: number; readonly of: number }) => void;
+  /** After each group that was committed; `changes` are those of the group. */
+  readonly onReplay?: (done: { readonly transactions: number; readonly of: number; readonly changes: number }) => void;
 }
 
 /**
@@ -181,8 +182,8 @@ async function replayInto(deps: RestoreDeps, plan: PointPlan, options: PointOpti
         afterDefinition: quietTriggers,
       },
       ...(options.signal === undefined ? {} : { signal: options.signal }),
-      onGroup: ({ transactions }) =>
-        options.onReplay?.({ transactions: done.transactions + transactions, of: seen.transactions }),
+      onGroup: ({ transactions, changes }) =>
+        options.onReplay?.({ transactions: done.transactions + transactions, of: seen.transactions, changes }),
       markPosition: markReplayed,
     });
     const { marker: end, held } = await finishPoint(connection, {

@@ -9,6 +9,7 @@ import type { Log } from "../../log.ts";
 import type { Connection, Database } from "../../postgres/connection.ts";
 import type { Random } from "../../random.ts";
 import { createDatabase } from "../../restore/create_database.ts";
+import { dropDatabase } from "../../restore/drop_database.ts";
 import { quoteIdent } from "../../schema/quote.ts";
 
 /** A server with room for the tables that are wanted, and for all of a backup where definitions changed after it. */
@@ -99,10 +100,7 @@ export async function leftScratches(session: Connection, now: Date): Promise<str
 async function sweepScratches(clock: Clock, log: Log, database: Database): Promise<void> {
   for (const name of await listLeft(clock, log, database)) {
     try {
-      await bounded(clock, database, [
-        `set statement_timeout = ${statementMs}`,
-        `drop database if exists ${quoteIdent(name)}`,
-      ]);
+      await dropDatabase(clock, database, name, { force: false });
       log.info("scratch.swept", { database: name });
     } catch (error) {
       log.warn("scratch.unswept", { database: name, code: codeOf(error) });
@@ -126,40 +124,14 @@ async function listLeft(clock: Clock, log: Log, database: Database): Promise<rea
 const codeOf = (error: unknown): string => error instanceof HoldfastError ? error.code : "internal";
 
 const tries = 3;
-const statementMs = 15_000;
 
 async function dropScratch(clock: Clock, log: Log, database: Database, name: string): Promise<void> {
   for (let left = tries; left > 0; left--) {
     try {
-      await bounded(clock, database, [
-        `set statement_timeout = ${statementMs}`,
-        `drop database if exists ${quoteIdent(name)} with (force)`,
-      ]);
+      await dropDatabase(clock, database, name, { force: true });
       return;
     } catch (error) {
       log.warn("scratch.left", { database: name, code: codeOf(error), triesLeft: left - 1 });
     }
-  }
-}
-
-/** DROP DATABASE stands alone, each statement by itself. A server that says nothing is not waited for. */
-async function bounded(clock: Clock, database: Database, statements: readonly string[]): Promise<void> {
-  const over = new AbortController();
-  let session: Connection | null = null;
-  const work = (async () => {
-    session = await database.connect("holdfast:scratch");
-    for (const statement of statements) await session.execute(statement);
-  })();
-  work.catch(() => {});
-  try {
-    await Promise.race([
-      work,
-      clock.sleep(2 * statementMs, over.signal).then(() => {
-        throw new HoldfastError("database_unreachable", "the server does not answer");
-      }),
-    ]);
-  } finally {
-    over.abort();
-    await (session as Connection | null)?.close();
   }
 }

@@ -1,29 +1,6 @@
-/** What the database says of its change stream. */
-import { DdlTransaction, readDdlRow } from "../shared/changes/definitions/ddl_replay.ts";
-import { formatLsn } from "../shared/changes/decode/lsn.ts";
-import { slotState } from "../shared/changes/drain/stream_queries.ts";
-import type { Connection } from "../shared/postgres/connection.ts";
-
-export interface StreamFacts {
-  readonly chain: string;
-  /** A succeeded full backup is on the chain: without one nothing of it can be restored. */
-  readonly hasFull: boolean;
-  /** Seconds since a drain last came to the end of the stream; null: none has since the chain began. */
-  readonly lagSeconds: number | null;
-  /** Age of the first moment that cannot be restored, since no replay comes past it; null: there is none behind the newest full. */
-  readonly stuckSeconds: number | null;
-  /** Positions in the log: kept from there on, drained up to there; null: the slot is gone. */
-  readonly restartLsn: string | null;
-  readonly confirmedLsn: string | null;
-  /** WAL that the slot holds back; null: the slot is gone. */
-  readonly retainedBytes: number | null;
-  /** At so many the slot is given up. */
-  readonly limitBytes: number;
-  /** Why the last drain failed; null: it did not. */
-  readonly failure: string | null;
-  /** Tables whose changes are not all in the stream, by name. */
-  readonly uncovered: readonly UncoveredTable[];
-}
+/** Tables whose changes are not all in the change stream, and what to do about them. */
+import { DdlTransaction, readDdlRow } from "../changes/definitions/ddl_replay.ts";
+import type { Connection } from "../postgres/connection.ts";
 
 export interface UncoveredTable {
   /** `schema.name`, quoted where needed. */
@@ -37,64 +14,11 @@ export interface UncoveredTable {
   readonly formerly?: string;
 }
 
-/** A chain that ended, with none after it. */
-export interface StreamStop {
-  readonly at: string;
-  readonly reason: string;
-}
-
-/** The open chain, or how the last one ended; both null where no stream was ever begun. */
-export async function readStream(
-  session: Connection,
-): Promise<{ readonly stream: StreamFacts | null; readonly stopped: StreamStop | null }> {
-  const [there] = await session.query("select pg_catalog.to_regclass('backup.chains') is not null as yes");
-  if (there?.["yes"] !== "t") return { stream: null, stopped: null };
-  const slot = await slotState(session);
-  if (slot === null) return { stream: null, stopped: await readStop(session) };
-  const [row] = await session.query(
-    `select c.id,
-       exists (
-         select from backup.runs as r where r.kind = 'full' and r.status = 'succeeded' and r.chain_id = c.id
-       ) as has_full,
-       case when d.drained_at >= c.started_at
-         then greatest(0, floor(extract(epoch from backup.clock_now() - d.drained_at)))::bigint
-       end as lag,
-       (
-         select greatest(0, floor(extract(epoch from backup.clock_now() - min(o.at))))::bigint
-           from backup.obstacles as o
-          where o.chain_id = c.id and not exists (
-            select from backup.runs as r
-             where r.kind = 'full' and r.status = 'succeeded' and r.chain_id = c.id and r.wal_lsn >= o.lsn
-          )
-       ) as stuck,
-       case when d.failed_at >= c.started_at then d.failure end as failure
-     from backup.chains as c, backup.drain as d where c.ended_at is null`,
-  );
-  // It ended between the two looks.
-  if (row === undefined) return { stream: null, stopped: await readStop(session) };
-  return {
-    stream: {
-      chain: row["id"] ?? "",
-      hasFull: row["has_full"] === "t",
-      lagSeconds: row["lag"] == null ? null : Number(row["lag"]),
-      stuckSeconds: row["stuck"] == null ? null : Number(row["stuck"]),
-      restartLsn: slot.restartLsn === null ? null : formatLsn(slot.restartLsn),
-      confirmedLsn: slot.confirmedLsn === null ? null : formatLsn(slot.confirmedLsn),
-      retainedBytes: slot.retainedBytes,
-      limitBytes: slot.limitBytes,
-      failure: row["failure"] ?? null,
-      uncovered: withClosed(await readUncovered(session), await readClosed(session)),
-    },
-    stopped: null,
-  };
-}
-
-async function readStop(session: Connection): Promise<StreamStop | null> {
-  const [row] = await session.query(
-    `select to_char(from_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as at, reason
-     from backup.gaps where to_at is null order by from_at desc limit 1`,
-  );
-  return row === undefined ? null : { at: row["at"] ?? "", reason: row["reason"] ?? "" };
+/** Of the open chain, by name; nothing where there is none. Errors: those of the connection. */
+export async function readUncoveredOfStream(session: Connection): Promise<UncoveredTable[]> {
+  const [open] = await session.query("select exists (select from backup.chains where ended_at is null) as yes");
+  if (open?.["yes"] !== "t") return [];
+  return withClosed(await readUncovered(session), await readClosed(session));
 }
 
 /**
@@ -166,4 +90,32 @@ async function readClosed(session: Connection): Promise<UncoveredTable[]> {
 function withClosed(uncovered: readonly UncoveredTable[], closed: readonly UncoveredTable[]): UncoveredTable[] {
   const known = new Set(uncovered.map((table) => table.name));
   return [...uncovered, ...closed.filter(({ name }) => !known.has(name))];
+}
+
+/** What to do about a table whose changes are not all in the stream. */
+const remedies = {
+  identity: "give each a primary key, or `alter table … replica identity full`",
+  unlogged: "`alter table … set logged`, or live with the state of the full backup",
+  unpublished: "the role that drains has to own them; inserts alone may be covered",
+  rewritten: "a command wrote what the stream does not hold; take a full backup (`holdfast create`)",
+} as const satisfies Record<UncoveredTable["why"], string>;
+/** Names that are told; all are counted. */
+const mostNames = 3;
+
+export function uncoveredReasons(tables: readonly UncoveredTable[]): string[] {
+  return uncoveredFindings(tables).map(({ found, remedy }) => `${found}: ${remedy}`);
+}
+
+/** By what is the matter with them, each with the way out. */
+export function uncoveredFindings(
+  tables: readonly UncoveredTable[],
+): { readonly found: string; readonly remedy: string }[] {
+  return Object.entries(remedies).flatMap(([why, remedy]) => {
+    const names = tables.filter((table) => table.why === why).map(({ name, formerly }) =>
+      formerly === undefined ? name : `${name} (formerly ${formerly})`
+    );
+    if (names.length === 0) return [];
+    const more = names.length > mostNames ? ` and ${names.length - mostNames} more` : "";
+    return [{ found: `changes of ${names.slice(0, mostNames).join(", ")}${more} are not all in the stream`, remedy }];
+  });
 }

@@ -1,0 +1,465 @@
+/** Drills by the CLI, on a project with a change stream and a second store: what they prove, and what they refuse. */
+import { randomBytes } from "node:crypto";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { generateIdentity, identityToRecipient } from "age-encryption";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { systemClock } from "../../src/shared/clock.ts";
+import { parseKeyRing } from "../../src/shared/crypto/key_ring.ts";
+import { generateRecoveryKey } from "../../src/shared/crypto/recovery_key.ts";
+import { drillDatabaseName, dropDrillDatabase, requirePlace } from "../../src/shared/drills/database.ts";
+import type { DrillServer } from "../../src/shared/drills/deps.ts";
+import type { DrillRow } from "../../src/shared/drills/drill_queries.ts";
+import { beginRecovery, recoverOn, type RecoveryStep } from "../../src/shared/drills/recover.ts";
+import { loadZstd } from "../../src/shared/format/zstd.ts";
+import { silentLog } from "../../src/shared/log.ts";
+import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
+import { webCryptoRandom } from "../../src/shared/random.ts";
+import { inDatabase } from "../../src/shared/restore/new_database.ts";
+import { createFileStore } from "../../src/shared/store/file.ts";
+import { clusterMs, query, useCluster } from "../support/cluster.ts";
+import { type S3Server, startS3Server } from "../support/s3_server.ts";
+import { cli } from "./cli_fixture.ts";
+
+const cluster = useCluster();
+const folder = mkdtempSync(join(tmpdir(), "holdfast-drills-"));
+const drillMs = 120_000;
+let server: S3Server;
+let settings: Record<string, string> = {};
+let second: Record<string, string> = {};
+let recovery = { publicEntry: "", privateEntry: "" };
+let identity = "";
+
+const source = () => cluster().plainUrl("postgres");
+const live = (text: string, values: readonly unknown[] = []) => query(source(), text, values);
+const databases = async () =>
+  (await live("select datname from pg_database where datname ~ '^holdfast_drill' order by 1")).map((row) =>
+    row["datname"]
+  );
+const alerts = async () =>
+  (await live(
+    "select kind || ' ' || subject as what from backup.alerts where status <> 'resolved' and kind ~ 'drill' order by 1",
+  ))
+    .map((row) => row["what"]);
+const lastLog = async () =>
+  (await live("select action, result, notes from backup.maintenance_log order by id desc limit 1"))[0];
+
+interface Drilled {
+  readonly id: string;
+  readonly ok: boolean;
+  readonly rtoSeconds: number | null;
+  readonly rpoSeconds: number | null;
+  readonly evidence: {
+    readonly proof: {
+      readonly tables: number;
+      readonly differencesTotal: number;
+      readonly notCompared: readonly { identity: string; reason: string }[];
+    } | null;
+    readonly stream: { readonly transactions: number; readonly asOfBackup: readonly string[] } | null;
+    readonly subject: string | null;
+    readonly store: string;
+    readonly keys: readonly string[];
+    readonly failure: { readonly code: string } | null;
+    readonly signature: { readonly key: string } | null;
+  };
+  readonly error?: { readonly code: string; readonly hint: string };
+}
+
+async function drill(
+  args: readonly string[],
+  given: Record<string, string> = settings,
+): Promise<{ readonly exit: number | null; readonly told: Drilled }> {
+  const { exit, document, stdout, stderr } = await cli([...args, "--json"], given);
+  if (document === undefined) throw new Error(stdout + stderr);
+  return { exit, told: document as Drilled };
+}
+
+async function good(args: readonly string[], given?: Record<string, string>): Promise<Drilled> {
+  const { exit, told } = await drill(args, given);
+  if (exit !== 0) throw new Error(`exit ${exit}: ${JSON.stringify(told.error ?? told.evidence.proof, null, 1)}`);
+  expect(told).toMatchObject({ ok: true, evidence: { ok: true, failure: null } });
+  return told;
+}
+
+beforeAll(async () => {
+  server = await startS3Server();
+  identity = await generateIdentity();
+  recovery = await generateRecoveryKey(webCryptoRandom);
+  second = {
+    BACKUP_SECONDARY: `s3://${server.bucket}/copy?endpoint=${encodeURIComponent(server.endpoint)}`,
+    BACKUP_SECONDARY_S3_ACCESS_KEY_ID: server.accessKeyId,
+    BACKUP_SECONDARY_S3_SECRET_ACCESS_KEY: server.secretAccessKey,
+  };
+  settings = {
+    ...second,
+    BACKUP_RECIPIENTS: await identityToRecipient(identity),
+    BACKUP_DB_URL: cluster().url("postgres"),
+    BACKUP_STORE: `file://${folder}/store`,
+    BACKUP_KEYS: `test:${randomBytes(32).toString("base64url")},${recovery.publicEntry}`,
+  };
+  await live(
+    `create table public.people (id int generated always as identity primary key, name text not null unique);
+     create table public.notes (id int primary key, person int not null references public.people, body text);
+     create table public.tags (id bigint generated by default as identity primary key, label text);
+     create table public."odd Names" ("a Key" text, "b" int, v jsonb, primary key ("a Key", "b"));
+     create table public.untouched (id int primary key, v numeric);
+     create table public.no_key (v text);
+     insert into public.people (name) select 'person ' || i from generate_series(1, 50) as i;
+     insert into public.notes select i, 1 + i % 50, repeat('note ' || i, 5) from generate_series(1, 3000) as i;
+     insert into public.tags (label) select 'tag ' || i from generate_series(1, 20) as i;
+     insert into public."odd Names" values (E'tab\\there', 1, '{"a": 1}'), (E'line\\nend', 2, 'null'), ('\\N', 3, null);
+     insert into public.untouched select i, i / 7.0 from generate_series(1, 500) as i;
+     insert into public.no_key values ('x'), (null)`,
+  );
+  for (const command of ["init", "incremental", "create"]) {
+    const { exit, stdout, stderr } = await cli([command], settings);
+    expect(exit, stdout + stderr).toBe(0);
+  }
+  // All that a stream brings: rows in every way, an emptied table, a new one, a changed one.
+  await live(
+    `insert into public.notes select i, 1 + i % 50, 'later' from generate_series(3001, 3100) as i;
+     update public.notes set body = 'changed' where id % 10 = 0;
+     delete from public.notes where id % 10 = 1;
+     truncate public.tags;
+     insert into public.tags (label) values ('after')`,
+  );
+  await live(
+    "create table public.newer (id int primary key, v text); insert into public.newer values (1, 'a'), (2, 'b')",
+  );
+  await live("alter table public.people add column age int; update public.people set age = id where id < 5");
+  for (const command of ["incremental", "replicate"]) {
+    const { exit, stdout, stderr } = await cli([command], settings);
+    expect(exit, stdout + stderr).toBe(0);
+  }
+}, clusterMs + 60_000);
+
+afterAll(async () => {
+  await server?.close();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+describe("a recovery test that cannot be done", () => {
+  it("is refused where nobody said how large the disk is, and told", async () => {
+    const { exit, told } = await drill(["test-recovery"]);
+    expect(exit).toBe(2);
+    expect(told).toMatchObject({ ok: false, rtoSeconds: null, error: { code: "setting_missing" } });
+    expect(told.error?.hint).toContain("BACKUP_DRILL_DB_URL");
+    expect(told.evidence).toMatchObject({ failure: { code: "setting_missing" }, signature: { key: "test" } });
+    expect(await databases()).toEqual([]);
+    expect(await alerts()).toEqual(["drill_failed drill:recovery"]);
+    expect(await lastLog()).toMatchObject({ action: "Recovery test", result: "Failure" });
+  }, drillMs);
+
+  it("is refused where the disk leaves no room", async () => {
+    await live("update backup.settings set value = '1' where name = 'disk_mb'");
+    const { exit, told } = await drill(["test-recovery"]);
+    expect({ exit, code: told.error?.code }).toEqual({ exit: 1, code: "space_missing" });
+    expect(await databases()).toEqual([]);
+    await withRoom();
+  }, drillMs);
+
+  it("has failed where the server makes no database for the role, and is not done in a smaller one", async () => {
+    await live("create role nodb login password 'nodb'");
+    const { host, port, caFile } = cluster();
+    const { told } = await drill(["test-recovery"], {
+      ...settings,
+      BACKUP_DRILL_DB_URL: `postgresql://nodb@${host}:${port}/postgres`,
+      BACKUP_DRILL_DB_CA: caFile,
+      PGPASSWORD: "nodb",
+      BACKUP_DB_PASSWORD_FILE: passwordFile(),
+    });
+    expect(told).toMatchObject({ ok: false, error: { code: "database_denied" } });
+    expect(await databases()).toEqual([]);
+  }, drillMs);
+
+  it("stops at a database that has its name", async () => {
+    const drillServer = serverOf();
+    await live("create database holdfast_drill_taken");
+    const session = await drillServer.database.connect("test");
+    try {
+      await expect(requirePlace(session, drillServer, "holdfast_drill_taken", 0)).rejects.toMatchObject({
+        code: "drill_database_exists",
+      });
+    } finally {
+      await session.close();
+      await live("drop database holdfast_drill_taken");
+    }
+  });
+});
+
+function passwordFile(): string {
+  const path = join(folder, "password");
+  writeFileSync(path, cluster().password("postgres"), { mode: 0o600 });
+  return path;
+}
+
+function serverOf(): DrillServer {
+  const options = { url: cluster().plainUrl("postgres") };
+  return {
+    database: openDatabase(options),
+    inDatabase: (name) => openDatabase(inDatabase(options, name)),
+    isOwn: true,
+  };
+}
+
+/** The disk of the source's server has room. */
+const withRoom = () => live("update backup.settings set value = '1000000' where name = 'disk_mb'");
+
+describe("test-recovery", () => {
+  beforeAll(withRoom);
+
+  it(
+    "brings back the newest backup and the stream, proves it, measures it, signs it, and leaves nothing behind",
+    async () => {
+      const [mine, others] = [
+        drillDatabaseName(
+          String((await live("select install_id from backup.identity"))[0]?.["install_id"]),
+          "00000000-dead",
+          new Date(0),
+        ),
+        drillDatabaseName("ffffffff-0000", "00000000-dead", new Date(0)),
+      ];
+      for (const name of [mine, others]) await live(`create database ${name}`);
+      const before = await live("select oid from pg_database where datname !~ '^holdfast_drill' order by 1");
+      const told = await good(["test-recovery"]);
+      expect(told.rtoSeconds).toBeGreaterThan(0);
+      expect(told.rpoSeconds).toBeGreaterThanOrEqual(0);
+      expect(told.evidence.stream).toMatchObject({ asOfBackup: [] });
+      expect(told.evidence.stream?.transactions).toBeGreaterThanOrEqual(3);
+      expect(told.evidence.proof?.tables).toBeGreaterThan(6);
+      expect(told.evidence.signature?.key).toBe("test");
+      // What a killed one left is gone, another installation's is not.
+      expect(await databases()).toEqual([others]);
+      await live(`drop database ${others}`);
+      expect(await live("select oid from pg_database order by 1")).toEqual(before);
+      expect(await live("select from pg_roles where rolname ~ 'drill'")).toEqual([]);
+      expect(await alerts()).toEqual([]);
+      expect(await lastLog()).toMatchObject({ action: "Recovery test", result: "Success" });
+      const [row] = await live(
+        "select rto_seconds, evidence, database_dropped_at is not null as dropped from backup.drills where id = $1",
+        [told.id],
+      );
+      expect(Number(row?.["rto_seconds"])).toBe(told.rtoSeconds);
+      expect(row?.["dropped"]).toBe(true);
+
+      for (const which of [told.id, told.id.slice(0, 6)]) {
+        expect(await drill(["drills", "verify", which])).toMatchObject({ exit: 0, told: { id: told.id, ok: true } });
+      }
+      const file = join(folder, "evidence.json");
+      writeFileSync(file, JSON.stringify({ ...told.evidence, measured: { rtoSeconds: 1, rpoSeconds: 1 } }));
+      expect(await drill(["drills", "verify", file], { BACKUP_KEYS: settings["BACKUP_KEYS"] ?? "" })).toMatchObject({
+        exit: 3,
+        told: { ok: false },
+      });
+      const report = await cli(["drills", "report", told.id.slice(0, 6)], settings);
+      expect(report.stdout).toMatch(/# Recovery test: Success[^]*\| 86400 \| yes \|[^]*Signed with key test/);
+      expect((await cli(["runbooks"], settings)).stdout).toMatch(
+        /a-moment\.md\s+last tested on \d{4}-\d\d-\d\d – Success – .*drill/,
+      );
+    },
+    drillMs,
+  );
+
+  it("waits for nobody's lease and goes on in the database that a killed one had made", async () => {
+    const deps = await engine(true);
+    const begun = await deps.begin();
+    const made = await deps.on(begun.state);
+    expect(await databases()).toEqual([begun.state.database]);
+    const restored = await deps.on(made.state);
+    // Killed before it could say so: the same step finds that it is done.
+    const again = await deps.on(made.state);
+    expect(again.state.step).toBe("prove");
+    expect(await proven(deps, again.state)).toMatchObject({ ok: true });
+    expect(restored.state.step).toBe("prove");
+    await deps.drop(begun.state.database);
+  }, drillMs);
+
+  it.each([
+    ["a row of a table that nobody changed", "update public.untouched set v = v + 1 where id = 7", "rows"],
+    ["a row too few in a table that the stream changed", "delete from public.notes where id = 30", "rows"],
+    [
+      "rows without their parent",
+      "set session_replication_role = replica; delete from public.people where id = 3",
+      "foreign key",
+    ],
+    ["row level security that nobody asked for", "alter table public.untouched enable row level security", "extra"],
+    ["a sequence that is behind", "select setval('public.people_id_seq', 3)", "sequence"],
+    ["a grant that nobody gave", "grant select on public.untouched to anon", "privileges"],
+    ["a table too much", "create table public.planted (id int)", "extra"],
+    ["a lost table of the stream", "drop table public.newer", "missing"],
+  ])("finds what is wrong: %s", async (_, wrong, kind) => {
+    const deps = await engine();
+    const begun = await deps.begin();
+    try {
+      let step: RecoveryStep = begun;
+      while (step.state.step !== "prove") step = await deps.on(step.state);
+      await query(cluster().plainUrl("supabase_admin", begun.state.database), wrong);
+      const proof = await proven(deps, step.state);
+      expect(proof?.ok).toBe(false);
+      expect(proof?.differences.map((one) => one.kind)).toContain(kind);
+    } finally {
+      await deps.drop(begun.state.database);
+    }
+  }, drillMs);
+});
+
+/** The engine by itself; `tight`: with a budget that is spent behind every step, else behind every chunk of the proof alone. */
+async function engine(tight = false) {
+  const connection = await openDatabase({ url: cluster().plainUrl("postgres") }).connect("test");
+  const deps = { connection, server: serverOf(), clock: systemClock, log: silentLog };
+  const read = {
+    store: createFileStore(`${folder}/store`),
+    ring: parseKeyRing(settings["BACKUP_KEYS"]),
+    compressor: await loadZstd(),
+  };
+  const drillRow = { id: crypto.randomUUID(), startedAt: new Date().toISOString() } as DrillRow;
+  const budget = (spent: boolean) => ({ spendText: () => {}, spendCalls: () => {}, spent: () => spent });
+  return {
+    begin: () => beginRecovery(deps, read, drillRow, "0badcafe-0000", true),
+    /** Until the step is over. */
+    on: async (state: RecoveryStep["state"]): Promise<RecoveryStep> => {
+      for (;;) {
+        try {
+          return await recoverOn(deps, read, state, { budget: budget(tight || state.step === "prove") });
+        } catch (error) {
+          if ((error as { code?: string }).code !== "cancelled") throw error;
+        }
+      }
+    },
+    drop: async (name: string) => {
+      await dropDrillDatabase(deps, name);
+      await connection.close();
+    },
+  };
+}
+
+async function proven(deps: Awaited<ReturnType<typeof engine>>, from: RecoveryStep["state"]) {
+  let [step, steps] = [await deps.on(from), 1];
+  for (; step.proof === null; steps++) step = await deps.on(step.state);
+  expect(steps).toBeGreaterThan(3);
+  return step.proof;
+}
+
+describe("the other drills", () => {
+  beforeAll(withRoom);
+
+  it("full: the newest backup alone, equal in every respect", async () => {
+    const told = await good(["drills", "run", "full"]);
+    expect(told.evidence.stream).toBeNull();
+    expect(await databases()).toEqual([]);
+  }, drillMs);
+
+  it("table and record: beside the live rows, another one each time, and dropped again", async () => {
+    const subjects: (string | null)[] = [];
+    for (const name of ["table", "record", "table", "record", "record", "record"]) {
+      const told = await good(["drills", "run", name]);
+      expect(told.evidence.proof).toMatchObject({ tables: 1, differencesTotal: 0 });
+      expect(told.rpoSeconds).toBeNull();
+      subjects.push(told.evidence.subject);
+    }
+    const [first, , third] = subjects;
+    expect(first).not.toBe(third);
+    const records = subjects.filter((_, at) => ![0, 2].includes(at));
+    expect(new Set(records).size).toBe(records.length);
+    expect(records).not.toContain("public.no_key");
+    expect(await live("select from pg_namespace where nspname ~ '^restore_'")).toEqual([]);
+    // No value of a row stands in what is kept of a drill.
+    expect(JSON.stringify(await live("select * from backup.drills"))).not.toMatch(/person 1\b|line\\\\nend|note 1note/);
+  }, 3 * drillMs);
+
+  it("record: refused where a row beside is not the backup's", async () => {
+    const told = await drill(["drills", "run", "record"], { ...settings, BACKUP_STORE: `file://${folder}/nowhere` });
+    expect(told).toMatchObject({ told: { ok: false } });
+    expect(await live("select from pg_namespace where nspname ~ '^restore_'")).toEqual([]);
+  }, drillMs);
+
+  it("disaster: from the second store, which the first has no part in", async () => {
+    const told = await good(["drills", "run", "disaster"], {
+      ...settings,
+      BACKUP_STORE: `file://${folder}/nowhere`,
+      BACKUP_IDENTITIES: identity,
+    });
+    expect(told.evidence.store).toContain(server.bucket);
+    expect(told.evidence.stream?.transactions).toBeGreaterThanOrEqual(3);
+  }, drillMs);
+
+  it("disaster: has failed where the second store is down, or opens with no identity", async () => {
+    expect(await drill(["drills", "run", "disaster"])).toMatchObject({
+      exit: 2,
+      told: { ok: false, error: { code: "identity_missing" } },
+    });
+    const down = {
+      ...settings,
+      BACKUP_IDENTITIES: identity,
+      BACKUP_SECONDARY: `s3://${server.bucket}/copy?endpoint=${encodeURIComponent("http://127.0.0.1:9")}`,
+    };
+    expect(await drill(["drills", "run", "disaster"], down)).toMatchObject({
+      told: { ok: false, error: { code: "store_unreachable" } },
+    });
+    expect(await alerts()).toContain("drill_failed drill:disaster");
+    expect(await databases()).toEqual([]);
+  }, 3 * drillMs);
+
+  it("complete: with the recovery key alone, on another server, and with nothing else", async () => {
+    const elsewhere = { ...settings, BACKUP_IDENTITIES: identity, BACKUP_DRILL_DB_URL: cluster().url("postgres") };
+    const before = await live("select count(*)::int as n from backup.drills");
+    expect(await drill(["drills", "run", "complete"], elsewhere)).toMatchObject({
+      exit: 2,
+      told: { error: { code: "drill_keys_wrong" } },
+    });
+    const both = `${settings["BACKUP_KEYS"]?.split(",")[0]},${recovery.privateEntry}`;
+    expect(await drill(["drills", "run", "complete"], { ...elsewhere, BACKUP_KEYS: both })).toMatchObject({
+      told: { error: { code: "drill_keys_wrong" } },
+    });
+    const alone = { ...elsewhere, BACKUP_KEYS: recovery.privateEntry };
+    const { BACKUP_DRILL_DB_URL: _, ...own } = alone;
+    expect(await drill(["drills", "run", "complete"], own)).toMatchObject({
+      exit: 2,
+      told: { error: { code: "setting_missing" } },
+    });
+    expect(await live("select count(*)::int as n from backup.drills"), "nothing was begun").toEqual(before);
+    const told = await good(["drills", "run", "complete"], alone);
+    expect(told.evidence.keys).toEqual([recovery.privateEntry.split(":")[0]]);
+    expect(told.evidence.signature?.key).toBe(recovery.privateEntry.split(":")[0]);
+  }, drillMs);
+
+  it("keys: by the private half, and failed with one that opens nothing", async () => {
+    expect(await drill(["drills", "run", "keys"])).toMatchObject({
+      exit: 2,
+      told: { error: { code: "drill_keys_wrong" } },
+    });
+    await good(["drills", "run", "keys", "--note", "from the safe"], {
+      ...settings,
+      BACKUP_KEYS: recovery.privateEntry,
+    });
+    expect(await lastLog()).toMatchObject({ result: "Success", notes: expect.stringContaining("from the safe") });
+    const { privateEntry } = await generateRecoveryKey(webCryptoRandom);
+    expect(await drill(["drills", "run", "keys"], { ...settings, BACKUP_KEYS: privateEntry })).toMatchObject({
+      exit: 3,
+      told: { ok: false },
+    });
+    expect(await alerts()).toContain("drill_failed drill:keys");
+  }, drillMs);
+
+  it("runbooks: recorded once a person has said that they were read", async () => {
+    expect(await drill(["drills", "run", "runbooks"])).toMatchObject({
+      exit: 2,
+      told: { error: { code: "confirmation_missing" } },
+    });
+    await good(["drills", "run", "runbooks", "--yes", "--note", "the phone number was old"]);
+    expect(await lastLog()).toMatchObject({
+      action: "Review of the runbooks",
+      notes: expect.stringContaining("the phone number was old"),
+    });
+  }, drillMs);
+
+  it("list: what is due, and that nothing runs by itself without pg_cron", async () => {
+    const { exit, stdout } = await cli(["drills", "list"], settings);
+    expect(exit).toBe(0);
+    expect(stdout).toMatch(/recovery\s+Recovery test\s+week\s+system\s+\d{4}-\d\d-\d\d\s+Success/);
+    expect(stdout).toMatch(/keys\s.*person.*FAILURE/);
+    expect(await drill(["drills", "run", "nothing"])).toMatchObject({ told: { error: { code: "not_found" } } });
+    expect(await drill(["drills", "show", "ffffffff"])).toMatchObject({ told: { error: { code: "not_found" } } });
+  }, drillMs);
+});
