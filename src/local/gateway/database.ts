@@ -45,6 +45,9 @@ export class Login {
   /** One transaction as the login role itself. A throw in `work` rolls it back. */
   async transaction<T>(work: (sql: Statements) => Promise<T>, begin = "begin"): Promise<T> {
     const client = await lost(this.#pool.connect());
+    // The pool listens while a session is idle only. One that breaks between two statements fails the next of them.
+    const unheard = () => {};
+    client.on("error", unheard);
     let broken: Error | undefined;
     try {
       await lost(client.query(begin));
@@ -57,6 +60,7 @@ export class Login {
       });
       throw error;
     } finally {
+      client.removeListener("error", unheard);
       client.release(broken);
     }
   }
