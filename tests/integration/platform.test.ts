@@ -213,7 +213,9 @@ describe("the platform", () => {
       });
       await query(
         url("supabase_admin"),
-        "update vault.secrets set secret = encode(set_byte(decode(secret, 'base64'), 40, 0), 'base64')",
+        `update vault.secrets set secret = encode(set_byte(sealed, 40, get_byte(sealed, 40) # 1), 'base64')
+         from (select id as sealed_id, decode(secret, 'base64') as sealed from vault.secrets) flipped
+         where id = sealed_id`,
       );
       expect(await sqlstateOf(url(), "select * from vault.decrypted_secrets")).toBe("P0001");
     });
