@@ -8,9 +8,19 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { systemClock } from "../../src/shared/clock.ts";
 import { parseKeyRing } from "../../src/shared/crypto/key_ring.ts";
 import { generateRecoveryKey } from "../../src/shared/crypto/recovery_key.ts";
-import { drillDatabaseName, dropDrillDatabase, requirePlace } from "../../src/shared/drills/database.ts";
-import type { DrillServer } from "../../src/shared/drills/deps.ts";
+import type { Budget } from "../../src/shared/backup/budget.ts";
+import {
+  drillDatabaseName,
+  dropDrillDatabase,
+  requirePlace,
+  sweepDrillDatabases,
+} from "../../src/shared/drills/database.ts";
+import type { DrillDeps, DrillServer } from "../../src/shared/drills/deps.ts";
 import type { DrillRow } from "../../src/shared/drills/drill_queries.ts";
+import { runDrillLeg } from "../../src/shared/drills/leg.ts";
+import { HoldfastError } from "../../src/shared/errors.ts";
+import type { Connection } from "../../src/shared/postgres/connection.ts";
+import type { ReadDeps } from "../../src/shared/verify/find_backup.ts";
 import { beginRecovery, recoverOn, type RecoveryStep } from "../../src/shared/drills/recover.ts";
 import { loadZstd } from "../../src/shared/format/zstd.ts";
 import { silentLog } from "../../src/shared/log.ts";
@@ -18,7 +28,7 @@ import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
 import { webCryptoRandom } from "../../src/shared/random.ts";
 import { inDatabase } from "../../src/shared/restore/new_database.ts";
 import { createFileStore } from "../../src/shared/store/file.ts";
-import { clusterMs, query, useCluster } from "../support/cluster.ts";
+import { type Cluster, clusterMs, query, useCluster, withCluster } from "../support/cluster.ts";
 import { type S3Server, startS3Server } from "../support/s3_server.ts";
 import { cli } from "./cli_fixture.ts";
 
@@ -214,7 +224,7 @@ describe("test-recovery", () => {
     async () => {
       const [mine, others] = [
         drillDatabaseName(
-          String((await live("select install_id from backup.identity"))[0]?.["install_id"]),
+          await installId(),
           "00000000-dead",
           new Date(0),
         ),
@@ -261,18 +271,135 @@ describe("test-recovery", () => {
     drillMs,
   );
 
-  it("waits for nobody's lease and goes on in the database that a killed one had made", async () => {
-    const deps = await engine(true);
-    const begun = await deps.begin();
-    const made = await deps.on(begun.state);
+  it("says where its evidence was exchanged for that of another drill, or its row was changed", async () => {
+    const told = await latest("recovery");
+    await live(
+      `insert into backup.drills (id, drill, started_at, finished_at, ok, evidence)
+       select '00000000-0000-4000-8000-000000000001', 'recovery', now(), now(), true, evidence from backup.drills where id = $1`,
+      [told],
+    );
+    const verified = async (id: string) => await drill(["drills", "verify", id]);
+    expect(await verified("00000000-0000-4000-8000-000000000001")).toMatchObject({ exit: 3, told: { ok: false } });
+    await live("delete from backup.drills where id = '00000000-0000-4000-8000-000000000001'");
+    await live("update backup.drills set rto_seconds = rto_seconds + 1 where id = $1", [told]);
+    expect(await verified(told)).toMatchObject({ exit: 3, told: { id: told, ok: false } });
+    await live("update backup.drills set rto_seconds = rto_seconds - 1 where id = $1", [told]);
+    expect(await verified(told)).toMatchObject({ exit: 0, told: { id: told, ok: true } });
+  }, drillMs);
+
+  it("leaves the database alone where another worker has taken over, whatever goes wrong behind it", async () => {
+    const session = await openDatabase({ url: source() }).connect("test");
+    const [ordered] = await live("select run from backup.request_drill('full', 'cli')");
+    const run = String(ordered?.["run"]);
+    const read = await readDeps();
+    const leg = async (worker: string, open: () => Promise<ReadDeps>) =>
+      await runDrillLeg(
+        { ...recoveryDeps(session), open, ring: () => Promise.resolve(read.ring), ...unused },
+        run,
+        { worker, budget: budget(true) },
+      );
+    try {
+      for (const _ of ["planned", "made"]) expect(await leg("a", () => Promise.resolve(read))).toBe(true);
+      const [made] = await databases();
+      expect(made).toBeDefined();
+      // It stands still for longer than its lease, and comes back into what is another's by now.
+      const late = async () => {
+        await live("update backup.tasks set token = token + 1, worker = 'b' where run_id = $1", [run]);
+        throw new HoldfastError("object_damaged", "something that no retry mends");
+      };
+      expect(await leg("a", late)).toBe(true);
+      expect(await databases()).toEqual([made]);
+      expect(await live("select finished_at from backup.drills where run_id = $1", [run])).toEqual([
+        { finished_at: null },
+      ]);
+      await live("select backup.cancel_run($1)", [run]);
+      expect(await sweepDrillDatabases(recoveryDeps(session), await installId())).toEqual([made]);
+    } finally {
+      await session.close();
+    }
+  }, drillMs);
+});
+
+/** The last one of that name. */
+async function latest(name: string): Promise<string> {
+  const [row] = await live("select last_drill from backup.drill_calendar where name = $1", [name]);
+  return String(row?.["last_drill"]);
+}
+
+const installId = async () => String((await live("select install_id from backup.identity"))[0]?.["install_id"]);
+
+/** What a drill of the whole database does not work with. */
+const unused: Pick<DrillDeps, "database" | "beside" | "random"> = {
+  get database() {
+    return openDatabase({ url: source() });
+  },
+  beside: {
+    begin: () => Promise.reject(new Error("nothing is laid beside")),
+    work: () => Promise.resolve(),
+  },
+  random: webCryptoRandom,
+};
+
+function recoveryDeps(connection: Connection) {
+  return { connection, server: serverOf(), clock: systemClock, log: silentLog };
+}
+
+async function readDeps(): Promise<ReadDeps> {
+  return {
+    store: createFileStore(`${folder}/store`),
+    ring: parseKeyRing(settings["BACKUP_KEYS"]),
+    compressor: await loadZstd(),
+  };
+}
+
+/** `spent`: behind every step. */
+function budget(spent: boolean): Budget {
+  return { spendText: () => {}, spendCalls: () => {}, spent: () => spent };
+}
+
+describe("a recovery in steps", () => {
+  let connection: Connection;
+  /** Restored, and proven right by the first test; the others spoil copies of it. */
+  let restored: RecoveryStep["state"];
+  beforeAll(async () => {
+    await withRoom();
+    connection = await openDatabase({ url: source() }).connect("test");
+  });
+  afterAll(async () => {
+    if (restored !== undefined) await dropDrillDatabase(recoveryDeps(connection), restored.database);
+    await connection?.close();
+  });
+
+  /** Until the step is over; `tight`: as many legs as can be. */
+  async function on(state: RecoveryStep["state"], tight: boolean): Promise<RecoveryStep> {
+    for (;;) {
+      try {
+        return await recoverOn(recoveryDeps(connection), await readDeps(), state, { budget: budget(tight) });
+      } catch (error) {
+        if ((error as { code?: string }).code !== "cancelled") throw error;
+      }
+    }
+  }
+
+  async function proven(from: RecoveryStep["state"], tight = false) {
+    let [step, steps] = [await on(from, tight), 1];
+    for (; step.proof === null; steps++) step = await on(step.state, tight);
+    if (tight) expect(steps).toBeGreaterThan(3);
+    return step.proof;
+  }
+
+  it("goes on behind every step in the database that a killed one had made, and does none twice", async () => {
+    const drillRow = { id: crypto.randomUUID(), startedAt: new Date().toISOString() } as DrillRow;
+    const begun = await beginRecovery(recoveryDeps(connection), await readDeps(), drillRow, "0badcafe-0000", true);
+    const made = await on(begun.state, true);
     expect(await databases()).toEqual([begun.state.database]);
-    const restored = await deps.on(made.state);
-    // Killed before it could say so: the same step finds that it is done.
-    const again = await deps.on(made.state);
-    expect(again.state.step).toBe("prove");
-    expect(await proven(deps, again.state)).toMatchObject({ ok: true });
-    expect(restored.state.step).toBe("prove");
-    await deps.drop(begun.state.database);
+    // Killed before it could say so: the same steps find that they are done.
+    expect((await on(begun.state, true)).state.step).toBe("restore");
+    const first = await on(made.state, true);
+    const again = await on(made.state, true);
+    expect([first.state.step, again.state.step]).toEqual(["prove", "prove"]);
+    expect(await proven(again.state, true)).toMatchObject({ ok: true });
+    restored = again.state;
   }, drillMs);
 
   it.each([
@@ -289,57 +416,18 @@ describe("test-recovery", () => {
     ["a table too much", "create table public.planted (id int)", "extra"],
     ["a lost table of the stream", "drop table public.newer", "missing"],
   ])("finds what is wrong: %s", async (_, wrong, kind) => {
-    const deps = await engine();
-    const begun = await deps.begin();
+    const copy = `${restored.database}_wrong`;
+    await query(cluster().plainUrl("supabase_admin"), `create database ${copy} template ${restored.database}`);
     try {
-      let step: RecoveryStep = begun;
-      while (step.state.step !== "prove") step = await deps.on(step.state);
-      await query(cluster().plainUrl("supabase_admin", begun.state.database), wrong);
-      const proof = await proven(deps, step.state);
+      await query(cluster().plainUrl("supabase_admin", copy), wrong);
+      const proof = await proven({ ...restored, database: copy });
       expect(proof?.ok).toBe(false);
       expect(proof?.differences.map((one) => one.kind)).toContain(kind);
     } finally {
-      await deps.drop(begun.state.database);
+      await query(cluster().plainUrl("supabase_admin"), `drop database ${copy} with (force)`);
     }
   }, drillMs);
 });
-
-/** The engine by itself; `tight`: with a budget that is spent behind every step, else behind every chunk of the proof alone. */
-async function engine(tight = false) {
-  const connection = await openDatabase({ url: cluster().plainUrl("postgres") }).connect("test");
-  const deps = { connection, server: serverOf(), clock: systemClock, log: silentLog };
-  const read = {
-    store: createFileStore(`${folder}/store`),
-    ring: parseKeyRing(settings["BACKUP_KEYS"]),
-    compressor: await loadZstd(),
-  };
-  const drillRow = { id: crypto.randomUUID(), startedAt: new Date().toISOString() } as DrillRow;
-  const budget = (spent: boolean) => ({ spendText: () => {}, spendCalls: () => {}, spent: () => spent });
-  return {
-    begin: () => beginRecovery(deps, read, drillRow, "0badcafe-0000", true),
-    /** Until the step is over. */
-    on: async (state: RecoveryStep["state"]): Promise<RecoveryStep> => {
-      for (;;) {
-        try {
-          return await recoverOn(deps, read, state, { budget: budget(tight || state.step === "prove") });
-        } catch (error) {
-          if ((error as { code?: string }).code !== "cancelled") throw error;
-        }
-      }
-    },
-    drop: async (name: string) => {
-      await dropDrillDatabase(deps, name);
-      await connection.close();
-    },
-  };
-}
-
-async function proven(deps: Awaited<ReturnType<typeof engine>>, from: RecoveryStep["state"]) {
-  let [step, steps] = [await deps.on(from), 1];
-  for (; step.proof === null; steps++) step = await deps.on(step.state);
-  expect(steps).toBeGreaterThan(3);
-  return step.proof;
-}
 
 describe("the other drills", () => {
   beforeAll(withRoom);
@@ -352,7 +440,7 @@ describe("the other drills", () => {
 
   it("table and record: beside the live rows, another one each time, and dropped again", async () => {
     const subjects: (string | null)[] = [];
-    for (const name of ["table", "record", "table", "record", "record", "record"]) {
+    for (const name of ["table", "record", "table", "record"]) {
       const told = await good(["drills", "run", name]);
       expect(told.evidence.proof).toMatchObject({ tables: 1, differencesTotal: 0 });
       expect(told.rpoSeconds).toBeNull();
@@ -401,8 +489,16 @@ describe("the other drills", () => {
     expect(await databases()).toEqual([]);
   }, 3 * drillMs);
 
-  it("complete: with the recovery key alone, on another server, and with nothing else", async () => {
-    const elsewhere = { ...settings, BACKUP_IDENTITIES: identity, BACKUP_DRILL_DB_URL: cluster().url("postgres") };
+  it("complete: with the recovery key alone, on another server (PostgreSQL 17), and with nothing else", async () => {
+    await withCluster({ version: 17, platform: false }, async (newer) => await completeOn(newer));
+  }, 2 * drillMs);
+
+  async function completeOn(newer: Cluster): Promise<void> {
+    const elsewhere = {
+      ...settings,
+      BACKUP_IDENTITIES: identity,
+      BACKUP_DRILL_DB_URL: newer.url(newer.superuser),
+    };
     const before = await live("select count(*)::int as n from backup.drills");
     expect(await drill(["drills", "run", "complete"], elsewhere)).toMatchObject({
       exit: 2,
@@ -422,7 +518,8 @@ describe("the other drills", () => {
     const told = await good(["drills", "run", "complete"], alone);
     expect(told.evidence.keys).toEqual([recovery.privateEntry.split(":")[0]]);
     expect(told.evidence.signature?.key).toBe(recovery.privateEntry.split(":")[0]);
-  }, drillMs);
+    expect(await query(newer.plainUrl(newer.superuser), "select from pg_database where datname ~ 'drill'")).toEqual([]);
+  }
 
   it("keys: by the private half, and failed with one that opens nothing", async () => {
     expect(await drill(["drills", "run", "keys"])).toMatchObject({

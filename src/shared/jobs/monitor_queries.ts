@@ -72,6 +72,8 @@ const statusFormat = z.object({
     limitSeconds: z.number().nullable(),
   })),
   retention: z.object({ prunedAt: moment, followed: z.boolean(), waiting: z.number() }),
+  /** The one that is open. */
+  incident: z.object({ id: z.number(), openedAt: z.string(), reason: z.string() }).nullable(),
   paused: z.array(z.object({ schedule: z.string(), until: z.string(), reason: z.string() })),
   watchdogAt: moment,
   monitorAt: moment,
