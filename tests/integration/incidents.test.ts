@@ -208,7 +208,7 @@ describe("an incident", () => {
       dryRun: true,
       definitions: expect.arrayContaining([
         "table public.letters",
-        "foreign key answered on public.answers",
+        "table constraint answered on public.answers",
         "policy own on public.letters",
       ]) as unknown,
       warnings: [expect.stringMatching(/view public\.long_letters .* does not come back with it/) as unknown],
