@@ -256,6 +256,10 @@ describe("offers", () => {
     const uncovered = lines(offered({ points: { ...points, windows: [] } }));
     expect(uncovered.filter((line) => !line.includes("restore-full"))).toEqual([]);
     expect(uncovered).toHaveLength(3);
+    for (const [from, to] of [["00:10:00", "01:00:00"], ["00:00:00", "00:09:59"]]) {
+      const windows = [{ from: `2026-01-01T${from}.000000Z`, to: `2026-01-01T${to}.000000Z` }];
+      expect(lines(offered({ points: { ...points, windows } })), `${from} to ${to}`).toEqual(uncovered);
+    }
   });
 
   it("make a dropped table again, with all that hung on it, in one line that is looked at first", () => {
