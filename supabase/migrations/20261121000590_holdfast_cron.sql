@@ -70,14 +70,14 @@ begin
     week_days := week_days || 0;
   end if;
   for days_away in 0..at_most_days loop
-    if pg_catalog.date_part('month', day_start)::integer = any (months) and case
+    if pg_catalog.date_part('month', day_start)::integer = any (months) and (case
       when fields[3] like '*%' or fields[5] like '*%' then
         pg_catalog.date_part('day', day_start)::integer = any (month_days)
         and pg_catalog.date_part('dow', day_start)::integer = any (week_days)
       else
         pg_catalog.date_part('day', day_start)::integer = any (month_days)
         or pg_catalog.date_part('dow', day_start)::integer = any (week_days)
-    end then
+    end) then
       select case when step < 0 then max(t.due) filter (where t.due <= moment) else min(t.due) filter (where t.due > moment) end
       into due
       from (
