@@ -189,7 +189,7 @@ describe("a person", () => {
       else expect(letIn(one, told), `${name} ${body.action}: ${told.text}`).toBe(true);
       await ask("delete from backup.pauses");
     }
-  }, 60_000);
+  }, 120_000);
 
   it("may do the same with a token by the project's old shared secret", async () => {
     const token = await bySecret(admin.accessToken);

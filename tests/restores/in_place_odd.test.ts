@@ -263,7 +263,7 @@ describe("on PostgreSQL 17", () => {
   }, clusterMs);
   afterAll(() => newer?.cluster.destroy(), clusterMs);
 
-  it.each(sampled("rounds on 17", rounds(), 2))("are undone: %s", async (_, changes) => {
+  it.each(sampled("rounds on 17", rounds().slice(0, 3), 2))("are undone: %s", async (_, changes) => {
     const place = await newer.changed(changes);
     const { first, last } = await restoredAsItWas(place, newer.kept);
     expect(first.steps.length).toBeGreaterThan(0);
