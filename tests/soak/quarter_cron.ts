@@ -34,6 +34,13 @@ function allows(field: string, value: number, lowest: number): boolean {
   });
 }
 
+const groups = ["first", "then", "last"] as const;
+
+function groupOf(jobname: string): (typeof groups)[number] {
+  if (/^holdfast-(changes|watchdog)$/.test(jobname)) return "first";
+  return /^holdfast-(monitor|alerts)$/.test(jobname) ? "last" : "then";
+}
+
 export class Cron {
   /** Names of jobs that do not start: their worker cannot be forked, say. */
   readonly stuck = new Set<string>();
@@ -54,32 +61,30 @@ export class Cron {
   async #jobs(): Promise<Job[]> {
     const { rows } = await this.#admin.query<Job>(
       `select jobid::text, jobname, schedule, command, active from cron.job
-       where jobname like 'holdfast-%' order by jobname <> 'holdfast-changes', jobname`,
+       where jobname like 'holdfast-%' order by jobname = 'holdfast-alerts', jobname`,
     );
     return rows.filter(({ jobname, active }) => active && !this.stuck.has(jobname));
   }
 
   /**
-   * Starts the jobs that are due in the minute of `now`, the drain first; `only` names those that are really started, the others of
-   * that minute, and all of the minutes since the last call, are written down as if they had run and found nothing to do. Failures
-   * are written down too, as pg_cron does.
+   * Starts the jobs that are due in the minute of `now`; `only` names those that are really started, the others of that minute, and all
+   * of the minutes since the last call, are written down as if they had run and found nothing to do. Failures are written down too, as
+   * pg_cron does. The drain and the watchdog come first, then what is due less often, then who looks at it and tells of it; `settle`
+   * brings what each of the three brought about to its end.
    */
-  async minute(now: Date, only: (jobname: string) => boolean): Promise<string[]> {
+  async minute(now: Date, only: (jobname: string) => boolean, settle: () => Promise<unknown>): Promise<void> {
     const at = Math.floor(now.getTime() / minuteMs) * minuteMs;
     const jobs = await this.#jobs();
     await this.#assume(jobs, at);
-    const started: string[] = [];
-    for (const job of jobs) {
-      if (!isDue(job.schedule, new Date(at)) || this.#next > at) continue;
-      if (only(job.jobname)) {
-        started.push(job.jobname);
-        await this.#run(job);
-      } else {
-        await this.#note([job.jobid], [new Date(at)]);
-      }
-    }
+    const due = jobs.filter(({ schedule }) => isDue(schedule, new Date(at)) && this.#next <= at);
     this.#next = at + minuteMs;
-    return started;
+    const spared = due.filter(({ jobname }) => !only(jobname));
+    if (spared.length > 0) await this.#note(spared.map(({ jobid }) => jobid), spared.map(() => new Date(at)));
+    for (const group of groups) {
+      const now = due.filter(({ jobname }) => only(jobname) && groupOf(jobname) === group);
+      for (const job of now) await this.#run(job);
+      if (now.length > 0) await settle();
+    }
   }
 
   async #run({ jobid, command }: Job): Promise<void> {

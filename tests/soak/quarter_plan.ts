@@ -13,8 +13,8 @@ const dayMs = 86_400_000;
 const attempts = 2_000;
 
 /**
- * One after the other, in an order and on days of the seed's, none before `from` and none after the last of `days`; a day between two
- * of them belongs to neither. Throws where they do not fit.
+ * One after the other, in an order and on days of the seed's, none before `from` and none after the last of `days`. Throws where they
+ * do not fit.
  */
 export function placeFaults(
   faults: readonly Fault[],
@@ -35,7 +35,7 @@ function tryPlace(
   { start, from, days }: { readonly start: Date; readonly from: number; readonly days: number },
 ): { readonly fault: Fault; readonly day: number }[] | null {
   const placed: { fault: Fault; day: number }[] = [];
-  let spare = days - from - faults.reduce((sum, fault) => sum + fault.days + 1, 0);
+  let spare = days - from - faults.reduce((sum, fault) => sum + fault.days, 0);
   let next = from;
   for (const fault of faults) {
     const earliest = next;
@@ -44,7 +44,7 @@ function tryPlace(
     if (next + fault.days > days) return null;
     spare -= next - earliest;
     placed.push({ fault, day: next });
-    next += fault.days + 1;
+    next += fault.days;
   }
   return placed;
 }
