@@ -83,7 +83,7 @@ describe("the runbook retention", () => {
     expect(await live("select keep::text from backup.policies where tier = 'daily'")).toEqual([{ keep: "7 days" }]);
     const output = await page.follow("A wrong policy was set");
     expect(output).toContain("retention.set");
-    expect(await live("select keep::text from backup.policies where tier = 'daily'")).toEqual([{ keep: "30 days" }]);
+    expect(await live("select keep::text from backup.policies where tier = 'daily'")).toEqual([{ keep: "720:00:00" }]);
     expect(await live("select paused_until from backup.schedules where name = 'retention'")).toEqual([{
       paused_until: null,
     }]);

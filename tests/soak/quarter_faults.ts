@@ -66,7 +66,7 @@ const channelFailing: Fault = {
     return [
       { minute: from, act: (world) => Promise.resolve(void (world.hook.answers = [500])) },
       { minute: from + 1, act: (world) => set(world, "alert_hourly", String(20 + random.below(20))) },
-      { minute: from + 5 * hour, act: (world) => Promise.resolve(void (world.hook.answers = [200])) },
+      { minute: from + 9 * hour, act: (world) => Promise.resolve(void (world.hook.answers = [200])) },
     ];
   },
   expects: [expected("settings_changed", "setting:alert_hourly"), expected("channel_failing", "channel:webhook")],
@@ -138,7 +138,7 @@ const firstDown: Fault = {
   days: 3,
   steps: (random) => {
     const from = byDay(random);
-    return disturbed(from, from + 2 * hour + 30, down("first"));
+    return disturbed(from, from + 5 * hour + 30, down("first"));
   },
   expects: [
     expected("store_unreachable", "store:first"),
@@ -153,7 +153,7 @@ const secondDown: Fault = {
   days: 3,
   steps: (random) => {
     const from = 6 * hour + random.below(60);
-    return disturbed(from, from + 9 * hour, down("second"));
+    return disturbed(from, from + 13 * hour, down("second"));
   },
   expects: [
     expected("store_unreachable", "store:second"),
@@ -192,7 +192,7 @@ const slotNear: Fault = {
           }
         },
       },
-      { minute: from + 3 * hour, act: async (world) => void await world.admin.query("rollback") },
+      { minute: from + 5 * hour, act: async (world) => void await world.admin.query("rollback") },
     ];
   },
   expects: [expected("slot_behind", "chain:.*")],
@@ -246,7 +246,7 @@ const checksOverdue: Fault = {
   name: "a verification is overdue: pg_cron does not start the daily checks",
   days: 3,
   fits: (on) => on.getUTCDay() !== 1,
-  steps: (random) => stuck("holdfast-daily_checks", 4 * hour, 12 * hour + random.below(60)),
+  steps: (random) => stuck("holdfast-daily_checks", 4 * hour, 13 * hour + random.below(60)),
   expects: [expected("job_missed", "schedule:daily_checks"), expected("verification_overdue", "checks:daily")],
   alters: { 0: { noChecks: true } },
 };

@@ -52,14 +52,16 @@ export async function soakQuarter(options: QuarterOptions): Promise<QuarterResul
   const quarter = nextQuarter(new Date(Date.now() + (60 + random.below(365)) * dayMs));
   const first = new Date(quarter.getTime() - (short ? 3 : 8 + random.below(25)) * dayMs);
   const wanted = options.faults ?? [...allFaults, retentionOff(preset === "short" ? 12 : 35)];
-  const placed = placeFaults(wanted, random, { start: first, from: short ? 0 : warmUpDays, days });
+  const placed = placeFaults(wanted, random, { start: first, from: short ? 0 : Number(process.env["DEBUG_FROM"] ?? warmUpDays), days });
   for (const { fault, day } of placed) say(`${preset}: day ${day}, ${iso(first, day)}: ${fault.name}`);
   const world = await startWorld(new Date(first.getTime() - 2 * hourMs));
   try {
     await setUp(world, preset);
     const life = new Life(world, placed, first, options);
     await life.live(days);
-    const found = await judge(world, { preset, first, days: calendar(first, days), placed, isShort: short });
+    await world.admin.query("create extension if not exists pg_stat_statements"); // DEBUG
+    for (const row of (await world.admin.query("select left(regexp_replace(query, '\\s+', ' ', 'g'), 150) as q, calls, round(total_exec_time) as ms, round(mean_exec_time) as mean, jit_functions, round(jit_generation_time+jit_inlining_time+jit_optimization_time+jit_emission_time) as jit from pg_stat_statements order by total_exec_time desc limit 45")).rows) say("DEBUG " + JSON.stringify(row)); // DEBUG
+    const found = await judge(world, { preset, first, days: calendar(first, days), placed, isShort: short || options.everyHours !== undefined });
     return { ...found, problems: [...life.problems, ...found.problems] };
   } finally {
     await world.destroy();
@@ -119,6 +121,8 @@ class Life {
     }
     let started = performance.now();
     for (let day = 0; day < days; day++) {
+      const opened = await this.#world.rows("select kind, subject, opened_at, left(message, 150) as message from backup.alerts where opened_at > $1 order by id", [this.#at(day * 1440 - 1440)]); // DEBUG
+      for (const row of opened) say(`DEBUG ${day} ${JSON.stringify(row)}`); // DEBUG
       for (const { at, step } of this.#moments(day, everyHours)) {
         await this.#minute(at, at.getUTCMinutes() === 0 ? () => true : (job) => !frequent.test(job), step);
       }
