@@ -12,7 +12,7 @@ it("a week with its clock moved keeps its calendar, tells each of its faults onc
     seed,
     days: 7,
     faults: shortFaults,
-    everyHours: 4,
+    drainsEachHour: false,
     say,
   });
   expect(problems, told.join("\n")).toEqual([]);

@@ -50,13 +50,7 @@ export async function sendQueued(admin: pg.Client, platform: Platform): Promise<
        ) returning id::text, url, headers, body`,
     );
     if (next === undefined) return sent;
-    const DEBUGfrom = performance.now();
     const answer = await answered(next, platform);
-    const DEBUGname = `fn ${new URL(next.url).pathname.split("/").at(-1)} ${JSON.parse(Buffer.from(next.body).toString()).action}`;
-    if (answer.status >= 400) console.log("DEBUG", DEBUGname, answer.status, platform.clock.now().toISOString(), JSON.stringify(next.headers), JSON.stringify((await admin.query("select * from backup.calls where nonce = $1", [next.headers["x-holdfast-nonce"]])).rows), JSON.stringify((await admin.query("select clock_timestamp()")).rows));
-    const DEBUGtimes = ((globalThis as Record<string, unknown>)["DEBUG"] ??= new Map()) as Map<string, [number, number]>;
-    const DEBUGold = DEBUGtimes.get(DEBUGname) ?? [0, 0];
-    DEBUGtimes.set(DEBUGname, [DEBUGold[0] + 1, DEBUGold[1] + performance.now() - DEBUGfrom]);
     await admin.query(
       "insert into net._http_response (id, status_code, content, timed_out) values ($1, $2, $3, false)",
       [next.id, answer.status, answer.content],

@@ -93,7 +93,9 @@ function dayProblems(day: Day, altered: Altered, runs: readonly Run[], { isShort
   for (const run of fulls.filter(good)) {
     if (run.complete_at === null) say(`the backup of ${clock(run.created_at)} is not in the second store`);
     // One that was followed by another before the checks is not looked at by itself.
-    if (run.verified_at === null && nightly.includes(run)) say(`the backup of ${clock(run.created_at)} was never verified`);
+    if (run.verified_at === null && nightly.includes(run)) {
+      say(`the backup of ${clock(run.created_at)} was never verified`);
+    }
   }
 
   const hours = today.filter(({ kind }) => kind === "incremental").map(({ created_at }) => created_at.getUTCHours());

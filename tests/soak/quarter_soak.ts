@@ -3,8 +3,9 @@
  * functions with their signed calls, backups, drains, copies, verifications, prunes, drills and notices; mail over SMTPS and webhooks
  * over HTTPS to servers on loopback.
  *
- * Simulated: pg_cron, whose jobs are started minute by minute by quarter_cron.ts; those of each minute and of a few minutes run once an
- * hour and whenever something is under way, and are written down as having run between; pg_net and the runtime of functions, which are
+ * Simulated: pg_cron, whose jobs are started minute by minute by quarter_cron.ts. Those that come each minute or hour run every four
+ * hours, in the first hours of each day and whenever something is under way, the drain each hour; they are written down as having run
+ * between, and found nothing. What comes once a day or less is started each time. Simulated are too: pg_net and the runtime of functions, which are
  * this process; the two stores, which are buckets of S3 in its memory; and people: they acknowledge what they are told within the hour,
  * and do the drills that need them by telling the database so.
  */
@@ -24,8 +25,8 @@ export interface QuarterOptions {
   readonly days: number;
   /** Default: all of them. */
   readonly faults?: readonly Fault[];
-  /** Hours of each day in which the jobs of each minute run. Default: all. */
-  readonly everyHours?: number;
+  /** In the other hours too the change stream is drained. Default `true`. */
+  readonly drainsEachHour?: boolean;
   readonly say: (line: string) => void;
 }
 
@@ -40,9 +41,9 @@ const hourMs = 60 * minuteMs;
 const dayMs = 24 * hourMs;
 /** Days until there are backups enough to compare with, and the first week is over. */
 const warmUpDays = 9;
+/** All that is due is done each so many hours; between them what comes once a day or an hour may be left out as well. */
+const everyHours = 4;
 const minutely = /^holdfast-(watchdog|changes|alerts)$/;
-/** What a short quarter leaves out as well, but for the first hours of a day. */
-const hourly = /^holdfast-(watchdog|changes|alerts|monitor|replicate|anchor|retention|drills)$/;
 
 export async function soakQuarter(options: QuarterOptions): Promise<QuarterResult> {
   const { preset, seed, days, say } = options;
@@ -52,16 +53,20 @@ export async function soakQuarter(options: QuarterOptions): Promise<QuarterResul
   const quarter = nextQuarter(new Date(Date.now() + (60 + random.below(365)) * dayMs));
   const first = new Date(quarter.getTime() - (short ? 3 : 8 + random.below(25)) * dayMs);
   const wanted = options.faults ?? [...allFaults, retentionOff(preset === "short" ? 12 : 35)];
-  const placed = placeFaults(wanted, random, { start: first, from: short ? 0 : Number(process.env["DEBUG_FROM"] ?? warmUpDays), days });
+  const placed = placeFaults(wanted, random, { start: first, from: short ? 0 : warmUpDays, days });
   for (const { fault, day } of placed) say(`${preset}: day ${day}, ${iso(first, day)}: ${fault.name}`);
   const world = await startWorld(new Date(first.getTime() - 2 * hourMs));
   try {
     await setUp(world, preset);
     const life = new Life(world, placed, first, options);
     await life.live(days);
-    await world.admin.query("create extension if not exists pg_stat_statements"); // DEBUG
-    for (const row of (await world.admin.query("select left(regexp_replace(query, '\\s+', ' ', 'g'), 150) as q, calls, round(total_exec_time) as ms, round(mean_exec_time) as mean, jit_functions, round(jit_generation_time+jit_inlining_time+jit_optimization_time+jit_emission_time) as jit from pg_stat_statements order by total_exec_time desc limit 45")).rows) say("DEBUG " + JSON.stringify(row)); // DEBUG
-    const found = await judge(world, { preset, first, days: calendar(first, days), placed, isShort: short || options.everyHours !== undefined });
+    const found = await judge(world, {
+      preset,
+      first,
+      days: calendar(first, days),
+      placed,
+      isShort: options.drainsEachHour === false,
+    });
     return { ...found, problems: [...life.problems, ...found.problems] };
   } finally {
     await world.destroy();
@@ -98,6 +103,15 @@ async function setUp(world: World, preset: Preset): Promise<void> {
   );
 }
 
+/** Something happens at that moment, in the simulation. */
+interface Moment {
+  readonly at: Date;
+  /** Jobs that are really started where they are due. */
+  readonly only: (job: string) => boolean;
+  /** What a fault does. */
+  readonly step: Step["act"] | null;
+}
+
 class Life {
   readonly problems: string[] = [];
   readonly #world: World;
@@ -113,20 +127,14 @@ class Life {
   }
 
   async live(days: number): Promise<void> {
-    const { say, everyHours = 1, preset } = this.#options;
-    if (everyHours > 1) this.#world.cron.spared = hourly;
+    const { say, preset } = this.#options;
     // The evening before: the stream begins, and the first backup.
     for (const minute of [-115, -110, -103, -83, -73, -60, -55, -43, -23, -13]) {
       await this.#minute(this.#at(minute), () => true);
     }
     let started = performance.now();
     for (let day = 0; day < days; day++) {
-      const opened = await this.#world.rows("select kind, subject, opened_at, left(message, 150) as message from backup.alerts where opened_at > $1 order by id", [this.#at(day * 1440 - 1440)]); // DEBUG
-      for (const row of opened) say(`DEBUG ${day} ${JSON.stringify(row)}`); // DEBUG
-      for (const { at, step } of this.#moments(day, everyHours)) {
-        await this.#minute(at, at.getUTCMinutes() === 0 ? () => true : (job) => !frequent.test(job), step);
-      }
-      say(`DEBUG day ${day} ${Math.round(performance.now() - started)} ms cpu ${Math.round(process.cpuUsage().user / 1000)} ${JSON.stringify(Object.fromEntries([...times].map(([k, v]) => [k, Math.round(v)])))} ${[...((globalThis as Record<string, unknown>)["DEBUG"] as Map<string, [number, number]>)].map(([k, [n, ms]]) => `${k} ${n}x${Math.round(ms / n)}`).join(", ")}`);
+      for (const { at, only, step } of this.#moments(day)) await this.#minute(at, only, step);
       if (day % 7 === 6) {
         say(`${preset}: week ${(day + 1) / 7} took ${Math.round((performance.now() - started) / 1000)} s`);
         started = performance.now();
@@ -138,27 +146,32 @@ class Life {
     return new Date(this.#first.getTime() + minute * minuteMs);
   }
 
-  /** Every hour; the minutes at which something is due once a day or an hour; and what faults do. */
-  #moments(day: number, everyHours: number) {
-    const moments = new Map<number, Step["act"] | null>();
+  /** Every few hours, and the first of a day: all that is due; at other hours the drain; at other minutes what is due then; and faults. */
+  #moments(day: number): Moment[] {
+    const moments = new Map<number, Omit<Moment, "at">>();
+    const seldom = (job: string) => !frequent.test(job);
     for (let hour = 0; hour < 24; hour++) {
       const start = (day * 24 + hour) * 60;
-      if (hour % everyHours === 0) moments.set(start, null);
-      for (const minute of [17, 37, 47]) if (hour < 5 || hour % everyHours === 0) moments.set(start + minute, null);
+      if (hour % everyHours === 0) moments.set(start, { only: () => true, step: null });
+      else if (this.#options.drainsEachHour !== false) {
+        moments.set(start, { only: (job) => job === "holdfast-changes", step: null });
+      }
+      if (hour >= 5 && hour % everyHours > 0) continue;
+      for (const minute of [17, 37, 47]) moments.set(start + minute, { only: seldom, step: null });
     }
     for (const [hour, minute] of [[3, 43], [4, 23], [4, 53]] as const) {
-      moments.set((day * 24 + hour) * 60 + minute, null);
+      moments.set((day * 24 + hour) * 60 + minute, { only: seldom, step: null });
     }
     for (const { day: from, steps } of this.#placed) {
       for (const { minute, act } of steps) {
         const at = from * 1440 + minute;
-        if (Math.floor(at / 1440) === day) moments.set(moments.has(at) ? at + 1 : at, act);
+        if (Math.floor(at / 1440) === day) moments.set(moments.has(at) ? at + 1 : at, { only: seldom, step: act });
       }
     }
-    return [...moments].sort(([a], [b]) => a - b).map(([minute, step]) => ({ at: this.#at(minute), step }));
+    return [...moments].sort(([a], [b]) => a - b).map(([minute, moment]) => ({ ...moment, at: this.#at(minute) }));
   }
 
-  async #minute(at: Date, only: (job: string) => boolean, step: Step["act"] | null = null): Promise<void> {
+  async #minute(at: Date, only: Moment["only"], step: Step["act"] | null = null): Promise<void> {
     const world = this.#world;
     world.moveTo(new Date(at.getTime() + 2_000));
     await step?.(world);
@@ -167,8 +180,8 @@ class Life {
     const drains = at.getUTCMinutes() === 47 && await this.#asks(
       "select from backup.drill_calendar where done_by = 'system' and enabled and due_at <= backup.clock_now()",
     );
-    const settle = () => timed("settle", () => world.settle());
-    await timed("minute", () => world.cron.minute(world.now(), (job) => only(job) || (drains && job === "holdfast-changes"), settle));
+    const settle = () => world.settle();
+    await world.cron.minute(world.now(), (job) => only(job) || (drains && job === "holdfast-changes"), settle);
     await settle();
     for (let minute = 1; await this.#asks(underWay); minute++) {
       if (minute > 45) throw new Error(`nothing ends: ${JSON.stringify(await world.rows(underWay))} ${this.#story()}`);
@@ -219,14 +232,5 @@ class Life {
   }
 }
 
-const times = new Map<string, number>();
-async function timed<T>(name: string, work: () => Promise<T>): Promise<T> {
-  const from = performance.now();
-  try {
-    return await work();
-  } finally {
-    times.set(name, (times.get(name) ?? 0) + performance.now() - from);
-  }
-}
 const underWay =
   "select kind, status, error_message from backup.runs where kind <> 'incremental' and status in ('queued', 'snapshotting', 'copying', 'finishing')";

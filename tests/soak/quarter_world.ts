@@ -70,7 +70,6 @@ export async function startWorld(start: Date): Promise<World> {
       // A moved clock would begin both with every move.
       autovacuum_naptime: "1d",
       checkpoint_timeout: "1d",
-      "pg_stat_statements.track": "all", // DEBUG
     },
   });
   const certificate = makeServerCertificate("receivers of a quarter");
