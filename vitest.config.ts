@@ -21,6 +21,7 @@ const longest = [
   "restores/cli_in_place",
   "failure/in_place_fence",
   "integration/replicate_stack",
+  "integration/quarter",
 ].map((name) => `/tests/${name}.test.ts`);
 
 /** Last those of tests/sql: they are short, and the server that they share lives no longer than it is needed. */

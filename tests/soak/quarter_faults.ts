@@ -2,11 +2,7 @@
  * What goes wrong in a simulated quarter: each default rule of the alerts by its real fault, or as near to it as this machine gets. None
  * of them calls raise_alert. Each names the alerts that have to be opened, once each, and is over with the last of its days.
  */
-import { rewrap, rewrapSecond } from "../../src/shared/crypto/epochs.ts";
-import { generateKey, parseKeyRing } from "../../src/shared/crypto/key_ring.ts";
-import { readRepository } from "../../src/shared/format/repository.ts";
-import { webCryptoRandom } from "../../src/shared/random.ts";
-import { openStore } from "../../src/shared/store/open_store.ts";
+import pg from "pg";
 import {
   backupNow,
   byDay,
@@ -21,6 +17,7 @@ import {
   set,
   stuck,
 } from "./quarter_fault.ts";
+import { rotateKeys } from "./quarter_keys.ts";
 import type { Disturbance } from "./quarter_network.ts";
 import type { World } from "./quarter_world.ts";
 
@@ -182,17 +179,20 @@ const slotNear: Fault = {
   days: 3,
   steps: (random) => {
     const from = byDay(random);
+    let forgotten: pg.Client | undefined;
     return [
       {
         minute: from,
         act: async (world) => {
-          await world.admin.query("begin; select pg_current_xact_id()");
+          forgotten = new pg.Client({ connectionString: world.cluster.plainUrl("supabase_admin") });
+          await forgotten.connect();
+          await forgotten.query("begin; select pg_current_xact_id()");
           for (let mb = 0; mb < 40; mb++) {
             await world.rows("select pg_logical_emit_message(false, 'quarter', repeat('x', 1048576))");
           }
         },
       },
-      { minute: from + 5 * hour, act: async (world) => void await world.admin.query("rollback") },
+      { minute: from + 5 * hour, act: async () => await forgotten?.end() },
     ];
   },
   expects: [expected("slot_behind", "chain:.*")],
@@ -307,23 +307,6 @@ const keyOld: Fault = {
   },
   expects: [expected("settings_changed", "setting:key_age_days"), expected("key_old", "key:k-[0-9a-f]+")],
 };
-
-/** As `keys rotate` does it twice: with the new key before the old one, then without the old one. */
-async function rotateKeys({ platform }: World): Promise<void> {
-  const { environment, clock, fetch } = platform;
-  const random = webCryptoRandom;
-  const { entry } = generateKey(random);
-  const open = (address: string | undefined) =>
-    openStore(address ?? "", { s3AccessKeyId: "a", s3SecretAccessKey: "b" }, { fetch, clock, random });
-  const [store, second] = [open(environment["BACKUP_STORE"]), open(environment["BACKUP_SECONDARY"])];
-  const repository = (await readRepository(store))?.id ?? "";
-  for (const keys of [`${entry},${environment["BACKUP_KEYS"]}`, entry]) {
-    const ring = parseKeyRing(keys);
-    await rewrap({ store, ring, random }, repository);
-    await rewrapSecond({ store, ring, random }, second, repository);
-    environment["BACKUP_KEYS"] = keys;
-  }
-}
 
 /** All but retention's, which depends on how long backups are kept; in an order that is shuffled. */
 export const faults: readonly Fault[] = [
