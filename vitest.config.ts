@@ -25,6 +25,7 @@ const longest = [
   "integration/retention",
   "restores/cli_rows",
   "access/downloads",
+  "integration/quarter",
 ].map((name) => `/tests/${name}.test.ts`);
 
 /** Last those of tests/sql: they are short, and the server that they share lives no longer than it is needed. */

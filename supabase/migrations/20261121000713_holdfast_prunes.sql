@@ -27,7 +27,7 @@ end
 $$;
 revoke all on function backup.request_prune(text) from public;
 
--- What the cron job calls each hour: prunes once a day, not beside a backup, and behind a verification of the newest one, which
+-- What the cron job calls each hour: prunes once a day (UTC), not beside a backup, and behind a verification of the newest one, which
 -- it orders. Without address and secret in Vault nothing is called; `holdfast prune` does it then.
 create function backup.call_retention() returns bigint
 language plpgsql
@@ -43,7 +43,7 @@ begin
     where (r.kind in ('full', 'prune') and r.status in ('queued', 'snapshotting', 'copying', 'finishing'))
       or (
         r.kind = 'prune' and r.status = 'succeeded' and not r.warnings @> '[{"code": "nothing_removed"}]'
-        and r.finished_at between moment - interval '20 hours' and moment
+        and r.finished_at between pg_catalog.date_trunc('day', moment, 'UTC') and moment
       )
   ) then
     return null;
@@ -64,6 +64,38 @@ exception
 end
 $$;
 revoke all on function backup.call_retention() from public;
+
+-- Backups that their tiers do not keep any more, nor the window, nor a hold, and that are there three days later: a prune comes each
+-- day, and may be refused for two. One that is kept for another reason, such as being among the newest three, counts as well: where
+-- nobody has made one for so long, that is what is wrong.
+create function backup.overdue_backups() returns table (backup uuid, tiers text[])
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  moment constant timestamptz := backup.clock_now() - interval '3 days';
+begin
+  return query
+    select r.id, r.tiers
+    from backup.runs as r
+    where r.kind = 'full' and r.status in ('succeeded', 'quarantined')
+      and coalesce(r.hold_until, '-infinity') <= backup.clock_now()
+      and r.consistent_at + (select max(p.keep) from backup.policies as p where p.tier = any (r.tiers)) < moment
+      and r.consistent_at + backup.setting_integer('pitr_window_seconds') * interval '1 second' < moment
+      -- the first of its month, or year, where these are kept
+      and not exists (
+        select from backup.policies as p
+        where p.tier in ('monthly', 'yearly') and r.status = 'succeeded' and r.consistent_at + p.keep >= moment
+          and not exists (
+            select from backup.runs as older
+            where older.kind = 'full' and older.status = 'succeeded' and older.consistent_at < r.consistent_at
+              and older.consistent_at >= pg_catalog.date_trunc(case p.tier when 'monthly' then 'month' else 'year' end, r.consistent_at, 'UTC')
+          )
+      );
+end
+$$;
+revoke all on function backup.overdue_backups() from public;
 
 -- The watchdog's step: an alert where backups that their tiers do not keep any more are still there, and nobody has pruned for
 -- three days; and where a store refuses for a month. Returns how many are raised.
@@ -87,11 +119,7 @@ begin
   ) then
     overdue := 0;
   else
-    select count(*) into overdue
-    from backup.runs as r
-    where r.kind = 'full' and r.status in ('succeeded', 'quarantined') and coalesce(r.hold_until, moment) <= moment
-      and r.consistent_at + interval '3 days' + (select max(p.keep) from backup.policies as p where p.tier = any (r.tiers)) < moment
-      and r.consistent_at + interval '3 days' + backup.setting_integer('pitr_window_seconds') * interval '1 second' < moment;
+    select count(*) into overdue from backup.overdue_backups();
   end if;
   if overdue > 0 then
     said := coalesce((

@@ -135,7 +135,13 @@ begin
         select backup.moment_text(max(r.finished_at)) from backup.runs as r where r.kind = 'prune' and r.status = 'succeeded'
       ),
       'followed', not exists (select from backup.alerts as a where a.kind = 'retention_not_followed' and a.status <> 'resolved'),
-      'waiting', (select count(*) from backup.removals as m where m.removed_at is null)
+      'waiting', (select count(*) from backup.removals as m where m.removed_at is null),
+      'tiers', (
+        select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+          'tier', t.tier, 'backups', t.backups, 'expected', t.expected, 'missing', pg_catalog.cardinality(t.missing), 'overdue', t.overdue
+        ) order by t.keep, t.tier), '[]')
+        from backup.retention_standing() as t
+      )
     ),
     'paused', coalesce((
       select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(

@@ -122,11 +122,11 @@ export const backups = {
   "retention": {
     summary: "show how long backups are kept, and set it",
     about:
-      "Without a word: each tier, how many backups it has, and when it was pruned last. `standard`: hourly 24 h, daily 30 d, weekly 90 d. `short`: hourly 24 h, daily 7 d, weekly 30 d. `gfs` (grandfather, father, son): daily 7 d, weekly 35 d, the first backup of each month 366 d. --keep sets single tiers; a policy that contradicts itself is refused. Nothing is removed before the next prune.",
+      "Without a word: each tier, how many backups it has, what is missing of it and what should be gone, and when it was pruned last. `standard`: hourly 24 h, daily 30 d, weekly 90 d. `short`: hourly 24 h, daily 7 d, weekly 30 d. `gfs` (grandfather, father, son): daily 7 d, weekly 35 d, the first backup of each month 366 d. --keep sets single tiers; a policy that contradicts itself is refused. Nothing is removed before the next prune.",
     words: [{ name: "preset", required: false, help: "`standard`, `short` or `gfs`" }],
     options: ["keep", ...database],
     examples: [
-      { line: "retention", does: "shows the policy and what it keeps" },
+      { line: "retention", does: "shows the policy, what it keeps, what is missing" },
       { line: "retention gfs", does: "sets all tiers at once" },
       { line: "retention -- --keep daily=14d --keep yearly=2557d", does: "sets two tiers" },
     ],
