@@ -121,7 +121,7 @@ export const restores = {
   "restore-table": {
     summary: "bring back the rows of one table",
     about:
-      "Lays the rows as they were beside the live ones, in a schema `restore_…` of the same database, for 7 days. With --apply it prints what it would insert, put back and delete, and does it once the database's name is typed, after a safety backup, in one transaction.",
+      "Lays the rows as they were beside the live ones, in a schema `restore_…` of the same database, for 7 days. With --apply it prints what it would insert, put back and delete, and does it once the database's name is typed, after a safety backup, in one transaction. A table that was dropped is made again with its keys, policies and grants.",
     words: [tableWord, orId],
     options: rows,
     examples: [

@@ -84,6 +84,8 @@ const statusFormat = z.object({
       overdue: z.number(),
     })),
   }),
+  /** The one that is open. */
+  incident: z.object({ id: z.number(), openedAt: z.string(), reason: z.string() }).nullable(),
   paused: z.array(z.object({ schedule: z.string(), until: z.string(), reason: z.string() })),
   watchdogAt: moment,
   monitorAt: moment,
