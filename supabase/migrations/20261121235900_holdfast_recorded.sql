@@ -118,8 +118,13 @@ end
 $$;
 revoke all on function backup.keys_used(text, text[]) from public;
 
+-- Now there is what each job calls.
 do $$
 begin
+  -- where there is no pg_cron, that was said before
+  if pg_catalog.to_regclass('cron.job') is not null then
+    perform backup.apply_schedules();
+  end if;
   perform backup.record_install();
 end
 $$;

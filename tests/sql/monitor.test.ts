@@ -117,7 +117,8 @@ const faults: readonly Fault[] = [
     severity: "critical",
     message: /the first store \(supabase:\/\/b\).*no answer \(store_unreachable\)/,
     inject: () => tell("store:first", { label: "supabase://b", failure: "no answer (store_unreachable)" }),
-    mend: () => tell("store:first", { label: "supabase://b", failure: null }),
+    // while there is an alert the probe writes
+    mend: () => tell("store:first", { label: "supabase://b", failure: null, wrote: true }),
   },
   {
     what: "a change stream that nobody drains",
