@@ -217,9 +217,8 @@ $$;
 revoke all on function backup.job_command(text, text) from public;
 
 -- Makes pg_cron agree with the rows and says what it did, one line a schedule. A job that a person changed is taken as
--- it is, and its row follows it, but for an expression that backup.last_due() does not take; a job that is missing is added; one whose schedule is paused or not enabled is removed. In the
--- middle of an installation a job waits for the migration that brings its function: it would fail until then. What was due
--- before a job is there for the first time is not missed.
+-- it is, and its row follows it, but for an expression that backup.last_due() does not take; a job that is missing is added; one whose schedule is paused or not enabled is removed. What
+-- was due before a job is there for the first time is not missed.
 create function backup.apply_schedules() returns table (schedule text, outcome text)
 language plpgsql
 volatile
@@ -249,8 +248,6 @@ begin
         update backup.schedules as s set applied_cron = null where s.name = wanted.name;
         outcome := 'removed';
       end if;
-    elsif pg_catalog.to_regproc(pg_catalog.substring(job_command, '^select (backup\.[a-z_]+)\(')) is null then
-      outcome := 'not installed yet';
     elsif job_cron is null then
       perform cron.schedule('holdfast-' || wanted.name, wanted.cron, job_command);
       update backup.schedules as s

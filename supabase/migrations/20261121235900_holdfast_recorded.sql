@@ -118,13 +118,10 @@ end
 $$;
 revoke all on function backup.keys_used(text, text[]) from public;
 
--- Now there is what each job calls.
+-- Now there is what each job calls. Before, a job would fail, or find half of what it looks at and call somebody.
 do $$
 begin
-  -- where there is no pg_cron, that was said before
-  if pg_catalog.to_regclass('cron.job') is not null then
-    perform backup.apply_schedules();
-  end if;
+  perform backup.apply_schedules();
   perform backup.record_install();
 end
 $$;

@@ -312,6 +312,44 @@ describe("what goes by HTTPS", () => {
     expect(hook.received.map(({ headers }) => headers["webhook-id"])).toEqual([notice.key, notice.key]);
   });
 
+  it("is sent to no second address that the first one names, and to no name that leads inside", async () => {
+    const asked: string[] = [];
+    const server = await startOdd(null, (socket) => {
+      socket.on("data", (part: Uint8Array) => {
+        asked.push(new TextDecoder().decode(part).split(" ")[1] ?? "");
+        socket.end(`HTTP/1.1 307 Go\r\nlocation: http://127.0.0.1:${server.port}/inside\r\ncontent-length: 0\r\n\r\n`);
+      });
+    });
+    const plain: Variables = {
+      BACKUP_SLACK_URL: `http://127.0.0.1:${server.port}/first`,
+      BACKUP_PRIVATE_CHANNELS: "1",
+    };
+    const named: Variables = { BACKUP_SLACK_URL: `https://hook.example.org:${server.port}/named` };
+    // The runtime's own fetch, which follows where it is not told otherwise.
+    const made = (variables: Variables) =>
+      channelsFrom({
+        variable: (name) => variables[name],
+        fetch,
+        clock: systemClock,
+        lookup: () => Promise.resolve(["93.184.215.14", "127.0.0.1"]),
+      }, sender).usable;
+    for (const one of made(plain)) {
+      await expect(one.send(notice)).rejects.toMatchObject({
+        code: "channel_refused",
+        message: expect.stringContaining("a redirect"),
+      });
+    }
+    for (const one of made(named)) {
+      await expect(one.send(notice)).rejects.toMatchObject({
+        code: "channel_refused",
+        message: expect.stringContaining("private network"),
+      });
+    }
+    expect(made(named)).toHaveLength(1);
+    expect(asked).toEqual(["/first"]);
+    await server.close();
+  });
+
   it("is over with the answer's first line: nobody reads a body without end", async () => {
     let written = 0;
     const server = await startOdd(null, (socket) => {
