@@ -246,6 +246,15 @@ describe("many alerts", () => {
     });
   }, 60_000);
 
+  it("at once have a message each up to five, and one together from six on", async () => {
+    await set(async () => {
+      for (let one = 1; one <= 5; one++) await raise("leg_failed", `run:${one}`, "warning");
+      expect(await told()).toEqual([1, 2, 3, 4, 5].map((one) => `raised leg_failed run:${one}`));
+      for (let one = 11; one <= 16; one++) await raise("leg_failed", `run:${one}`, "warning");
+      expect(await told()).toEqual(["digest digest alerts"]);
+    });
+  });
+
   it("that drip, four a minute, have a message each up to twenty in an hour, then one together", async () => {
     await set(async () => {
       let single = 0;
