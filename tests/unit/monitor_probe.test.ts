@@ -13,12 +13,15 @@ import { openStore } from "../../src/shared/store/open_store.ts";
 let server: Server | undefined;
 afterEach(() => void server?.close());
 
-/** A real server with an empty bucket, whose answers bear this Date header, or none. */
-async function s3At(date: string | null, status = 404): Promise<(fetch: Fetch) => ReturnType<typeof openStore>> {
+/** A real server with an empty bucket, whose clock is this many seconds ahead when it answers; null: its answers bear no date. */
+async function s3At(ahead: number | null, status = 404): Promise<(fetch: Fetch) => ReturnType<typeof openStore>> {
   server = createServer((request, response) => {
     response.sendDate = false;
     const isBucket = /^\/[^/]+$/.test(request.url ?? "");
-    response.writeHead(isBucket && status === 404 ? 200 : status, date === null ? {} : { date });
+    response.writeHead(
+      isBucket && status === 404 ? 200 : status,
+      ahead === null ? {} : { date: new Date(Date.now() + ahead * 1000).toUTCString() },
+    );
     response.end();
   });
   await new Promise<void>((resolve) => server?.listen(0, "127.0.0.1", resolve));
@@ -31,11 +34,10 @@ async function s3At(date: string | null, status = 404): Promise<(fetch: Fetch) =
 
 const real: Fetch = (input, init) => fetch(input, init);
 const deps = { fetch: real, clock: systemClock, random: webCryptoRandom };
-const inSeconds = (seconds: number) => new Date(Date.now() + seconds * 1000).toUTCString();
 
 describe("a store that is probed", () => {
   it("answers, and its clock is no way off within a second", async () => {
-    expect(await probeStore(await s3At(inSeconds(0)), deps, false)).toEqual({
+    expect(await probeStore(await s3At(0), deps, false)).toEqual({
       failure: null,
       wrote: false,
       aheadMs: 0,
@@ -43,7 +45,7 @@ describe("a store that is probed", () => {
   });
 
   it.each([[600], [-600]])("answers with a clock that is %i s off", async (seconds) => {
-    const { failure, aheadMs } = await probeStore(await s3At(inSeconds(seconds)), deps, false);
+    const { failure, aheadMs } = await probeStore(await s3At(seconds), deps, false);
     expect(failure).toBeNull();
     expect(Math.abs((aheadMs ?? 0) - seconds * 1000)).toBeLessThan(3_000);
   });
@@ -53,7 +55,7 @@ describe("a store that is probed", () => {
   });
 
   it("is told with code and message where it refuses, with its clock all the same", async () => {
-    const { failure, aheadMs } = await probeStore(await s3At(inSeconds(0), 403), deps, false);
+    const { failure, aheadMs } = await probeStore(await s3At(0, 403), deps, false);
     expect(failure).toMatch(/\(store_denied\)$/);
     expect(aheadMs).toBe(0);
   });
