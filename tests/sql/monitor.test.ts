@@ -389,6 +389,23 @@ describe("the monitor", () => {
   });
 });
 
+describe("calls that are lost", () => {
+  it("are told from three on, and from a tenth of an hour's", async () => {
+    await wellWorld(postgres, async () => {
+      const told = () => scalar(postgres, "select count(*) from backup.see_calls()");
+      await run("delete from backup.calls");
+      await callsOf("lost", 2);
+      expect(await told()).toBe("0");
+      await callsOf("failed", 1);
+      expect(await told()).toBe("1");
+      await callsOf("ended", 27);
+      expect(await told()).toBe("0");
+      await callsOf("lost", 1);
+      expect(await told()).toBe("1");
+    });
+  });
+});
+
 describe("the function's part of the look", () => {
   it("is an alert while it cannot look, which the monitor's own look leaves alone", async () => {
     await wellWorld(postgres, async () => {
