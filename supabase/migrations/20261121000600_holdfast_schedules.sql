@@ -96,7 +96,8 @@ insert into backup.schedules (name, kind, tier, cron) values
   ('daily_checks', 'daily_checks', null, '23 4 * * *'),
   ('weekly_checks', 'weekly_checks', null, '53 4 * * 1'),
   ('drills', 'drills', null, '47 * * * *'),
-  ('alerts', 'alerts', null, '* * * * *');
+  ('alerts', 'alerts', null, '* * * * *'),
+  ('monitor', 'monitor', null, '*/5 * * * *');
 
 -- What the cron job of a schedule does.
 create function backup.job_command(kind text, name text) returns text
@@ -122,7 +123,8 @@ $$;
 revoke all on function backup.job_command(text, text) from public;
 
 -- Makes pg_cron agree with the rows and says what it did, one line a schedule. A job that a person changed is taken as
--- it is, and its row follows it; a job that is missing is added; one whose schedule is paused or not enabled is removed.
+-- it is, and its row follows it, but for an expression that backup.last_due() does not take; a job that is missing is added; one whose schedule is paused or not enabled is removed. What
+-- was due before a job is there for the first time is not missed.
 create function backup.apply_schedules() returns table (schedule text, outcome text)
 language plpgsql
 volatile
@@ -154,7 +156,9 @@ begin
       end if;
     elsif job_cron is null then
       perform cron.schedule('holdfast-' || wanted.name, wanted.cron, job_command);
-      update backup.schedules as s set applied_cron = wanted.cron where s.name = wanted.name;
+      update backup.schedules as s
+      set applied_cron = wanted.cron, enabled_since = case when s.applied_cron is null then backup.clock_now() else s.enabled_since end
+      where s.name = wanted.name;
       outcome := 'added';
     elsif job_cron = wanted.cron then
       update backup.schedules as s set applied_cron = wanted.cron
@@ -165,10 +169,18 @@ begin
       update backup.schedules as s set applied_cron = wanted.cron where s.name = wanted.name;
       outcome := 'changed';
     else
-      update backup.schedules as s set cron = job_cron, applied_cron = job_cron where s.name = wanted.name;
-      outcome := 'adopted';
+      begin
+        update backup.schedules as s set cron = job_cron, applied_cron = job_cron where s.name = wanted.name;
+        outcome := 'adopted';
+      exception
+        -- pg_cron takes more than five fields of numbers; what is never due, or not understood, could not be watched
+        when sqlstate 'HF003' or check_violation then
+          perform cron.schedule('holdfast-' || wanted.name, wanted.cron, job_command);
+          update backup.schedules as s set applied_cron = wanted.cron where s.name = wanted.name;
+          outcome := 'refused';
+      end;
     end if;
-    if outcome in ('added', 'changed', 'adopted', 'removed') then
+    if outcome in ('added', 'changed', 'adopted', 'removed', 'refused') then
       perform backup.audit(
         'schedule.' || outcome, 'schedule:' || wanted.name,
         pg_catalog.jsonb_build_object('row', wanted.cron, 'job', job_cron)

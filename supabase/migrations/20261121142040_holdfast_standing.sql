@@ -53,9 +53,7 @@ set search_path = ''
 as $$
 declare
   moment constant timestamptz := backup.clock_now();
-  newest constant timestamptz := (
-    select max(r.consistent_at) from backup.runs as r where r.kind = 'full' and r.status = 'succeeded'
-  );
+  newest constant timestamptz := backup.newest_backup_at();
   age constant double precision := pg_catalog.floor(extract(epoch from moment - newest));
   stream constant jsonb := backup.stream_facts();
   point double precision := age;
@@ -328,17 +326,5 @@ begin
     for select to authenticated using ((select backup.is_admin()));
   grant select (verdict, line, document, checked_at) on backup.standing to authenticated;
   grant select on table public.backup_status to authenticated;
-end
-$$;
-
--- Not among those that were installed before: its job would be called before there is anything to call.
-insert into backup.schedules (name, kind, cron) values ('monitor', 'monitor', '*/5 * * * *');
-
-do $$
-begin
-  -- where there is none, that was said before
-  if pg_catalog.to_regclass('cron.job') is not null then
-    perform backup.apply_schedules();
-  end if;
 end
 $$;

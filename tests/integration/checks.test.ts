@@ -1,5 +1,6 @@
 /** The daily checks over two stores: what is sound passes, what rots, is gone or cut short is found in either, and mended where it can be. */
 import { beforeAll, describe, expect, it } from "vitest";
+import { functionOpenLimits, type OpenLimits, processOpenLimits } from "../../src/shared/checks/deps.ts";
 import { recordVerification } from "../../src/shared/jobs/queries.ts";
 import type { Store } from "../../src/shared/store/store.ts";
 import { useCluster } from "../support/cluster.ts";
@@ -140,6 +141,31 @@ describe("two sound stores", () => {
     expect(results["objects"]?.evidence).toMatchObject({ stores: [{ today: { opened: Math.ceil(total / 28) } }, {}] });
     expect(reads[0]).toBe(longest);
   });
+
+  it("wait for the CLI with what a function has no room for, and say so before their time is over", async () => {
+    const sizes = names(pair.store.objects, "v1/objects/").map((name) => pair.store.objects.get(name)?.byteLength ?? 0);
+    const most = Math.max(...sizes) - 1;
+    const large = [...pair.store.objects].filter(([name, { byteLength }]) =>
+      !/^v1\/(claims|backups)\//.test(name) && byteLength > most
+    ).map(([name]) => name);
+    const small = { ...functionOpenLimits, mostSealedBytes: most };
+    const made = async (days: number, limits: OpenLimits) => {
+      await unopened(pair, days);
+      return (await checks(pair, { limits })).results["objects"];
+    };
+    const early = await made(14, small);
+    expect(early).toMatchObject({ outcome: "passed", evidence: { stores: [{ tooLargeFirst: large }, {}] } });
+    expect(early?.message).toContain("too large for a function");
+    const late = await made(16, small);
+    expect(late).toMatchObject({ outcome: "warning" });
+    expect(late?.message).toContain("run `holdfast checks run daily`");
+    expect(await alerts(pair)).toEqual(["verification_failed check:objects"]);
+    expect(await made(31, small)).toMatchObject({ outcome: "failed" });
+    expect(await made(31, processOpenLimits)).toMatchObject({ outcome: "passed" });
+    // The function finds that somebody with more room was there.
+    expect((await checks(pair, { limits: small })).results["objects"]).toMatchObject({ outcome: "passed" });
+    expect(await alerts(pair)).toEqual([]);
+  }, 120_000);
 });
 
 describe("what rots at the same size", () => {

@@ -2,6 +2,7 @@
 import { once } from "node:events";
 import { createServer as createHttps } from "node:https";
 import { type AddressInfo, createServer as createTcp, type Server, type Socket } from "node:net";
+import { createServer as createTls } from "node:tls";
 import { SMTPServer } from "smtp-server";
 import type { ServerCertificate } from "../../src/local/certificates.ts";
 
@@ -119,6 +120,31 @@ export async function startReceiver({ certificate, key }: ServerCertificate): Pr
     close: () => closed(server, () => server.closeAllConnections()),
   };
   return receiver;
+}
+
+/** A server that does with each connection what it is told, behind TLS where it has a certificate. */
+export async function startOdd(
+  certificate: ServerCertificate | null,
+  act: (socket: Socket) => void,
+): Promise<{ readonly port: number; close(): Promise<void> }> {
+  const sockets = new Set<Socket>();
+  const taken = (socket: Socket) => {
+    sockets.add(socket);
+    socket.on("error", () => {});
+    act(socket);
+  };
+  const server = certificate === null
+    ? createTcp(taken)
+    : createTls({ cert: certificate.certificate, key: certificate.key }, taken);
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  return {
+    port: (server.address() as AddressInfo).port,
+    close: () =>
+      closed(server, () => {
+        for (const socket of sockets) socket.destroy();
+      }),
+  };
 }
 
 /** A port behind which somebody takes connections and says nothing, not even TLS; or says something else. */

@@ -144,15 +144,21 @@ export async function tellClock(connection: Connection, whose: string, aheadMs: 
   ]);
 }
 
-/** `failure`: code and message of what kept the store from answering; null: it answers. */
+/** Those whose alert `store_unreachable` is not resolved. */
+export async function readTroubledStores(connection: Connection): Promise<string[]> {
+  const sql = `select pg_catalog.substr(a.subject, 7) as place from backup.alerts as a
+     where a.kind = 'store_unreachable' and a.status <> 'resolved'`;
+  return (await call(connection, sql, [])).map((row) => text(row, "place"));
+}
+
+/** `failure`: code and message of what kept the store from what it was asked for; null: nothing did. `wrote`: it was written to. */
 export async function tellStore(
   connection: Connection,
   place: "first" | "second",
-  label: string,
-  failure: string | null,
+  told: { readonly label: string; readonly failure: string | null; readonly wrote: boolean },
 ): Promise<void> {
   await call(connection, "select backup.tell_fact($1, $2::jsonb)", [
     `store:${place}`,
-    JSON.stringify({ label, failure }),
+    JSON.stringify(told),
   ]);
 }
