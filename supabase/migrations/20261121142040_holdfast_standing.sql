@@ -53,9 +53,7 @@ set search_path = ''
 as $$
 declare
   moment constant timestamptz := backup.clock_now();
-  newest constant timestamptz := (
-    select max(r.consistent_at) from backup.runs as r where r.kind = 'full' and r.status = 'succeeded'
-  );
+  newest constant timestamptz := backup.newest_backup_at();
   age constant double precision := pg_catalog.floor(extract(epoch from moment - newest));
   stream constant jsonb := backup.stream_facts();
   point double precision := age;
@@ -144,7 +142,13 @@ begin
         select backup.moment_text(max(r.finished_at)) from backup.runs as r where r.kind = 'prune' and r.status = 'succeeded'
       ),
       'followed', not exists (select from backup.alerts as a where a.kind = 'retention_not_followed' and a.status <> 'resolved'),
-      'waiting', (select count(*) from backup.removals as m where m.removed_at is null)
+      'waiting', (select count(*) from backup.removals as m where m.removed_at is null),
+      'tiers', (
+        select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+          'tier', t.tier, 'backups', t.backups, 'expected', t.expected, 'missing', pg_catalog.cardinality(t.missing), 'overdue', t.overdue
+        ) order by t.keep, t.tier), '[]')
+        from backup.retention_standing() as t
+      )
     ),
     'paused', coalesce((
       select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
@@ -322,17 +326,5 @@ begin
     for select to authenticated using ((select backup.is_admin()));
   grant select (verdict, line, document, checked_at) on backup.standing to authenticated;
   grant select on table public.backup_status to authenticated;
-end
-$$;
-
--- Not among those that were installed before: its job would be called before there is anything to call.
-insert into backup.schedules (name, kind, cron) values ('monitor', 'monitor', '*/5 * * * *');
-
-do $$
-begin
-  -- where there is none, that was said before
-  if pg_catalog.to_regclass('cron.job') is not null then
-    perform backup.apply_schedules();
-  end if;
 end
 $$;

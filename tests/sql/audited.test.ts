@@ -43,6 +43,7 @@ const unaudited: Readonly<Record<string, string>> = {
   enter_manifests: "a step of a prune, whose begin, removals and end are audited",
   enter_needs: "a step of a replication",
   fail_copy: "a step of a replication, whose end is audited",
+  give_up_deliveries: "a step of telling; each delivery keeps its tries and why it ended",
   hold_drain: "the drainer's lease",
   intend_advance: "a step of the drain; its segments are the record",
   intend_claim: "before a claim is put; hold_claim and become_copy are the ends",

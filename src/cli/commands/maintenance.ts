@@ -41,6 +41,7 @@ async function turnOn(context: Context): Promise<Outcome> {
   const { state, probed, notProbed, unfenced, stillOpen } = closed;
   const lines = [
     `Maintenance mode is on: ${state.message ?? ""}`,
+    contactLine(state),
     `tried and refused: ${probed.join(", ")}`,
     ...notProbed.map((one) => `not tried: ${one}`),
     ...(stillOpen === 0 ? [] : [`${stillOpen} transactions of the API that began before are still open`]),
@@ -64,11 +65,19 @@ async function turnOff(context: Context): Promise<Outcome> {
   return { exit: 0, document: opened, lines };
 }
 
+/** As the API's 503 and `public.backup_announcements` have it. */
+function contactLine({ contact }: MaintenanceState): string {
+  return contact === null
+    ? "No emergency contact is told: settings set contact_name, contact_email, contact_phone"
+    : `emergency contact, as everybody is told: ${contact}`;
+}
+
 async function show(context: Context): Promise<Outcome> {
   const { state, unfenced } = await look(context);
   if (!state.closed) return { exit: 0, document: { state, unfenced }, lines: ["Maintenance mode is off."] };
   const lines = [
     `Maintenance mode is on since ${state.since ?? ""}, by ${state.by ?? ""}: ${state.message ?? ""}`,
+    contactLine(state),
     state.until === null ? "no end is announced" : `announced until ${state.until}`,
     state.provenAt === null
       ? "not proven: run `maintenance on` again, or `maintenance off`"
