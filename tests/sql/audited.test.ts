@@ -82,6 +82,7 @@ const unaudited: Readonly<Record<string, string>> = {
   sample_share: "a step of the checks: what comes next",
   set_pre_request: "part of maintenance_on and maintenance_off, which are audited",
   spool_transaction: "a step of the drain",
+  stand: "how backups stand, written down for the dashboard",
   still_expected: "a step of the checks: what is gone is forgotten",
   sweep_prefix: "a step of a prune: objects that nothing names are condemned",
   take_heartbeat: "when the outside watcher was told last",

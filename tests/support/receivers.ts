@@ -81,6 +81,8 @@ export interface Received {
 export interface Receiver {
   readonly port: number;
   readonly received: Received[];
+  /** Those of them that were answered with 200. */
+  readonly taken: Received[];
   /** Status of the next answers, the last for all that follow; `silent`: it never answers. */
   answers: (number | "silent")[];
   close(): Promise<void>;
@@ -88,20 +90,22 @@ export interface Receiver {
 
 /** HTTPS on 127.0.0.1. */
 export async function startReceiver({ certificate, key }: ServerCertificate): Promise<Receiver> {
-  const received: Received[] = [];
+  const [received, taken]: [Received[], Received[]] = [[], []];
   const server = createHttps({ cert: certificate, key }, (request, response) => {
     const parts: Uint8Array[] = [];
     request.on("data", (part: Uint8Array) => parts.push(part));
     request.on("end", () => {
-      received.push({
+      const one = {
         method: request.method ?? "",
         path: request.url ?? "",
         headers: Object.fromEntries(Object.entries(request.headers).map(([name, value]) => [name, String(value)])),
         body: new TextDecoder().decode(joined(parts)),
-      });
+      };
+      received.push(one);
       const [status = 200] = receiver.answers;
       if (receiver.answers.length > 1) receiver.answers.shift();
       if (status === "silent") return;
+      if (status === 200) taken.push(one);
       response.writeHead(status, status >= 300 && status < 400 ? { location: "https://127.0.0.1:1/elsewhere" } : {});
       response.end("a receiver's own words, of token-in-an-answer");
     });
@@ -111,6 +115,7 @@ export async function startReceiver({ certificate, key }: ServerCertificate): Pr
   const receiver: Receiver = {
     port: (server.address() as AddressInfo).port,
     received,
+    taken,
     answers: [200],
     close: () => closed(server, () => server.closeAllConnections()),
   };

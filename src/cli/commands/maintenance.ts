@@ -7,7 +7,7 @@ import type { Context } from "../context.ts";
 import { installedSession } from "../installed.ts";
 import { maintenanceDeps, untilOf } from "../maintenance_deps.ts";
 import type { Outcome } from "../output.ts";
-import { refreshPage } from "../status_page.ts";
+import { tellPage } from "../status_page.ts";
 
 /**
  * The document of `on`: `{state, probed[], notProbed[], unfenced[], stillOpen, ended}`, or `{dryRun: true, changes[], unfenced[]}`
@@ -70,16 +70,6 @@ function contactLine({ contact }: MaintenanceState): string {
   return contact === null
     ? "No emergency contact is told: settings set contact_name, contact_email, contact_phone"
     : `emergency contact, as everybody is told: ${contact}`;
-}
-
-/** The status page says so at once, where one is set up here. */
-async function tellPage(context: Context): Promise<void> {
-  const session = await installedSession(context, "holdfast:maintenance");
-  try {
-    await refreshPage(context, session);
-  } finally {
-    await session.close();
-  }
 }
 
 async function show(context: Context): Promise<Outcome> {

@@ -71,7 +71,21 @@ const statusFormat = z.object({
     medianSeconds: z.number().nullable(),
     limitSeconds: z.number().nullable(),
   })),
-  retention: z.object({ prunedAt: moment, followed: z.boolean(), waiting: z.number() }),
+  retention: z.object({
+    prunedAt: moment,
+    followed: z.boolean(),
+    waiting: z.number(),
+    tiers: z.array(z.object({
+      tier: z.string(),
+      backups: z.number(),
+      /** Null: nobody can say how many there should be. */
+      expected: z.number().nullable(),
+      missing: z.number(),
+      overdue: z.number(),
+    })),
+  }),
+  /** The one that is open. */
+  incident: z.object({ id: z.number(), openedAt: z.string(), reason: z.string() }).nullable(),
   paused: z.array(z.object({ schedule: z.string(), until: z.string(), reason: z.string() })),
   watchdogAt: moment,
   monitorAt: moment,
