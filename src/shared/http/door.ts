@@ -19,7 +19,7 @@ import type { PlanDocument } from "../retention/document.ts";
 import type { FullOutline } from "../restore/legs.ts";
 import type { LegSlot } from "./leg_slot.ts";
 import type { LetIn } from "./people.ts";
-import type { CheckPerson } from "./person.ts";
+import type { CheckPerson, PersonClaims } from "./person.ts";
 import { readBody } from "./read_body.ts";
 import { addressOf, type CountRefusal } from "./refusals.ts";
 import { parseRequest } from "./requests.ts";
@@ -79,6 +79,8 @@ export interface AcceptedCall {
   readonly connection: Connection;
   /** An administrator's; else whoever has the worker secret signed it. */
   readonly byPerson: boolean;
+  /** Who they are; null where it was signed. */
+  readonly person: PersonClaims | null;
 }
 
 export interface Outcome {
@@ -160,7 +162,7 @@ async function act<T, D extends FrontDeps>(
   deps: D,
 ): Promise<Response> {
   const { functionName } = door;
-  const call: AcceptedCall = { nonce, connection, byPerson: person !== null };
+  const call: AcceptedCall = { nonce, connection, byPerson: person !== null, person };
   let [working, accepted] = [false, false];
   try {
     accepted = await acceptCall(connection, functionName, { nonce, expiresAt });
