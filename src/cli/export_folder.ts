@@ -7,6 +7,7 @@ import { HoldfastError } from "../shared/errors.ts";
 import { blockBytes } from "../shared/export/document_format.ts";
 import { documentName } from "../shared/export/export_link.ts";
 import type { ExportTarget } from "../shared/export/export_target.ts";
+import { syncFd } from "../shared/store/file.ts";
 import { errno } from "../shared/store/file_errors.ts";
 
 export interface ExportFolder {
@@ -40,7 +41,7 @@ export async function exportFolder(out: string, name: string): Promise<ExportFol
           .catch(notWritten(path));
         done += bytesWritten;
       }
-      await file.sync();
+      await syncFd(file.fd);
     } finally {
       await file.close();
     }

@@ -237,13 +237,14 @@ volatile
 set search_path = ''
 as $$
 declare
+  moment constant timestamptz := backup.clock_now();
   ours backup.exports := backup.held_export(id, token);
 begin
   delete from backup.export_pieces as p where p.export_id = ours.id;
   update backup.exports as e
-  set status = 'ready', ready_at = backup.clock_now(), worker = null, next_leg_at = null,
+  set status = 'ready', ready_at = moment, worker = null, next_leg_at = null,
     mail = case when by_hand then null else 'due' end,
-    expires_at = backup.clock_now() + case when by_hand then interval '0' else interval '7 days' end
+    expires_at = moment + case when by_hand then interval '0' else interval '7 days' end
   where e.id = ours.id
   returning e.* into ours;
   perform backup.audit('export.made', 'export:' || ours.id, backup.export_detail(ours));
