@@ -97,6 +97,8 @@ export interface Door<T, D extends FrontDeps = DoorDeps> {
   readonly schema: z.ZodType<T>;
   /** What a person needs for the action. A call that the worker secret signed may do everything. */
   readonly needs: (action: T) => Needs;
+  /** What a person needs to be told what is wrong with a request. Default: a second factor. */
+  readonly least?: Needs;
   readonly act: (action: T, call: AcceptedCall, deps: D) => Promise<Outcome>;
 }
 
@@ -150,7 +152,7 @@ async function admitted<T, D extends FrontDeps>(
   const open = () => deps.openDatabase(deps.environment);
   if (person === null) return await open().connect("holdfast:function");
   // Whoever may not do anything here learns nothing of what was wrong with the request.
-  const needs = action instanceof HoldfastError ? "second factor" : door.needs(action);
+  const needs = action instanceof HoldfastError ? door.least ?? "second factor" : door.needs(action);
   return await deps.letIn(open, person, door.functionName, needs);
 }
 

@@ -63,7 +63,7 @@ export function exportDoorDeps(front: FrontDeps, fetch: Fetch): ExportDoorDeps {
 /** Errors as answers: `method_not_allowed`, `payload_…`, `unauthorised`, `forbidden`, `user_not_found`, `export_too_often`,
  * `run_not_found`, `run_state`, those of Storage and the database. */
 export function handleExport(request: Request, deps: ExportDoorDeps): Promise<Response> {
-  return handle({ functionName: "export", schema: exportRequest, needs, act }, request, deps);
+  return handle({ functionName: "export", schema: exportRequest, needs, least: "own session", act }, request, deps);
 }
 
 /** Whoever is signed in, for their own; what is another's, `act` lets administrators alone have. */
