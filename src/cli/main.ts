@@ -40,6 +40,7 @@ const load: Readonly<Record<CommandName, () => Promise<{ readonly run: Command }
   "restore-record": () => import("./commands/restore_record.ts"),
   "restore-user": () => import("./commands/restore_user.ts"),
   "download": () => import("./commands/download.ts"),
+  "export": () => import("./commands/export.ts"),
   "incremental": () => import("./commands/incremental.ts"),
   "follow": () => import("./commands/follow.ts"),
   "timeline": () => import("./commands/timeline.ts"),

@@ -95,7 +95,11 @@ export const options = {
     preset: "768",
     help: "bound for the buffers of all workers; a single row has to fit into a worker's part",
   },
-  "all": { type: "boolean", help: "list: every run, not only backups; restore-record: every row that fits" },
+  "all": {
+    type: "boolean",
+    help:
+      "list: every run, not only backups; restore-record: every row that fits; export list: those that are gone too",
+  },
   "limit": { type: "string", value: "number", preset: "50", help: "at most this many, newest first" },
   "strict": { type: "boolean", help: "exit 3 for warnings too" },
   "target-db-url": {
@@ -275,6 +279,7 @@ export const options = {
     help: "the rows of this table; without it of all of them, as a zip archive",
   },
   "out": { type: "string", value: "file", help: "write it into this file, or this folder, and make no link" },
+  "without-files": { type: "boolean", help: "name files in Storage, and leave them there" },
   "expires": {
     type: "string",
     value: "span",

@@ -1,9 +1,11 @@
-/** Writes docs/cli.md from the tables, and the module that holds the texts of docs/restore-by-hand. */
+/** Writes docs/cli.md from the tables, docs/export.schema.json from its schema, and the module that holds the texts of docs/restore-by-hand. */
 import { readFile, writeFile } from "node:fs/promises";
+import { exportSchema } from "../shared/export/document_format.ts";
 import { cliReference } from "./usage.ts";
 
 const docs = new URL("../../docs/", import.meta.url);
 await writeFile(new URL("cli.md", docs), cliReference());
+await writeFile(new URL("export.schema.json", docs), `${JSON.stringify(exportSchema(), null, 2)}\n`);
 
 const [page, script] = await Promise.all(
   ["restore-by-hand.md", "restore-by-hand.mjs"].map((name) => readFile(new URL(name, docs), "utf8")),

@@ -157,6 +157,22 @@ export const errorTable = {
   incident_not_found: f(404, 1, "HF450", "after_fix", "`holdfast incident list` shows every incident."),
   incident_state: f(409, 1, "HF451", "after_fix", "The incident is closed; open a new one."),
 
+  export_too_often: f(429, 1, "HF465", "after_fix", "Take the one that is there, or wait for the next day."),
+  export_undone: f(
+    503,
+    1,
+    "HF466",
+    "after_fix",
+    "Look at the alerts and at the bucket data-exports, then order it again.",
+  ),
+  export_unsigned: f(
+    422,
+    3,
+    "HF467",
+    "never",
+    "The document was changed, or is of another project; order a new export.",
+  ),
+
   target_not_empty: f(409, 1, "HF501", "after_fix", "Restore into an empty database."),
   target_is_source: f(409, 1, "HF502", "after_fix", "Name another database as the target."),
   target_full: f(

@@ -133,8 +133,8 @@ as $$
 $$;
 revoke all on function backup.second_factor_at(jsonb) from public;
 
--- May the person whose genuine token has these claims do this? `needs`: `second factor`, `fresh second factor` (used within
--- second_factor_seconds), or `machines`: no person may. Says `accepted`, and then every act of this session is theirs in the
+-- May the person whose genuine token has these claims do this? `needs`: `own session` (anybody who is signed in, for what is
+-- theirs), `second factor`, `fresh second factor` (used within second_factor_seconds), or `machines`: no person may. Says `accepted`, and then every act of this session is theirs in the
 -- audit; else, counted, why not: `paused`, `session_over` (signed out, banned or deleted since), `not_admin`, `one_factor`,
 -- `factor_old`, `machines_only`.
 create function backup.accept_person(
@@ -160,6 +160,7 @@ begin
     level := backup.session_level(claims);
     verdict := case
       when level is null then 'session_over'
+      when needs = 'own session' then 'accepted'
       when not exists (select from backup.admins as a where a.user_id::text = person) then 'not_admin'
       when claims ->> 'aal' is distinct from 'aal2' or level <> 'aal2' then 'one_factor'
       when needs = 'second factor' then 'accepted'
@@ -172,7 +173,9 @@ begin
   if verdict = 'accepted' then
     perform pg_catalog.set_config(
       'request.jwt.claims',
-      pg_catalog.jsonb_build_object('sub', person, 'role', 'authenticated', 'aal', 'aal2')::text,
+      pg_catalog.jsonb_build_object(
+        'sub', person, 'role', 'authenticated', 'aal', case needs when 'own session' then 'aal1' else 'aal2' end
+      )::text,
       false
     );
   else

@@ -133,13 +133,13 @@ begin
     select 'bucket_public', 'bucket:' || b.id, 'critical',
       'everybody may read this bucket by its address; make it private at once'
     from storage.buckets as b
-    where b.public and (b.id = any (backup.own_buckets()) or b.id in ('holdfast-backups', 'holdfast-downloads'))
+    where b.public and (b.id = any (backup.own_buckets()) or b.id in ('holdfast-backups', 'holdfast-downloads', 'data-exports'))
     union all
     select 'bucket_unguarded', 'bucket:' || b.id, 'critical', pg_catalog.format(
       'the setting `buckets` has lost this bucket of ours, so that a policy of the project may open it; select backup.use_bucket(%L);', b.id
     )
     from storage.buckets as b
-    where b.id in ('holdfast-backups', 'holdfast-downloads') and not b.id = any (backup.own_buckets())
+    where b.id in ('holdfast-backups', 'holdfast-downloads', 'data-exports') and not b.id = any (backup.own_buckets())
   $sql$;
   return query
   select 'bucket_unguarded', t.name, 'critical',

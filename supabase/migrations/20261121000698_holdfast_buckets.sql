@@ -3,7 +3,7 @@
 -- the owners of Storage's tables are not among them. A plain PostgreSQL has no schema storage, and gets none.
 
 insert into backup.settings (name, kind, value, pattern, note) values
-  ('buckets', 'text', 'holdfast-backups,holdfast-downloads', '^[A-Za-z0-9][A-Za-z0-9._-]{0,62}(,[A-Za-z0-9][A-Za-z0-9._-]{0,62}){0,15}$',
+  ('buckets', 'text', 'holdfast-backups,holdfast-downloads,data-exports', '^[A-Za-z0-9][A-Za-z0-9._-]{0,62}(,[A-Za-z0-9][A-Za-z0-9._-]{0,62}){0,15}$',
     'buckets of ours in Storage, with commas: no policy of the project opens them');
 
 create function backup.own_buckets() returns text[]

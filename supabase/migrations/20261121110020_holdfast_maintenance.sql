@@ -239,7 +239,7 @@ revoke all on function backup.pause_jobs() from public;
 -- HF003: message or end do not fit; HF402: the setting may not be changed, or a role of the API could not read any more;
 -- HF404: there is no API to close.
 create function backup.maintenance_on(
-  message text, until timestamptz default null, by text default null, own_buckets text[] default '{holdfast-backups,holdfast-downloads}'
+  message text, until timestamptz default null, by text default null, own_buckets text[] default '{holdfast-backups,holdfast-downloads,data-exports}'
 ) returns jsonb
 language plpgsql
 volatile

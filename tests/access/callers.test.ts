@@ -58,6 +58,13 @@ const actions = [
   ["download", { action: "remove", download: nobody }, "fresh second factor"],
   ["download", { action: "leg", download: nobody }, "machines"],
   ["download", { action: "sweep" }, "machines"],
+  // Whoever is signed in, for their own: tests/access/exports.test.ts. What is another's is refused as elsewhere.
+  ["export", { action: "request", user: nobody }, "fresh second factor"],
+  ["export", { action: "status", export: nobody }, "fresh second factor"],
+  ["export", { action: "link", export: nobody }, "fresh second factor"],
+  ["export", { action: "cancel", export: nobody }, "fresh second factor"],
+  ["export", { action: "leg", export: nobody }, "machines"],
+  ["export", { action: "sweep" }, "machines"],
 ] as const;
 
 beforeAll(async () => {

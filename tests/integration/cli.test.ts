@@ -39,6 +39,7 @@ const usualWords: Readonly<Partial<Record<CommandName, readonly string[]>>> = {
   "restore-point": ["latest"],
   "accept": ["latest"],
   "download": ["latest"],
+  "export": ["00000000-0000-0000-0000-000000000000"],
   "release": ["all"],
   "maintenance": ["off"],
   "incident": ["list"],

@@ -87,6 +87,7 @@ const views = [
   "public.backup_restores",
   "public.backup_restore_watches",
   "public.backup_downloads",
+  "public.backup_exports",
   "public.backup_checks",
   "public.backup_check_results",
   "public.backup_incidents",
@@ -101,6 +102,8 @@ const views = [
 ];
 /** The one view for everybody: an app shows the window of maintenance to people who are not signed in. */
 const publicView = "public.backup_announcements";
+/** The one view without a second factor: for whoever is signed in, what is about themselves. */
+const ownView = "public.my_exports";
 const denied = "42501";
 
 interface Relation {
@@ -164,6 +167,10 @@ async function as<T>(caller: typeof callers[number], work: () => Promise<T>): Pr
       { backup: adminId, format: "bundle", file_name: "bundle.tar", expires_seconds: 900, lease_seconds: 60 },
     ]);
     await postgres.query(
+      "insert into backup.exports (user_id, origin, by_function, actor) values ($1, 'user', true, 'x'), ($2, 'user', true, 'x')",
+      [adminId, userId],
+    );
+    await postgres.query(
       `insert into backup.check_results (run_id, check_name, outcome, message)
        select id, 'clock', 'passed', 'message' from backup.runs limit 1`,
     );
@@ -189,7 +196,7 @@ async function matrix(caller: typeof callers[number]): Promise<{ outcomes: strin
         const state = await sqlstate(postgres, statement(operation, relation));
         outcomes.push(`${operation} ${relation.name}: ${state}`);
         const readable = operation === "select" &&
-          (views.includes(relation.name) && caller.role === "authenticated" ||
+          ([...views, ownView].includes(relation.name) && caller.role === "authenticated" ||
             relation.name === publicView && caller.role !== "service_role");
         expected.push(`${operation} ${relation.name}: ${readable ? "none" : denied}`);
       }
@@ -210,6 +217,7 @@ describe("every table and view", () => {
       const table of [
         ...["settings", "policies", "schedules", "runs", "tasks", "objects", "audit_log", "alerts", "admins"],
         ...["restores", "restore_watches", "restore_smokes", "drills", "objectives", "downloads"],
+        ...["exports", "export_rows", "export_pieces", "export_files"],
         ...["incidents", "incident_events", "page"],
         ...["checks", "check_results"],
         ...["second_store", "copies", "copy_needs", "copy_intents", "copy_egress"],
@@ -218,7 +226,7 @@ describe("every table and view", () => {
     ) {
       expect(names).toContain(`backup.${table}`);
     }
-    expect(names).toEqual(expect.arrayContaining([...views, publicView]));
+    expect(names).toEqual(expect.arrayContaining([...views, publicView, ownView]));
   });
 
   it.each(callers)("is closed to $name but for what an administrator with aal2 may read", async (caller) => {
@@ -260,6 +268,30 @@ describe("every table and view", () => {
     },
   );
 
+  it("shows whoever is signed in their own exports, and nobody else's", async () => {
+    for (const caller of callers) {
+      if (caller.role !== "authenticated") continue;
+      const seen = await as(caller, async () => await postgres.query(`select id from ${ownView}`));
+      const theirs = await as(
+        caller,
+        async () => {
+          await postgres.query("reset role");
+          return await postgres.query("select id from backup.exports where user_id = $1", [caller.claims.sub]);
+        },
+      );
+      const lasts = !/signed out|bounded|with the session of a user/.test(caller.name);
+      expect(seen.rows.length, caller.name).toBe(lasts ? theirs.rows.length : 0);
+    }
+    const seen = await as(callers[1], async () => {
+      const { rows } = await postgres.query(`select id from ${ownView}`);
+      await postgres.query("reset role");
+      const { rows: own } = await postgres.query("select id from backup.exports where user_id = $1", [userId]);
+      return { rows, own };
+    });
+    expect(seen.rows).toEqual(seen.own);
+    expect(seen.own).toHaveLength(1);
+  });
+
   it("has row level security, and grants only the columns of the views to nobody but authenticated", async () => {
     expect((await postgres.query(unprotected)).rows).toEqual([]);
     const { rows } = await postgres.query(
@@ -284,6 +316,7 @@ describe("every table and view", () => {
       ["downloads", "authenticated"],
       ["drill_calendar", "authenticated"],
       ["drills", "authenticated"],
+      ["exports", "authenticated"],
       ["findings", "authenticated"],
       ["incident_events", "authenticated"],
       ["incidents", "authenticated"],
@@ -325,6 +358,7 @@ describe("every function of schema backup", () => {
       { function: "backup.is_admin()", others: "authenticated" },
       // evaluated by policies on the tables of Storage, for whoever reads those
       { function: "backup.own_buckets()", others: "public" },
+      { function: "backup.own_person()", others: "authenticated" },
       // through public.backup_probe() alone
       { function: "backup.write_probe()", others: "service_role" },
     ]);
@@ -345,6 +379,8 @@ describe("every function of schema backup", () => {
       "backup.fence_accounts()",
       // evaluated by policies for callers who may not read the settings
       "backup.own_buckets()",
+      // evaluated by a policy for callers who may not read the sessions of Auth
+      "backup.own_person()",
       // the write of a probe, which comes as service_role
       "backup.write_probe()",
     ];

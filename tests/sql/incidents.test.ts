@@ -287,7 +287,7 @@ describe("the status page", () => {
       const buckets = () => scalar(postgres, "select array_to_string(own_buckets, ',') from backup.maintenance");
       await postgres.query("select backup.page_put('supabase://status/x at p.test', 'hash')");
       await postgres.query("select backup.maintenance_on('Back soon.')");
-      expect(await buckets()).toBe("holdfast-backups,holdfast-downloads,status");
+      expect(await buckets()).toBe("holdfast-backups,holdfast-downloads,data-exports,status");
       await postgres.query("select backup.maintenance_on('Back soon.', null, null, '{status}')");
       expect(await buckets()).toBe("status");
     });

@@ -56,6 +56,7 @@ describe.each([15, 17] as const)(
             revive_restores: 0,
             watch_restores: 0,
             watch_downloads: 0,
+            watch_exports: 0,
             watch_drills: 0,
             watch_page: 0,
             audit_refusals: 0,

@@ -49,6 +49,7 @@ describe("the folder of functions", () => {
       "backup",
       "download",
       "drill",
+      "export",
       "incident",
       "monitor",
       "notify",

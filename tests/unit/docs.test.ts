@@ -5,6 +5,8 @@ import { commandNames } from "../../src/cli/command_table.ts";
 import { cliReference } from "../../src/cli/usage.ts";
 import { byHandPage, byHandScript } from "../../src/shared/download/by_hand.ts";
 import { errorTable } from "../../src/shared/errors.ts";
+import { exportSchema } from "../../src/shared/export/document_format.ts";
+
 import { projectFiles, root } from "./project_files.ts";
 
 const read = (path: string) => readFileSync(join(root, path), "utf8");
@@ -40,6 +42,10 @@ describe("docs", () => {
   it("restore-by-hand goes into bundles as it stands here (deno run -A src/cli/write_reference.ts)", () => {
     expect(byHandPage).toBe(read("docs/restore-by-hand.md"));
     expect(byHandScript).toBe(read("docs/restore-by-hand.mjs"));
+  });
+
+  it("export.schema.json is what exports are held against (deno run -A src/cli/write_reference.ts)", () => {
+    expect(JSON.parse(read("docs/export.schema.json"))).toEqual(JSON.parse(JSON.stringify(exportSchema())));
   });
 
   it("README names every command, and every test it cites is there", () => {

@@ -8,6 +8,7 @@ import {
   backupRequest,
   downloadRequest,
   drillRequest,
+  exportRequest,
   incidentRequest,
   monitorRequest,
   notifyRequest,
@@ -31,6 +32,7 @@ function fromSchemas() {
     monitor: monitorRequest,
     restore: restoreRequest,
     download: downloadRequest,
+    export: exportRequest,
   }).flatMap((
     [functionName, schema],
   ) =>

@@ -48,6 +48,26 @@ export const access = {
       { line: "admins remove anna@example.com", does: "lets her in no more, from now on" },
     ],
   },
+  "export": {
+    summary: "give a person what the project holds of them",
+    about:
+      "Into a new folder: export.json, the rows that they own as of one moment with a description of each table and column, signed; and their files beside it. Rows that are others' as well are left out, and named; what is of others in their own rows is taken out; passwords, tokens and secrets of second factors are in no export. backup.map.json decides where keys do not say whose rows they are. It is for the person's own access: no backup, and the system is not restored from it. `list` shows exports, also those that people order for themselves by the function; `cancel` ends one and removes it; `verify` tells whether a document is as this project signed it.",
+    words: [
+      {
+        name: "user",
+        required: true,
+        help: "their id in auth.users, or their address; or `list`, `cancel` or `verify`",
+      },
+      { name: "which", required: false, help: "with `cancel`: the id of the export; with `verify`: the file" },
+    ],
+    options: ["out", "map", "without-files", "all", "limit", "keys-file", ...database],
+    examples: [
+      { line: "export anna@example.com -- --out .", does: "all of Anna's rows and files, in a folder here" },
+      { line: "export list -- --json", does: "which exports there are" },
+      { line: "export cancel 1b4e28ba-2fa1-11d2-883f-0016d3cca427", does: "ends one, and removes what lies of it" },
+      { line: "export verify export-1b4e28ba-20240109T120000Z/export.json", does: "has it been changed?" },
+    ],
+  },
   "audit": {
     summary: "show, export or verify the audit log; look for open doors",
     about:

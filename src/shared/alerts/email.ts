@@ -6,6 +6,7 @@ import { HoldfastError } from "../errors.ts";
 import { addressesOf, type AddressRules, hostOf } from "./address.ts";
 import { type Channel, channelMs } from "./channel.ts";
 import { letterOf } from "./compose.ts";
+import type { Mailer } from "./mailer.ts";
 import { isEscalated, type Notice, type Sender } from "./notice.ts";
 
 export interface SmtpSettings {
@@ -18,47 +19,61 @@ export interface SmtpSettings {
 const smtpsPort = 465;
 
 export function emailChannel(settings: SmtpSettings, sender: Sender, rules: AddressRules): Channel {
+  const send = smtpMailer(settings, rules);
+  return {
+    name: "email",
+    target: hostOf(settings.url),
+    send: async (notice) =>
+      await send({
+        fromName: "Holdfast",
+        from: sender.mailFrom,
+        to: recipientsOf(notice, sender),
+        ...letterOf(notice, sender),
+        key: notice.key,
+        at: new Date(notice.at),
+        headers: { "X-Holdfast-Alert": String(notice.alert ?? "") },
+      }),
+  };
+}
+
+/** Errors: `channel_unreachable`, `channel_refused`; no message names a secret or an address. */
+export function smtpMailer(settings: SmtpSettings, rules: AddressRules): Mailer {
   const { url } = settings;
   const host = hostOf(url);
   const [user, pass] = [url.username, url.password].map(decoded);
-  return {
-    name: "email",
-    target: host,
-    async send(notice) {
-      const signal = AbortSignal.timeout(channelMs);
-      const socket = await connectTls(settings, rules, signal);
-      try {
-        const transport = nodemailer.createTransport({
-          host,
-          // Said in EHLO; the name of the machine is nobody's business.
-          name: "holdfast",
-          secure: true,
-          getSocket: (_options, done) => done(null, { connection: socket, secured: true }),
-          greetingTimeout: channelMs,
-          socketTimeout: channelMs,
-          ...(user === "" ? {} : { auth: { user, pass } }),
-        });
-        const { subject, text, html } = letterOf(notice, sender);
-        await transport.sendMail({
-          from: { name: "Holdfast", address: sender.mailFrom },
-          to: recipientsOf(notice, sender),
-          subject,
-          text,
-          html,
-          // The same at each try: a mail program shows it once.
-          messageId: `<${notice.key}@${sender.mailFrom.split("@")[1]}>`,
-          date: new Date(notice.at),
-          headers: { "Auto-Submitted": "auto-generated", "X-Holdfast-Alert": String(notice.alert ?? "") },
-          disableFileAccess: true,
-          disableUrlAccess: true,
-          signal,
-        });
-      } catch (cause) {
-        throw refusalOf(cause, signal);
-      } finally {
-        socket.destroy();
-      }
-    },
+  return async ({ fromName, from, to, subject, text, html, key, at, headers = {} }) => {
+    const signal = AbortSignal.timeout(channelMs);
+    const socket = await connectTls(settings, rules, signal);
+    try {
+      const transport = nodemailer.createTransport({
+        host,
+        // Said in EHLO; the name of the machine is nobody's business.
+        name: "holdfast",
+        secure: true,
+        getSocket: (_options, done) => done(null, { connection: socket, secured: true }),
+        greetingTimeout: channelMs,
+        socketTimeout: channelMs,
+        ...(user === "" ? {} : { auth: { user, pass } }),
+      });
+      await transport.sendMail({
+        from: { name: fromName, address: from },
+        to: [...to],
+        subject,
+        text,
+        html,
+        // The same at each try: a mail program shows it once.
+        messageId: `<${key}@${from.split("@")[1]}>`,
+        date: at,
+        headers: { "Auto-Submitted": "auto-generated", ...headers },
+        disableFileAccess: true,
+        disableUrlAccess: true,
+        signal,
+      });
+    } catch (cause) {
+      throw refusalOf(cause, signal);
+    } finally {
+      socket.destroy();
+    }
   };
 }
 

@@ -1,4 +1,4 @@
-/** The bucket of downloads, in this project's own Storage whatever store the backups have. */
+/** Buckets that people fetch from by links, in this project's own Storage whatever store the backups have. */
 import { HoldfastError } from "../errors.ts";
 import { type RetryDeps, retrying } from "../store/retrying.ts";
 import type { Store } from "../store/store.ts";
@@ -17,8 +17,8 @@ export interface DownloadBucket {
   put(object: string, bytes: Uint8Array): Promise<void>;
   /** Addresses by which anybody reads the objects, for so many seconds, as a file of that name each. */
   sign(files: readonly FileToSign[], seconds: number): Promise<string[]>;
-  /** Names of all objects; none where there is no bucket. */
-  names(): Promise<string[]>;
+  /** Names of all objects, or of those below a prefix; none where there is no bucket. */
+  names(prefix?: string): Promise<string[]>;
   remove(objects: readonly string[]): Promise<void>;
 }
 
@@ -35,8 +35,13 @@ export interface BucketSettings {
   readonly publicUrl?: string | undefined;
 }
 
-export function downloadBucket(settings: BucketSettings, deps: SupabaseStorageDeps & RetryDeps): DownloadBucket {
-  const place = { projectUrl: settings.projectUrl, serviceKey: settings.serviceKey, bucket: downloadBucketName };
+/** `name`: one of ours, that of downloads without it. */
+export function downloadBucket(
+  settings: BucketSettings,
+  deps: SupabaseStorageDeps & RetryDeps,
+  name: string = downloadBucketName,
+): DownloadBucket {
+  const place = { projectUrl: settings.projectUrl, serviceKey: settings.serviceKey, bucket: name };
   const store: Store = retrying(createSupabaseStore(place, deps), deps);
   return {
     prepare: () => createPrivateBucket(place, deps),
@@ -46,10 +51,10 @@ export function downloadBucket(settings: BucketSettings, deps: SupabaseStorageDe
       const base = (settings.publicUrl ?? settings.projectUrl).replace(/\/+$/, "");
       return paths.map((path, at) => `${base}${path}&download=${encodeURIComponent(files[at]?.fileName ?? "")}`);
     },
-    async names() {
+    async names(prefix = "") {
       const names: string[] = [];
       try {
-        for await (const { name } of store.list("")) names.push(name);
+        for await (const { name } of store.list(prefix)) names.push(name);
       } catch (error) {
         if (!(error instanceof HoldfastError) || error.code !== "store_missing") throw error;
       }

@@ -9,9 +9,10 @@ import { addressOf } from "./refusals.ts";
 
 /**
  * What a person needs for an action besides being an administrator: their second factor, or their second factor within the
- * last minutes (the setting `second_factor_seconds`). `machines`: no person may.
+ * last minutes (the setting `second_factor_seconds`). `own session`: anybody who is signed in, for what is theirs alone.
+ * `machines`: no person may.
  */
-export type Needs = "machines" | "second factor" | "fresh second factor";
+export type Needs = "machines" | "own session" | "second factor" | "fresh second factor";
 
 /** Somebody whose signature held. `person`: null for whoever has the worker secret. */
 export interface Caller {

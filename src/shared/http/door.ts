@@ -19,7 +19,7 @@ import type { PlanDocument } from "../retention/document.ts";
 import type { FullOutline } from "../restore/legs.ts";
 import type { LegSlot } from "./leg_slot.ts";
 import type { LetIn } from "./people.ts";
-import type { CheckPerson } from "./person.ts";
+import type { CheckPerson, PersonClaims } from "./person.ts";
 import { readBody } from "./read_body.ts";
 import { addressOf, type CountRefusal } from "./refusals.ts";
 import { parseRequest } from "./requests.ts";
@@ -79,6 +79,8 @@ export interface AcceptedCall {
   readonly connection: Connection;
   /** An administrator's; else whoever has the worker secret signed it. */
   readonly byPerson: boolean;
+  /** Who they are; null where it was signed. */
+  readonly person: PersonClaims | null;
 }
 
 export interface Outcome {
@@ -95,6 +97,8 @@ export interface Door<T, D extends FrontDeps = DoorDeps> {
   readonly schema: z.ZodType<T>;
   /** What a person needs for the action. A call that the worker secret signed may do everything. */
   readonly needs: (action: T) => Needs;
+  /** What a person needs to be told what is wrong with a request. Default: a second factor. */
+  readonly least?: Needs;
   readonly act: (action: T, call: AcceptedCall, deps: D) => Promise<Outcome>;
 }
 
@@ -148,7 +152,7 @@ async function admitted<T, D extends FrontDeps>(
   const open = () => deps.openDatabase(deps.environment);
   if (person === null) return await open().connect("holdfast:function");
   // Whoever may not do anything here learns nothing of what was wrong with the request.
-  const needs = action instanceof HoldfastError ? "second factor" : door.needs(action);
+  const needs = action instanceof HoldfastError ? door.least ?? "second factor" : door.needs(action);
   return await deps.letIn(open, person, door.functionName, needs);
 }
 
@@ -160,7 +164,7 @@ async function act<T, D extends FrontDeps>(
   deps: D,
 ): Promise<Response> {
   const { functionName } = door;
-  const call: AcceptedCall = { nonce, connection, byPerson: person !== null };
+  const call: AcceptedCall = { nonce, connection, byPerson: person !== null, person };
   let [working, accepted] = [false, false];
   try {
     accepted = await acceptCall(connection, functionName, { nonce, expiresAt });

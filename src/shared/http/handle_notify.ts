@@ -1,6 +1,7 @@
 /** The function `notify`: brings what is to be told to people, by every channel that is set up. docs/http.md, docs/alerts.md. */
 import { type Delivered, deliverNotices } from "../alerts/deliver.ts";
 import { systemLookup } from "../alerts/address.ts";
+import { tellExports } from "../export/export_mail.ts";
 import { recognise } from "../identity/identity_queries.ts";
 import { testChannels } from "../jobs/notice_queries.ts";
 import type { Connection } from "../postgres/connection.ts";
@@ -28,6 +29,7 @@ export function notifyDeps(deps: FrontDeps, fetch: Fetch): NotifyDeps {
       await recognise(connection, projectRef(environment));
       const variable = (name: string) => environment[name];
       const channels = { variable, fetch, clock, lookup: systemLookup };
+      await tellExports({ ...channels, connection });
       return await deliverNotices({ ...channels, connection, log, teller: "function" }, {
         worker,
         budget: budget.next(),

@@ -135,6 +135,26 @@ export const downloadRequest = z.discriminatedUnion("action", [
 ]);
 export type DownloadRequest = z.infer<typeof downloadRequest>;
 
+const dataExport = z.uuid().describe("id of an export");
+
+export const exportRequest = z.discriminatedUnion("action", [
+  z.strictObject({
+    action: z.literal("request"),
+    user: z.guid().optional().describe("id in `auth.users`; without it one's own"),
+  }),
+  z.strictObject({ action: z.literal("status"), export: dataExport }),
+  z.strictObject({ action: z.literal("list") }),
+  z.strictObject({
+    action: z.literal("link"),
+    export: dataExport,
+    expirySeconds: expirySeconds.describe("how long the links last; a day without it"),
+  }),
+  z.strictObject({ action: z.literal("cancel"), export: dataExport }),
+  z.strictObject({ action: z.literal("leg"), export: dataExport }),
+  z.strictObject({ action: z.literal("sweep") }),
+]);
+export type ExportRequest = z.infer<typeof exportRequest>;
+
 /** Reads JSON by a schema. `payload_invalid` names the fields that are wrong, never what was in them. */
 export function parseRequest<T>(schema: z.ZodType<T>, body: Uint8Array): T {
   let value: unknown;

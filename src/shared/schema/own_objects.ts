@@ -23,7 +23,11 @@ export const notOwnEventTrigger = (name: string, functionOid: string): string =>
   ))`;
 
 /** Our buckets in Storage, by their usual names; backups in another one are told apart by nobody. */
-export const ownBuckets = { backups: "holdfast-backups", downloads: "holdfast-downloads" } as const;
+export const ownBuckets = {
+  backups: "holdfast-backups",
+  downloads: "holdfast-downloads",
+  exports: "data-exports",
+} as const;
 
 const bucketNames: ReadonlySet<string> = new Set(Object.values(ownBuckets));
 /** Where Storage's tables say which bucket a row is of. */

@@ -34,6 +34,7 @@ const mapFormat = z.strictObject({
     table: tableText,
     rows: z.enum(["owned", "shared", "never"]).optional(),
     share: share.optional(),
+    redact: z.array(z.string().min(1)).optional(),
   })).default([]),
 });
 
@@ -41,7 +42,7 @@ const mapFormat = z.strictObject({
  * `keys`: foreign keys by their columns (and the table they lead to, where two have the same columns) that are followed or
  * not, whatever the rules say. `users`: columns that hold a user's id (uuid or text) and are no foreign key to auth.users.
  * `tables`: `rows` as `OwnershipRule` says, or `never`: the table is left out and nothing is reached through it; `share`
- * for this table. `share`: for all others. Every list in the order of the file.
+ * for this table; `redact`: columns that hold what is of others, which an export leaves out. `share`: for all other tables. Every list in the order of the file.
  */
 export type BackupMap = z.output<typeof mapFormat>;
 

@@ -32,20 +32,37 @@ export function ownershipSql(
   user: string,
   equals: Equalities,
 ): (table: TableName) => string {
-  const tables = carriedTables(plan);
-  const places = new Map(tables.map(({ table }, place) => [nameOf(table), place]));
-  const groups = plan.groups.map((group) => group.tables.map((table) => places.get(nameOf(table)) ?? -1));
-  const context: Context = { tables, places, relationOf, user, equals };
-  const sets = [
-    ...setsOf("mine", groups, tables, (place) => mineArms(context, place)),
-    ...setsOf("reached", groups.toReversed(), tables, (place) => reachedArms(context, place)),
-    ...setsOf("others", groups, tables, (place) => othersArms(context, place)),
-  ];
+  const { context, places, sets } = contextOf(plan, relationOf, user, equals);
   return (table) => {
     const place = places.get(nameOf(table));
     if (place === undefined) throw new HoldfastError("internal", `${nameOf(table)} is not in the ownership plan`);
     return `with recursive ${sets.join(",\n")}\n${verdicts(tableAt(context, place), place)}`;
   };
+}
+
+/**
+ * The same for the rows of all tables at once, without a parameter: the table's place in `ownedTables`, where its row lies (`relation`
+ * as oid, `row_at` as tid), `shared`. Where rows lie holds within the snapshot in which it is asked, and no longer.
+ */
+export function ownershipOfAllSql(
+  plan: OwnershipPlan,
+  relationOf: RelationOf,
+  user: string,
+  equals: Equalities,
+): string {
+  const byPlace: OwnershipPlan = {
+    ...plan,
+    groups: plan.groups.map((group) => ({ ...group, tables: group.tables.map((table) => ({ ...table, key: null })) })),
+  };
+  const { context, sets } = contextOf(byPlace, relationOf, user, equals);
+  const parts = context.tables.map(({ identity, columns }, place) => {
+    const [relation, row] = identity.map((column) => `v.c${columns.indexOf(column)}`);
+    const select = (shared: boolean, operation: string) =>
+      `select ${place} as place, ${relation} as relation, ${row} as row_at, ${shared} as shared
+         from (select * from mine${place} ${operation} select * from others${place}) v`;
+    return `${select(false, "except")}\nunion all ${select(true, "intersect")}`;
+  });
+  return `with recursive ${sets.join(",\n")}\n${parts.join("\nunion all ")}`;
 }
 
 /** The row with the alias `row` is the one that a row of the statement, with the alias `verdict`, is about. */
@@ -127,6 +144,19 @@ function isUser(carried: Carried, column: string, operator: "=" | "<>", user: st
   if (type === "uuid") return `${field} ${operator} ${user}::text::uuid`;
   const text = /^(text|character varying)/.test(type) ? field : `${field}::text`;
   return `${text} ${operator} ${user}::text::uuid::text`;
+}
+
+function contextOf(plan: OwnershipPlan, relationOf: RelationOf, user: string, equals: Equalities) {
+  const tables = carriedTables(plan);
+  const places = new Map(tables.map(({ table }, place) => [nameOf(table), place]));
+  const groups = plan.groups.map((group) => group.tables.map((table) => places.get(nameOf(table)) ?? -1));
+  const context: Context = { tables, places, relationOf, user, equals };
+  const sets = [
+    ...setsOf("mine", groups, tables, (place) => mineArms(context, place)),
+    ...setsOf("reached", groups.toReversed(), tables, (place) => reachedArms(context, place)),
+    ...setsOf("others", groups, tables, (place) => othersArms(context, place)),
+  ];
+  return { context, places, sets };
 }
 
 function tableAt({ tables }: Context, place: number): Carried {
