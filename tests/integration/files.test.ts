@@ -41,7 +41,7 @@ beforeAll(async () => {
   await unwanted.put("not-this");
   for (let n = 0; n < 80; n++) await notes.put(`user-${n % 7}/note-${n}.webm`);
   await notes.put("empty.webm", new Uint8Array(0));
-  await notes.put("exactly-two-parts", randomBytes(8 * mib));
+  await notes.put("exactly-four-parts", randomBytes(8 * mib));
   await notes.put("large", randomBytes(20 * mib + 1));
   const same = randomBytes(5_000);
   await notes.put("same-1", same);
@@ -85,8 +85,8 @@ describe("a full backup", { timeout: runMs }, () => {
     expect(files.filter(({ missed, inSnapshot }) => missed !== null || !inSnapshot)).toEqual([]);
     const parts = (name: string) => files.find((file) => file.name === name)?.parts.map((part) => part.rawBytes);
     expect(parts("empty.webm")).toEqual([]);
-    expect(parts("exactly-two-parts")).toEqual([4 * mib, 4 * mib]);
-    expect(parts("large")).toEqual([...Array.from({ length: 5 }, () => 4 * mib), 1]);
+    expect(parts("exactly-four-parts")).toEqual([2 * mib, 2 * mib, 2 * mib, 2 * mib]);
+    expect(parts("large")).toEqual([...Array.from({ length: 10 }, () => 2 * mib), 1]);
     const objects = (name: string) => files.find((file) => file.name === name)?.parts.map((part) => part.object);
     expect(objects("same-1")).toEqual(objects("same-2"));
     const [row] = await project().query(

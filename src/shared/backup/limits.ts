@@ -20,7 +20,7 @@ export const functionLimits: Limits = {
   chunkBytes: 4 * mib,
   chunkCapBytes: 8 * mib,
   rowCapBytes: 24 * mib,
-  fileBytesAtOnce: 4 * mib,
+  fileBytesAtOnce: 2 * mib,
 };
 
 /**

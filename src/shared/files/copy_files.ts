@@ -32,7 +32,7 @@ const filesAtOnce = 64;
 /** Requests on their way at the same time. */
 const requestsAtOnce = 8;
 /** Parts of a file between two looks at whether it has changed: 128 MiB. */
-const partsAtOnce = 32;
+const partsAtOnce = 64;
 /** From this try on what Storage does not answer is left out, so that the rows are backed up whatever becomes of files. */
 const patientTries = 4;
 /** A request of Storage, a put and a read back. */
@@ -42,7 +42,7 @@ const callsPerPart = 3;
  * Content counts as so much text: it does not shrink, and is received, sent and read back whole. So an isolate's garbage stays below its
  * memory too (measured under the gateway with random content).
  */
-const textsOfContent = 2;
+const textsOfContent = 3;
 /** A look and a renewal. */
 const callsPerHold = 2;
 

@@ -7,7 +7,7 @@ export const fileListFormat = "holdfast/files";
 export const fileListVersion = 1;
 
 /** Of every part but the last of a file, which may be shorter. The same everywhere, so that equal contents have equal parts. */
-export const partBytes = 4 * 1024 * 1024;
+export const partBytes = 2 * 1024 * 1024;
 
 const count = z.int().nonnegative();
 const hash = z.string().regex(/^[0-9a-f]{64}$/);
