@@ -67,7 +67,8 @@ async function backupHere(around: Partial<Record<"before" | "after", (name: stri
       return bytes;
     },
   };
-  const run = await backup({ ...here.deps, files });
+  // With one worker, what is done in a first read is done before anything is recorded.
+  const run = await backup({ ...here.deps, files }, { workers: around.before === undefined ? 2 : 1 });
   return { run, read, ...await filesOf(here.deps, run.id) };
 }
 

@@ -1,12 +1,13 @@
 import { mkdir, open } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { HoldfastError } from "../../shared/errors.ts";
+import { asHoldfastError, HoldfastError } from "../../shared/errors.ts";
 import type { ListedFile } from "../../shared/format/file_list.ts";
 import { fileListsOf } from "../../shared/format/manifest.ts";
 import { loadZstd } from "../../shared/format/zstd.ts";
 import { type PlannedFile, planPutBack, type PutBackMode, type PutBackPlan } from "../../shared/files/plan_put_back.ts";
 import { makeBuckets, putBack, type PutBackDeps, readPresentFiles } from "../../shared/files/put_back.ts";
 import type { Connection } from "../../shared/postgres/connection.ts";
+import { syncFd } from "../../shared/store/file.ts";
 import { readFileList, recordedPart } from "../../shared/verify/read_file_list.ts";
 import { type ObjectDeps, readObject } from "../../shared/verify/read_object.ts";
 import type { OpenedBackup } from "../../shared/verify/find_backup.ts";
@@ -125,6 +126,7 @@ async function putAll(
         return { exit: missing.exit, document: { ...document, dryRun: true, ...missing.toDocument() }, lines };
       }
     }
+    await audit(session, "files.restored", manifest.id, { into: new URL(target.projectUrl).host, files: document.put });
     const made = await makeBuckets(deps, manifest.files?.buckets ?? [], plan.buckets);
     let bytes = 0;
     for (const { file } of plan.files.filter(({ puts }) => puts)) {
@@ -217,6 +219,35 @@ function planLines(plan: PutBackPlan, host: string): string[] {
   ];
 }
 
+/** In the database that is at hand, before anything is written: who had which files stands there whatever comes of it. */
+async function audit(session: Connection, action: string, backup: string, detail: Readonly<Record<string, unknown>>) {
+  const [row] = await session.query(
+    "select pg_catalog.to_regprocedure('backup.audit(text, text, jsonb)') is not null as installed",
+  );
+  // Another project's database need not have Holdfast.
+  if (row?.["installed"] !== "t") return;
+  await session.query("select backup.audit($1, $2, $3::jsonb)", [action, `backup:${backup}`, JSON.stringify(detail)]);
+}
+
+/** Store and keys are enough to save files: without a database it is said that nothing is recorded. */
+async function auditSaved(context: Context, backup: string, files: number): Promise<void> {
+  if (context.settings.get("db-url") === undefined) {
+    context.note("notice: no database at hand, so the audit does not tell of this");
+    return;
+  }
+  try {
+    const session = await (await sourceDatabase(context)).connect("holdfast:files");
+    try {
+      await audit(session, "files.saved", backup, { files });
+    } finally {
+      await session.close();
+    }
+  } catch (error) {
+    const { message } = asHoldfastError(error);
+    context.note(`warning: nothing of this is recorded in the database: ${message}`);
+  }
+}
+
 /** Into a folder, named as in Storage. Errors: `usage` for a name that would leave the folder, and for a file that is there. */
 async function writeAll(
   context: Context,
@@ -226,6 +257,7 @@ async function writeAll(
   folder: string,
 ): Promise<Outcome> {
   const plan = planPutBack(files, [], "merge");
+  await auditSaved(context, manifest.id, plan.files.filter(({ puts }) => puts).length);
   for (const { file, puts } of plan.files) {
     if (!puts) continue;
     const parts = [file.bucket, ...file.name.split("/")];
@@ -240,8 +272,13 @@ async function writeAll(
       throw new HoldfastError("usage", "a file of that name is in the folder, or cannot be made there", { cause });
     });
     try {
-      for (const part of file.parts) await handle.writeFile(await readObject(reader, recordedPart(part)));
-      await handle.sync();
+      for (const part of file.parts) {
+        const content = await readObject(reader, recordedPart(part));
+        for (let at = 0; at < content.byteLength;) {
+          at += (await handle.write(content, at, content.byteLength - at)).bytesWritten;
+        }
+      }
+      await syncFd(handle.fd);
     } finally {
       await handle.close();
     }
