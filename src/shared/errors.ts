@@ -134,6 +134,15 @@ export const errorTable = {
   drill_keys_wrong: f(409, 2, "HF436", "after_fix", "Set BACKUP_KEYS to the private half of the recovery key alone."),
   evidence_unsigned: f(422, 1, "HF437", "never", "The drill's row and the audit say what is known of it."),
 
+  cron_refused: f(
+    400,
+    2,
+    "HF440",
+    "after_fix",
+    "Five fields in UTC, such as `30 2 * * *`: numbers, ranges, lists, steps and `*`.",
+  ),
+  pause_refused: f(409, 2, "HF441", "after_fix", "`holdfast schedules pause --help` says what a pause takes."),
+
   channel_unreachable: f(503, 1, "HF445", "backoff", "Check the channel's address and the network; it is tried again."),
   channel_refused: f(
     502,
@@ -147,15 +156,6 @@ export const errorTable = {
 
   incident_not_found: f(404, 1, "HF450", "after_fix", "`holdfast incident list` shows every incident."),
   incident_state: f(409, 1, "HF451", "after_fix", "The incident is closed; open a new one."),
-
-  cron_refused: f(
-    400,
-    2,
-    "HF440",
-    "after_fix",
-    "Five fields in UTC, such as `30 2 * * *`: numbers, ranges, lists, steps and `*`.",
-  ),
-  pause_refused: f(409, 2, "HF441", "after_fix", "`holdfast schedules pause --help` says what a pause takes."),
 
   target_not_empty: f(409, 1, "HF501", "after_fix", "Restore into an empty database."),
   target_is_source: f(409, 1, "HF502", "after_fix", "Name another database as the target."),

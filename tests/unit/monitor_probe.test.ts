@@ -11,12 +11,15 @@ import { openStore } from "../../src/shared/store/open_store.ts";
 let server: Server | undefined;
 afterEach(() => void server?.close());
 
-/** A real server with an empty bucket, whose answers bear this Date header, or none. */
-async function s3At(date: string | null, status = 404): Promise<(fetch: Fetch) => ReturnType<typeof openStore>> {
+/** A real server with an empty bucket, whose clock is this many seconds ahead when it answers; null: its answers bear no date. */
+async function s3At(ahead: number | null, status = 404): Promise<(fetch: Fetch) => ReturnType<typeof openStore>> {
   server = createServer((request, response) => {
     response.sendDate = false;
     const isBucket = /^\/[^/]+$/.test(request.url ?? "");
-    response.writeHead(isBucket && status === 404 ? 200 : status, date === null ? {} : { date });
+    response.writeHead(
+      isBucket && status === 404 ? 200 : status,
+      ahead === null ? {} : { date: new Date(Date.now() + ahead * 1000).toUTCString() },
+    );
     response.end();
   });
   await new Promise<void>((resolve) => server?.listen(0, "127.0.0.1", resolve));
@@ -28,15 +31,14 @@ async function s3At(date: string | null, status = 404): Promise<(fetch: Fetch) =
 }
 
 const real: Fetch = (input, init) => fetch(input, init);
-const inSeconds = (seconds: number) => new Date(Date.now() + seconds * 1000).toUTCString();
 
 describe("a store that is probed", () => {
   it("answers, and its clock is no way off within a second", async () => {
-    expect(await probeStore(await s3At(inSeconds(0)), real, systemClock)).toEqual({ failure: null, aheadMs: 0 });
+    expect(await probeStore(await s3At(0), real, systemClock)).toEqual({ failure: null, aheadMs: 0 });
   });
 
   it.each([[600], [-600]])("answers with a clock that is %i s off", async (seconds) => {
-    const { failure, aheadMs } = await probeStore(await s3At(inSeconds(seconds)), real, systemClock);
+    const { failure, aheadMs } = await probeStore(await s3At(seconds), real, systemClock);
     expect(failure).toBeNull();
     expect(Math.abs((aheadMs ?? 0) - seconds * 1000)).toBeLessThan(3_000);
   });
@@ -46,7 +48,7 @@ describe("a store that is probed", () => {
   });
 
   it("is told with code and message where it refuses, with its clock all the same", async () => {
-    const { failure, aheadMs } = await probeStore(await s3At(inSeconds(0), 403), real, systemClock);
+    const { failure, aheadMs } = await probeStore(await s3At(0, 403), real, systemClock);
     expect(failure).toMatch(/\(store_denied\)$/);
     expect(aheadMs).toBe(0);
   });
