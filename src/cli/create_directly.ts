@@ -15,7 +15,7 @@ import { type CreatedOutcome, createdOutcome, progressOf } from "./created.ts";
 import { installedSession } from "./installed.ts";
 import { legWorkers } from "./leg_workers.ts";
 import { keysText, sourceOptions } from "./open.ts";
-import { identitiesText, openPlace, placeToWrite } from "./open_store.ts";
+import { identitiesText, openPlace, placeToWrite, projectStorage } from "./open_store.ts";
 
 /** Buffers of one worker with a row of ordinary size: two chunks, their sealed copies, and the driver's. */
 const leastMemoryMib = 128;
@@ -37,6 +37,7 @@ export async function createDirectly(context: Context, tier: Tier): Promise<Crea
     database,
     store: place.address,
     credentials: place.credentials,
+    project: projectStorage(settings),
     keys,
     identities: await identitiesText(settings),
     maxMemoryBytes: Math.floor((memoryMib * 1024 * 1024) / jobs),

@@ -38,6 +38,7 @@ const load: Readonly<Record<CommandName, () => Promise<{ readonly run: Command }
   "restore": () => import("./commands/restore.ts"),
   "restore-table": () => import("./commands/restore_table.ts"),
   "restore-record": () => import("./commands/restore_record.ts"),
+  "restore-file": () => import("./commands/restore_file.ts"),
   "restore-user": () => import("./commands/restore_user.ts"),
   "download": () => import("./commands/download.ts"),
   "export": () => import("./commands/export.ts"),

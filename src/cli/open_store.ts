@@ -1,5 +1,6 @@
 /** The store of --store with its credentials, none of which has a flag. */
 import { type Identities, parseIdentities } from "../shared/crypto/age.ts";
+import type { ProjectFilesSettings } from "../shared/files/project_files.ts";
 import { HoldfastError } from "../shared/errors.ts";
 import type { StorePair } from "../shared/store/apart.ts";
 import { withIdentities, withoutNewObjects } from "../shared/store/layered.ts";
@@ -108,6 +109,19 @@ export function storePair(settings: Settings): StorePair {
 /** What the settings know of credentials for Supabase and the first store. */
 export function storeCredentials(settings: Settings): StoreCredentials {
   return credentialsFrom(variables(settings));
+}
+
+/** Storage of the project whose database is backed up; null where its address or a key is not set. */
+export function projectStorage(settings: Settings): ProjectFilesSettings | null {
+  const { supabaseUrl: projectUrl, supabaseServiceKey: serviceKey } = storeCredentials(settings);
+  return projectUrl === undefined || serviceKey === undefined ? null : { projectUrl, serviceKey };
+}
+
+/** Storage of the project that --target-db-url belongs to; null where its address or a key is not set. */
+export function targetStorage(settings: Settings): ProjectFilesSettings | null {
+  const projectUrl = settings.get("target-project-url");
+  const serviceKey = settings.variable("BACKUP_TARGET_SECRET_KEY");
+  return projectUrl === undefined || serviceKey === undefined ? null : { projectUrl, serviceKey };
 }
 
 /** Of BACKUP_SECONDARY. Errors: `setting_missing`, `usage`. */

@@ -176,6 +176,12 @@ export const options = {
     value: "moment",
     help: "instead of a backup: as it was at this moment, 2024-01-09T12:00:00Z; needs the change stream",
   },
+  "target-project-url": {
+    type: "string",
+    value: "url",
+    variable: "BACKUP_TARGET_PROJECT_URL",
+    help: "the project of --target-db-url, whose Storage files go into; its key is in BACKUP_TARGET_SECRET_KEY",
+  },
   "apply": {
     type: "string",
     value: "mode",

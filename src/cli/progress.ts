@@ -6,7 +6,7 @@ export interface ProgressState {
   readonly done: number;
   /** Null while it is not known. */
   readonly total: number | null;
-  readonly unit: "bytes" | "rows" | "objects" | "steps" | "changes" | "transactions";
+  readonly unit: "bytes" | "rows" | "objects" | "steps" | "changes" | "transactions" | "files";
   /** Said behind the figures. */
   readonly detail?: string;
 }

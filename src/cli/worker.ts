@@ -7,6 +7,7 @@ import { systemClock } from "../shared/clock.ts";
 import { parseIdentities } from "../shared/crypto/age.ts";
 import { parseKeyRing } from "../shared/crypto/key_ring.ts";
 import { asHoldfastError, HoldfastError } from "../shared/errors.ts";
+import { openProjectFiles } from "../shared/files/project_files.ts";
 import { loadZstd } from "../shared/format/zstd.ts";
 import { createLog } from "../shared/log.ts";
 import { openDatabase } from "../shared/postgres/pg_connection.ts";
@@ -46,7 +47,7 @@ async function doLeg(run: string, worker: string): Promise<LegResult> {
 }
 
 async function makeDeps(given: WorkerSettings): Promise<BackupDeps> {
-  const { database, store, credentials, keys, identities, logLevel } = given;
+  const { database, store, credentials, project, keys, identities, logLevel } = given;
   const shared = {
     clock: systemClock,
     random: webCryptoRandom,
@@ -59,6 +60,7 @@ async function makeDeps(given: WorkerSettings): Promise<BackupDeps> {
       openStore(store, credentials, { ...shared, fetch: (input, init) => fetch(input, init) }),
       parseIdentities(identities),
     ),
+    files: project === null ? null : openProjectFiles(project, (input, init) => fetch(input, init)),
     ring: parseKeyRing(keys),
     compressor: await loadZstd(),
   };

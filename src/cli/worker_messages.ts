@@ -1,5 +1,6 @@
 /** What the CLI and its backup workers say to each other. Plain data. */
 import type { LegResult } from "../shared/backup/leg.ts";
+import type { ProjectFilesSettings } from "../shared/files/project_files.ts";
 import type { ErrorCode, Retry } from "../shared/errors.ts";
 import type { LogLevel, LogLine } from "../shared/log.ts";
 import type { DatabaseOptions } from "../shared/postgres/pg_connection.ts";
@@ -10,6 +11,8 @@ export interface WorkerSettings {
   readonly database: DatabaseOptions;
   readonly store: string;
   readonly credentials: StoreCredentials;
+  /** The project's Storage, whose files are backed up; null: not known. */
+  readonly project: ProjectFilesSettings | null;
   /** Value of BACKUP_KEYS. */
   readonly keys: string;
   /** Value of BACKUP_IDENTITIES, for a store that was a second one. */

@@ -27,6 +27,8 @@ create table backup.runs (
   keeper_started_at timestamptz,
   keeper_until timestamptz,
   fingerprint text,
+  -- all that is read in the snapshot was read, and the definitions were the same at its end
+  settled_at timestamptz,
   base_run uuid references backup.runs (id) on delete set null,
   -- the chain of the change stream that was open when the snapshot was taken, or that an incremental is part of
   chain_id text,
@@ -193,6 +195,7 @@ begin
   end if;
   perform backup.void_tasks(fail_run.run);
   perform backup.end_keeper(fail_run.run);
+  perform backup.forget_run_files(fail_run.run);
   perform backup.resolve_alert('leg_failed', 'run:' || fail_run.run);
   if run_kind = 'drill' then
     perform backup.break_drill(fail_run.run, fail_run.code, fail_run.message, fail_run.hint);
@@ -223,6 +226,7 @@ begin
   end if;
   perform backup.void_tasks(cancel_run.run);
   perform backup.end_keeper(cancel_run.run);
+  perform backup.forget_run_files(cancel_run.run);
   if exists (select from backup.runs as r where r.id = cancel_run.run and r.kind = 'drill') then
     perform backup.break_drill(cancel_run.run, 'cancelled', 'it was cancelled', null);
   end if;

@@ -18,7 +18,7 @@ create table backup.tasks (
   result jsonb,
   error jsonb,
   done_at timestamptz,
-  constraint kind_is_known check (kind in ('plan', 'chunks', 'counts', 'manifest', 'verify', 'replicate', 'prune', 'drill')),
+  constraint kind_is_known check (kind in ('plan', 'chunks', 'counts', 'look', 'files', 'manifest', 'verify', 'replicate', 'prune', 'drill')),
   constraint status_is_known check (status in ('open', 'leased', 'done', 'failed', 'void')),
   constraint leased_task_has_a_worker_and_an_end check (
     status <> 'leased' or (worker is not null and lease_until is not null)
@@ -60,9 +60,18 @@ end
 $$;
 revoke all on function backup.leased_task(bigint, bigint) from public;
 
+-- Tasks of a stage are done once all of the stages before are: the plan; what is read in the snapshot; files; the manifest.
+create function backup.task_stage(kind text) returns integer
+language sql
+immutable
+set search_path = ''
+as $$
+  select case kind when 'plan' then 0 when 'files' then 2 when 'manifest' then 3 else 1 end
+$$;
+revoke all on function backup.task_stage(text) from public;
+
 -- The next task that can be done now, leased; no row when there is none. Its `token` has to come with every later call.
--- Order: plan, chunks, counts; the manifest once all others are done. A lease that ran out is given again; after
--- the fifth try the run is failed.
+-- Order: by stage, then by kind. A lease that ran out is given again; after the fifth try the run is failed.
 create function backup.claim_task(run uuid, worker text, lease interval) returns setof backup.tasks
 language plpgsql
 volatile
@@ -86,14 +95,14 @@ begin
     and t.attempt in (0, run_row.attempt)
     and (t.status = 'open' or (t.status = 'leased' and t.lease_until < moment))
     and (t.not_before is null or t.not_before <= moment)
-    and (
-      t.kind <> 'manifest' or not exists (
-        select from backup.tasks as other
-        where other.run_id = run_row.id and other.attempt in (0, run_row.attempt) and other.kind <> 'manifest'
-          and other.status in ('open', 'leased', 'failed')
-      )
+    and backup.task_stage(t.kind) = (
+      select min(backup.task_stage(other.kind)) from backup.tasks as other
+      where other.run_id = run_row.id and other.attempt in (0, run_row.attempt) and other.status in ('open', 'leased', 'failed')
     )
-  order by pg_catalog.array_position(array['plan', 'chunks', 'counts', 'manifest', 'verify', 'replicate', 'prune', 'drill'], t.kind), t.id
+  order by
+    pg_catalog.array_position(
+      array['plan', 'chunks', 'counts', 'look', 'files', 'manifest', 'verify', 'replicate', 'prune', 'drill'], t.kind
+    ), t.id
   limit 1
   for update skip locked;
   if candidate.id is null then

@@ -51,13 +51,14 @@ begin
     raise exception 'an attempt begins with the plan of its run' using errcode = 'HF415';
   end if;
   perform backup.end_keeper(ours.run_id);
+  perform backup.forget_run_files(ours.run_id);
   update backup.tasks as t
   set status = 'void', worker = null, lease_until = null, done_at = null
   where t.run_id = ours.run_id and t.attempt > 0 and t.status <> 'void';
   update backup.runs as r
   set attempt = r.attempt + 1, status = 'snapshotting', heartbeat_at = backup.clock_now(),
     consistent_at = null, snapshot = null, snapshot_name = null, wal_lsn = null,
-    keeper_pid = null, keeper_started_at = null, keeper_until = null, fingerprint = null,
+    keeper_pid = null, keeper_started_at = null, keeper_until = null, fingerprint = null, settled_at = null,
     tables = null, rows = 0, raw_bytes = 0, stored_bytes = 0, tasks_total = 0, tasks_done = 0,
     bytes_total = null, bytes_done = 0, warnings = '[]'
   where r.id = ours.run_id and r.attempt < 5

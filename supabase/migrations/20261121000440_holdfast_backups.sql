@@ -12,7 +12,7 @@ create table backup.objects (
   epoch text,
   first_run uuid,
   recorded_at timestamptz not null default backup.clock_now(),
-  constraint kind_is_known check (kind in ('chunk', 'schema', 'manifest'))
+  constraint kind_is_known check (kind in ('chunk', 'schema', 'files', 'blob', 'manifest'))
 );
 comment on table backup.objects is 'Objects that were put and read back.';
 
@@ -129,6 +129,7 @@ begin
   where r.id = ours.run_id
   returning r.status into new_status;
   perform backup.end_keeper(ours.run_id);
+  perform backup.forget_run_files(ours.run_id);
   delete from backup.tasks as t where t.run_id = ours.run_id and t.status = 'void';
   if new_status = 'quarantined' then
     perform backup.raise_alert('backup_quarantined', 'run:' || ours.run_id, reason);
@@ -138,6 +139,7 @@ begin
     perform backup.resolve_alert(a.kind, a.subject)
     from backup.alerts as a where a.kind = 'backup_quarantined' and a.status <> 'resolved';
   end if;
+  perform backup.note_unreadable_files(ours.run_id);
   perform backup.audit('run.' || new_status, 'run:' || ours.run_id, pg_catalog.jsonb_build_object(
     'manifest', manifest ->> 'name', 'attempt', ours.attempt
   ));

@@ -207,13 +207,9 @@ as $$
     and r.status in ('queued', 'snapshotting', 'copying', 'finishing')
     and (t.status = 'open' or (t.status = 'leased' and t.lease_until < backup.clock_now()))
     and (t.not_before is null or t.not_before <= backup.clock_now())
-    and (
-      t.kind <> 'manifest' or not exists (
-        select
-        from backup.tasks as other
-        where other.run_id = r.id and other.attempt in (0, r.attempt) and other.kind <> 'manifest'
-          and other.status in ('open', 'leased', 'failed')
-      )
+    and backup.task_stage(t.kind) = (
+      select min(backup.task_stage(other.kind)) from backup.tasks as other
+      where other.run_id = claimable_tasks.run and other.attempt in (0, r.attempt) and other.status in ('open', 'leased', 'failed')
     )
 $$;
 revoke all on function backup.claimable_tasks(uuid) from public;

@@ -2,12 +2,14 @@
 -- and a backup that is under way may be about to share one: docs/decisions/0030-retention.md says why none is lost.
 -- Lock order: as of runs, then backup.opened_manifests → backup.manifest_objects → backup.condemned → backup.copies.
 
--- Manifests that lie in a store, each opened once: they never change. `complete`: all that it names is entered.
+-- Manifests that lie in a store, and the lists of files that these name, each opened once: they never change. `complete`: all that it
+-- names is entered.
 create table backup.opened_manifests (
   name text primary key,
+  is_list boolean not null default false,
   complete boolean not null default false
 );
-comment on table backup.opened_manifests is 'Manifests whose objects are known.';
+comment on table backup.opened_manifests is 'Manifests and lists of files whose objects are known.';
 
 create table backup.manifest_objects (
   manifest text not null references backup.opened_manifests (name) on delete cascade,
@@ -63,6 +65,7 @@ $$;
 revoke all on function backup.rescue_objects(text[]) from public;
 
 create index tasks_by_schema_object on backup.tasks ((detail #>> '{schemaObject,record,name}')) where kind = 'manifest';
+create index tasks_by_list on backup.tasks ((result #>> '{list,object}')) where kind = 'files';
 
 -- Does a manifest in a store, a backup, or a run that may still become one name it?
 create function backup.is_needed(object text) returns boolean
@@ -80,6 +83,15 @@ begin
       select from backup.runs as r join backup.tasks as t on t.run_id = r.id and t.kind = 'manifest'
       where r.kind = 'full' and r.status not in ('failed', 'cancelled', 'pruned')
         and t.detail #>> '{schemaObject,record,name}' = is_needed.object
+    )
+    or exists (
+      select from backup.file_parts as p join backup.run_files as f on f.copy = p.copy
+      where p.object = is_needed.object
+    )
+    or exists (
+      select from backup.runs as r join backup.tasks as t on t.run_id = r.id and t.kind = 'files'
+      where r.kind = 'full' and r.status not in ('failed', 'cancelled', 'pruned')
+        and t.result #>> '{list,object}' = is_needed.object
     );
 end
 $$;
@@ -94,12 +106,42 @@ as $$
 #variable_conflict use_column
 begin
   perform backup.pruning(task, token);
-  delete from backup.opened_manifests as o where o.name <> all (listed);
+  delete from backup.opened_manifests as o where not o.is_list and o.name <> all (listed);
+  delete from backup.opened_manifests as o
+  where o.is_list and not exists (select from backup.manifest_objects as m where m.name = o.name);
   insert into backup.opened_manifests (name) select l.name from pg_catalog.unnest(listed) as l (name) on conflict do nothing;
-  return query select o.name from backup.opened_manifests as o where not o.complete order by o.name;
+  return query select o.name from backup.opened_manifests as o where not o.is_list and not o.complete order by o.name;
 end
 $$;
 revoke all on function backup.enter_manifests(bigint, bigint, text[]) from public;
+
+-- Lists of files that a manifest names, before what it names is complete.
+create function backup.enter_lists(task bigint, token bigint, lists text[]) returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  perform backup.pruning(task, token);
+  insert into backup.opened_manifests (name, is_list)
+  select l.name, true from pg_catalog.unnest(lists) as l (name) on conflict do nothing;
+end
+$$;
+revoke all on function backup.enter_lists(bigint, bigint, text[]) from public;
+
+-- Those whose parts are not known yet.
+create function backup.unopened_lists(task bigint, token bigint) returns table (name text)
+language plpgsql
+volatile
+set search_path = ''
+as $$
+#variable_conflict use_column
+begin
+  perform backup.pruning(task, token);
+  return query select o.name from backup.opened_manifests as o where o.is_list and not o.complete order by o.name;
+end
+$$;
+revoke all on function backup.unopened_lists(bigint, bigint) from public;
 
 -- Objects that a manifest names; with `complete` these were the last of them.
 create function backup.enter_manifest(task bigint, token bigint, manifest text, objects text[], complete boolean) returns void
@@ -179,6 +221,9 @@ declare
   run uuid := backup.pruning(task, token);
 begin
   delete from backup.condemned as c where c.store = record_swept.store and c.name = any (gone);
+  if record_swept.store is distinct from (select s.label from backup.second_store as s) then
+    perform backup.forget_copied_files(gone);
+  end if;
   update backup.condemned as c set status = 'condemned', refusal = pg_catalog.left(k.why, 500), run_id = run
   from pg_catalog.jsonb_to_recordset(kept) as k (name text, why text)
   where c.store = record_swept.store and c.name = k.name;

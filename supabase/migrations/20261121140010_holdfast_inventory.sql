@@ -71,6 +71,9 @@ begin
       select t.detail #>> '{schemaObject,record,name}' from backup.tasks as t join backups as b on b.id = t.run_id
       where t.kind = 'manifest'
       union
+      select t.result #>> '{list,object}' from backup.tasks as t join backups as b on b.id = t.run_id
+      where t.kind = 'files'
+      union
       select m.name from backup.manifest_objects as m
       join backup.inventory as i on i.store = expected_names.store and i.name = m.manifest
       where m.name >= prefix and m.name < past
@@ -296,8 +299,16 @@ begin
       r.manifest_name = f.object or f.object = 'v1/keys/' || r.epoch || '.jwe.json'
       or exists (select from backup.chunks as c where c.run_id = r.id and c.object = f.object)
       or exists (
+        select from backup.manifest_objects as m
+        left join backup.manifest_objects as p on p.manifest = m.name and p.name = f.object
+        where m.manifest = r.manifest_name and (m.name = f.object or p.name is not null)
+      )
+      or exists (
         select from backup.tasks as t
-        where t.run_id = r.id and t.kind = 'manifest' and t.detail #>> '{schemaObject,record,name}' = f.object
+        where t.run_id = r.id and (
+          (t.kind = 'manifest' and t.detail #>> '{schemaObject,record,name}' = f.object)
+          or (t.kind = 'files' and t.result #>> '{list,object}' = f.object)
+        )
       )
     )
     where f.code <> all (ours)

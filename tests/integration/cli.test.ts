@@ -36,6 +36,7 @@ const usualWords: Readonly<Partial<Record<CommandName, readonly string[]>>> = {
   "restore-table": ["public.t", "latest"],
   "restore-record": ["public.t", "latest", "--where", "id=1"],
   "restore-user": ["00000000-0000-0000-0000-000000000000", "latest"],
+  "restore-file": ["all", "latest"],
   "restore-point": ["latest"],
   "accept": ["latest"],
   "download": ["latest"],

@@ -1,6 +1,5 @@
 import { segmentsOf, verifyIncremental } from "../../shared/changes/segments/verify_incremental.ts";
 import { HoldfastError } from "../../shared/errors.ts";
-import { objectsOf } from "../../shared/format/manifest.ts";
 import { loadZstd } from "../../shared/format/zstd.ts";
 import { recordVerification } from "../../shared/jobs/queries.ts";
 import type { Log } from "../../shared/log.ts";
@@ -12,6 +11,7 @@ import {
   type VerifyResult,
   verifyResult,
 } from "../../shared/verify/run.ts";
+import { verifySteps } from "../../shared/verify/verify_steps.ts";
 import { findIncremental } from "../backup_row.ts";
 import type { Context } from "../context.ts";
 import { installedSession } from "../installed.ts";
@@ -65,7 +65,7 @@ async function verifyFull(
   const { settings, signal, log, progress } = context;
   const backup = await openBackup(deps, wanted);
   const { manifest } = backup;
-  const objects = objectsOf(manifest);
+  const objects = verifySteps(manifest);
   const jobs = settings.integer("jobs", 1, 16);
   const rawBytes = objects.reduce((sum, object) => sum + object.rawBytes, 0);
   const threads = Math.min(jobs, objects.length, Math.floor(rawBytes / bytesAThread));

@@ -152,6 +152,21 @@ export const restores = {
       { line: "restore-user 5b0d… latest -- --as 77aa… --apply missing --yes", does: "gives it to their new account" },
     ],
   },
+  "restore-file": {
+    summary: "bring back files of Storage",
+    about:
+      "One file, a bucket or all, from a full backup into the project's Storage: bytes first, read back and compared, then owner and dates in the row. Without --apply it only shows what would be done. Files that came after the backup are listed and stay; so do those that differ unless --apply merge. Into another project with --target-db-url, --target-project-url and BACKUP_TARGET_SECRET_KEY; into a folder with --out.",
+    words: [
+      { name: "files", required: true, help: "`bucket/name`, `bucket/` for all of a bucket, or `all`" },
+      id,
+    ],
+    options: ["apply", "dry-run", "yes", "out", "target-project-url", ...target, ...database, ...store],
+    examples: [
+      { line: "restore-file voice-notes/ latest", does: "shows which voice notes are gone or differ" },
+      { line: "restore-file voice-notes/a.webm latest -- --apply missing --yes", does: "puts one back" },
+      { line: "restore-file all latest -- --out ./files", does: "all of them into a folder" },
+    ],
+  },
   "release": {
     summary: "turn on what a restore left switched off",
     about: "Shows what would be turned on and does it once confirmed.",

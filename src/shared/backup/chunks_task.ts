@@ -69,7 +69,7 @@ interface ChunkRecord {
 
 export interface ObjectRecord {
   readonly name: string;
-  readonly kind: "chunk" | "schema" | "manifest";
+  readonly kind: "chunk" | "schema" | "files" | "blob" | "manifest";
   readonly raw_bytes: number;
   readonly stored_bytes: number;
   readonly hash: string;

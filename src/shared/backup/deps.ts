@@ -1,5 +1,6 @@
 import type { Clock } from "../clock.ts";
 import type { KeyRing } from "../crypto/key_ring.ts";
+import type { ProjectFiles } from "../files/project_files.ts";
 import type { Compressor } from "../format/compressor.ts";
 import type { Log } from "../log.ts";
 import type { Database } from "../postgres/connection.ts";
@@ -12,6 +13,8 @@ export interface BackupDeps {
   readonly database: Database;
   /** Already wrapped in `retrying`. */
   readonly store: Store;
+  /** The files of the project; null or absent: this process does not know its Storage, or has no key to it. */
+  readonly files?: ProjectFiles | null;
   readonly ring: KeyRing;
   readonly compressor: Compressor;
   readonly clock: Clock;

@@ -1,6 +1,9 @@
 /** A leg: claims and finishes tasks of one run until its budget is spent or nothing can be done now. */
 import type { Epoch } from "../crypto/epoch.ts";
 import { asHoldfastError, HoldfastError } from "../errors.ts";
+import { copyFiles } from "../files/copy_files.ts";
+import { FileTask } from "../files/file_queries.ts";
+import { lookAtCopies } from "../files/look_at_copies.ts";
 import { readIdentity } from "../identity/identity_queries.ts";
 import { placeChanged, placeIn, settlePlace } from "../identity/settle_place.ts";
 import { claimTask, hasWork, readRun, returnTask, type Task } from "../jobs/queries.ts";
@@ -8,6 +11,7 @@ import type { Connection } from "../postgres/connection.ts";
 import type { Budget } from "./budget.ts";
 import { ChunkBuffer } from "./chunk_buffer.ts";
 import { doChunks } from "./chunks_task.ts";
+import { definitionsNow } from "./catalog.ts";
 import { doCounts } from "./counts_task.ts";
 import type { BackupDeps } from "./deps.ts";
 import { defaultKeeperOptions, type KeeperOptions } from "./keeper.ts";
@@ -137,6 +141,10 @@ class LegWorker {
           leaseSeconds: this.leaseSeconds,
           progress: this.#options.progress ?? (() => {}),
         }, task);
+      case "look":
+        return await lookAtCopies({ connection, store: view.deps.store, budget: this.#options.budget }, task);
+      case "files":
+        return await this.#copyFiles(view, task);
       case "counts":
         return await doCounts({ connection, ...view }, task);
       case "manifest":
@@ -145,6 +153,35 @@ class LegWorker {
       case "replicate":
         throw new HoldfastError("internal", `a ${task.kind} task was given to a backup leg`);
     }
+  }
+
+  async #copyFiles(view: View, task: Task): Promise<void> {
+    const connection = this.#connection;
+    const { deps: { files }, deps, epoch } = view;
+    if (files === null || files === undefined) {
+      throw new HoldfastError(
+        "setting_missing",
+        "this worker does not know the project's Storage, which the run reads",
+      );
+    }
+    // Nothing needs the snapshot any more: a large file must not keep its locks.
+    if (!view.settled) {
+      if (await definitionsNow(connection) !== view.fingerprint) {
+        throw new HoldfastError("catalog_changed", "definitions changed while the backup ran");
+      }
+      await new FileTask(connection, task).settle();
+      view.settled = true;
+    }
+    await copyFiles({
+      deps,
+      files,
+      connection,
+      epoch,
+      budget: this.#options.budget,
+      leaseSeconds: this.leaseSeconds,
+      fileBytesAtOnce: this.#options.limits.fileBytesAtOnce,
+      progress: this.#options.progress ?? (() => {}),
+    }, task);
   }
 
   /** Read once an attempt. */
@@ -163,6 +200,8 @@ class LegWorker {
       storePrefix,
       attempt: task.attempt,
       snapshotName: run.snapshotName,
+      fingerprint: run.fingerprint,
+      settled: run.settledAt !== null,
       tables: await readRunTables(this.#connection, task.run),
       epoch: await epochOfRun(deps, run.epoch),
     };
@@ -177,6 +216,9 @@ interface View {
   readonly storePrefix: string;
   readonly attempt: number;
   readonly snapshotName: string;
+  readonly fingerprint: string | null;
+  /** See `RunRow.settledAt`. */
+  settled: boolean;
   readonly tables: ReadonlyMap<string, RunTable>;
   readonly epoch: Epoch;
 }

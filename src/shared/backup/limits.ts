@@ -6,6 +6,8 @@ export interface Limits {
   readonly chunkCapBytes: number;
   /** Text of a single row at which it is `row_too_large`. */
   readonly rowCapBytes: number;
+  /** Content of files that is on its way at the same time. */
+  readonly fileBytesAtOnce: number;
 }
 
 const mib = 1024 * 1024;
@@ -14,7 +16,12 @@ const mib = 1024 * 1024;
  * Resident memory of a leg's process with chunks of 4 MiB is some 12 MB below that with 8 MiB (Deno 2.1.4, sample app and
  * bench database, under the gateway); most of it is the runtime, 79 MB, and garbage that V8 collects at 64 MB.
  */
-export const functionLimits: Limits = { chunkBytes: 4 * mib, chunkCapBytes: 8 * mib, rowCapBytes: 24 * mib };
+export const functionLimits: Limits = {
+  chunkBytes: 4 * mib,
+  chunkCapBytes: 8 * mib,
+  rowCapBytes: 24 * mib,
+  fileBytesAtOnce: 2 * mib,
+};
 
 /**
  * `maxMemoryBytes` is what one worker may hold; a row's text is held twice (as read and as put together). Larger chunks
@@ -22,5 +29,5 @@ export const functionLimits: Limits = { chunkBytes: 4 * mib, chunkCapBytes: 8 * 
  */
 export function processLimits(maxMemoryBytes: number): Limits {
   const rowCapBytes = Math.max(functionLimits.rowCapBytes, Math.floor(maxMemoryBytes / 3));
-  return { chunkBytes: 8 * mib, chunkCapBytes: 24 * mib, rowCapBytes };
+  return { chunkBytes: 8 * mib, chunkCapBytes: 24 * mib, rowCapBytes, fileBytesAtOnce: 16 * mib };
 }

@@ -8,7 +8,13 @@ import type { Epoch } from "../crypto/epoch.ts";
 import { epochSource } from "../crypto/epochs.ts";
 import { asHoldfastError, HoldfastError } from "../errors.ts";
 import { repositoryName } from "../format/layout.ts";
-import { type Manifest, type ManifestChunk, quarantinedCode, quarantineOf } from "../format/manifest.ts";
+import {
+  type Manifest,
+  type ManifestChunk,
+  manifestSchema,
+  quarantinedCode,
+  quarantineOf,
+} from "../format/manifest.ts";
 import { openManifest, sealManifest } from "../format/manifest_codec.ts";
 import { placeChanged, putAtPlace, settlePlace } from "../identity/settle_place.ts";
 import { finishRun, readRun, type Task } from "../jobs/queries.ts";
@@ -41,7 +47,18 @@ const detailFormat = z.object({
     z.object({ schema: z.string(), name: z.string(), lastValue: z.string(), isCalled: z.boolean() }),
   ),
   notCaptured: z.array(z.object({ catalog: z.string(), identity: z.string(), reason: z.string() })),
+  files: manifestSchema.shape.files.unwrap().unwrap().omit({ lists: true }).nullable(),
 });
+
+/** What a task of files leaves. */
+const listFormat = z.object({
+  list: manifestSchema.shape.files.unwrap().unwrap().shape.lists.element,
+  unreadable: z.int(),
+});
+type DoneList = z.infer<typeof listFormat>;
+
+/** Code of the warning that Storage did not give files that it lists. */
+const unreadableCode = "files_unreadable";
 
 export interface ManifestContext {
   /** With the store below `storePrefix`. */
@@ -59,7 +76,7 @@ export async function doManifest(context: ManifestContext, task: Task): Promise<
   const run = await readRun(connection, task.run);
   const detail = detailFormat.safeParse(task.detail);
   if (!detail.success) throw new HoldfastError("internal", `task ${task.id} cannot be read`);
-  if (await definitionsNow(connection) !== run.fingerprint) {
+  if (run.settledAt === null && await definitionsNow(connection) !== run.fingerprint) {
     throw new HoldfastError("catalog_changed", "definitions changed while the backup ran");
   }
   const tables = await readRunTables(connection, task.run);
@@ -72,7 +89,19 @@ export async function doManifest(context: ManifestContext, task: Task): Promise<
   const project = await readProject(connection);
   const quarantine = await quarantineReason(connection, run, tables, chunks);
   const chain = await knowsChain(deps, connection, run) ? run.chainId : null;
-  const manifest = build({ run, chain, detail: detail.data, tables, chunks, lineage, project, epoch, quarantine });
+  const lists = await readLists(connection, task);
+  const manifest = build({
+    run,
+    chain,
+    detail: detail.data,
+    tables,
+    chunks,
+    lists,
+    lineage,
+    project,
+    epoch,
+    quarantine,
+  });
   const sealed = await sealManifest(deps, epoch, manifest);
   // What every backup needs and none puts again.
   await deps.store.lock?.hold(repositoryName);
@@ -166,6 +195,17 @@ async function readChunks(connection: Connection, task: Task): Promise<ChunksByT
   return byTable;
 }
 
+/** In the order of the ids of their files. */
+async function readLists(connection: Connection, task: Task): Promise<DoneList[]> {
+  const rows = await connection.query(
+    `select t.result from backup.tasks as t
+      where t.run_id = $1::uuid and t.attempt = $2::int and t.kind = 'files' and t.status = 'done'
+      order by t.detail ->> 'prefix'`,
+    [task.run, String(task.attempt)],
+  );
+  return rows.map((row) => listFormat.parse(JSON.parse(text(row, "result"))));
+}
+
 function checkCounts(tables: ReadonlyMap<string, RunTable>, chunks: ChunksByTable): void {
   for (const table of tables.values()) {
     const read = sum((chunks.get(table.oid) ?? []).map((chunk) => chunk.rows));
@@ -206,6 +246,7 @@ function build(parts: {
   readonly detail: z.infer<typeof detailFormat>;
   readonly tables: ReadonlyMap<string, RunTable>;
   readonly chunks: ChunksByTable;
+  readonly lists: readonly DoneList[];
   readonly lineage: LineagePlace;
   readonly project: Manifest["project"];
   readonly epoch: Epoch;
@@ -230,6 +271,8 @@ function build(parts: {
   const record = detail.schemaObject.record;
   const all = tables.flatMap((table) => table.chunks);
   const objects = new Map(all.map((chunk) => [chunk.object, chunk]));
+  const lists = parts.lists.map(({ list }) => list);
+  const unreadable = sum(parts.lists.map((each) => each.unreadable));
   const consistentAt = must(run.consistentAt, "consistent_at");
   return {
     format: "holdfast/manifest",
@@ -260,16 +303,22 @@ function build(parts: {
     largeObjects: [],
     warnings: [
       ...run.warnings.map(({ code, message }) => ({ code, message })),
+      ...(unreadable === 0 ? [] : [{
+        code: unreadableCode,
+        message: `Storage does not give ${unreadable} of the files that it lists: their content is not in the backup`,
+      }]),
       ...(parts.quarantine === null ? [] : [{ code: quarantinedCode, message: parts.quarantine }]),
     ],
     notCaptured: detail.notCaptured,
+    files: detail.files === null ? null : { ...detail.files, lists },
     totals: {
       tables: tables.length,
       rows: sum(tables.map((table) => table.rows)),
       rawBytes: sum(tables.map((table) => table.rawBytes)),
-      storedBytes: sum([...objects.values()].map((chunk) => chunk.storedBytes)) + record.stored_bytes,
+      storedBytes: sum([...objects.values()].map((chunk) => chunk.storedBytes)) + record.stored_bytes +
+        sum(lists.map((list) => list.storedBytes + list.partStoredBytes)),
       newStoredBytes: run.newStoredBytes + (record.created ? record.stored_bytes : 0),
-      objects: new Set([record.name, ...objects.keys()]).size,
+      objects: new Set([record.name, ...objects.keys(), ...lists.map((list) => list.object)]).size,
     },
   };
 }

@@ -9,6 +9,7 @@ import type { Connection } from "../postgres/connection.ts";
 import { captureSchema } from "../schema/capture.ts";
 import { quoteIdent } from "../schema/quote.ts";
 import type { SchemaCapture, TableShape } from "../schema/capture_format.ts";
+import { planFiles } from "../files/plan_files.ts";
 import { tableFingerprints } from "../schema/fingerprint.ts";
 import { bucketColumnOf, notOfOwnBuckets } from "../schema/own_objects.ts";
 import { putAndReadBack } from "../store/put.ts";
@@ -76,9 +77,15 @@ export async function doPlan(context: PlanContext, task: Task): Promise<void> {
     const tables = plannedTables(plan.capture, plan.facts, fingerprints);
     const tasks = planTasks(tables, chunks, { chunkBytes: context.limits.chunkBytes, countBytes });
     const { capture } = plan;
+    const files = await planFiles(reader, {
+      run: task.run,
+      epoch: context.epoch.id,
+      snapshotName: keeper.facts.name,
+      canRead: deps.files !== undefined && deps.files !== null,
+    });
     await addTasks(connection, task, {
       tables: runTables(capture, plan.facts, fingerprints),
-      tasks: tasks.map((each) => ({
+      tasks: [...files.tasks, ...tasks].map((each) => ({
         kind: each.kind,
         detail: each.kind === "manifest"
           ? {
@@ -91,15 +98,18 @@ export async function doPlan(context: PlanContext, task: Task): Promise<void> {
               isCalled,
             })),
             notCaptured: capture.notCaptured,
+            files: files.files,
           }
+          : "detail" in each
+          ? each.detail
           : encodeRanges(each.ranges),
         estimated_bytes: Math.round(each.estimatedBytes),
       })),
       base_run: plan.base.run,
       epoch: context.epoch.id,
       store_prefix: context.storePrefix,
-      bytes_total: Math.round(tasks.reduce((sum, each) => sum + each.estimatedBytes, 0)),
-      warnings: warningsOf(capture),
+      bytes_total: Math.round([...files.tasks, ...tasks].reduce((sum, each) => sum + each.estimatedBytes, 0)),
+      warnings: [...warningsOf(capture), ...files.warnings],
     });
     deps.log.step("attempt.planned", { run: task.run, attempt, tasks: tasks.length });
   } finally {

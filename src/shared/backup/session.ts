@@ -75,12 +75,28 @@ export async function inSnapshot<T>(
   tables: readonly LockedTable[],
   work: () => Promise<T>,
 ): Promise<T> {
-  await begin(connection, snapshotName);
+  await begin(connection, snapshotName, "read only");
   try {
     if (tables.length > 0) await lockAndCheck(connection, tables);
     return await work();
   } finally {
     // A session that was lost has nothing to end; its own error is the one to report.
+    await connection.execute("rollback").catch(() => {});
+  }
+}
+
+/** Runs `work`, which writes into our own tables, in a transaction that sees the snapshot, and commits. Errors: as of `inSnapshot`. */
+export async function writingInSnapshot(
+  connection: Connection,
+  snapshotName: string,
+  work: () => Promise<void>,
+): Promise<void> {
+  await begin(connection, snapshotName, "read write");
+  try {
+    await work();
+    await connection.execute("commit");
+  } finally {
+    // After a commit it ends nothing; without one it says so in a warning that nobody reads.
     await connection.execute("rollback").catch(() => {});
   }
 }
@@ -92,11 +108,15 @@ export interface LockedTable {
   readonly sqlName: string;
 }
 
-async function begin(connection: Connection, snapshotName: string): Promise<void> {
+async function begin(
+  connection: Connection,
+  snapshotName: string,
+  access: "read only" | "read write",
+): Promise<void> {
   if (!/^[0-9A-Fa-f-]{1,60}$/.test(snapshotName)) throw new HoldfastError("internal", "a snapshot has a strange name");
   try {
     await connection.execute(
-      `begin isolation level repeatable read read only; set transaction snapshot '${snapshotName}';
+      `begin isolation level repeatable read ${access}; set transaction snapshot '${snapshotName}';
        set local lock_timeout = '${workerLockTimeout}'`,
     );
   } catch (error) {

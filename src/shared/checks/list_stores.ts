@@ -1,6 +1,6 @@
 /** Every store listed to its end, and held against what is recorded of it. A listing that was cut short is no loss. */
 import { z } from "zod";
-import { prefixes, repositoryName } from "../format/layout.ts";
+import { blobPrefixes, prefixes, repositoryName } from "../format/layout.ts";
 import type { CheckOutcome, CheckTask } from "../jobs/check_queries.ts";
 import {
   type CheckDeps,
@@ -19,7 +19,7 @@ const listedPrefixes: readonly string[] = [
   prefixes.anchors,
   prefixes.backups,
   prefixes.changes,
-  prefixes.blobs,
+  ...blobPrefixes,
   ...Array.from({ length: 256 }, (_, index) => `${prefixes.objects}${index.toString(16).padStart(2, "0")}/`),
 ];
 

@@ -4,6 +4,7 @@ import { sha256Hex } from "../crypto/digest.ts";
 import { asHoldfastError, HoldfastError } from "../errors.ts";
 import { open } from "../format/container.ts";
 import { decodeHeader, type ObjectKind } from "../format/container_header.ts";
+import { decodeFileList } from "../format/file_list.ts";
 import { prefixes, repositoryName } from "../format/layout.ts";
 import { objectName } from "../format/object_name.ts";
 import { decodeRepository } from "../format/repository.ts";
@@ -61,13 +62,14 @@ export async function openStored(
 }
 
 async function openContents(opening: Opening, name: string, bytes: Uint8Array, kind: ObjectKind): Promise<void> {
-  if (kind !== "chunk" && kind !== "schema" && kind !== "blob") throw damaged(name, `is a ${kind}`);
+  if (kind !== "chunk" && kind !== "schema" && kind !== "files" && kind !== "blob") throw damaged(name, `is a ${kind}`);
   const { epochId, rawLength } = decodeHeader(bytes, name);
   const plaintext = await open(opening, { kind, name, bytes, maxBytes: rawLength });
   const named = await objectName(await opening.epochOf(epochId), kind, plaintext);
   if (named.name !== name) throw damaged(name, "does not hold what its name says");
   if (kind === "chunk") countCopyRows(plaintext);
   if (kind === "schema") decodeCapture(plaintext, name);
+  if (kind === "files") decodeFileList(plaintext, name);
 }
 
 function damaged(name: string, why: string): HoldfastError {

@@ -6,8 +6,8 @@ import { inOrder, listSegments } from "../changes/segments/chain_reader.ts";
 import { sha256Hex } from "../crypto/digest.ts";
 import { HoldfastError } from "../errors.ts";
 import { epochName, prefixes, repositoryName } from "../format/layout.ts";
-import { objectsOf } from "../format/manifest.ts";
 import type { Store } from "../store/store.ts";
+import { allNeedsOf } from "../replicate/open_manifest.ts";
 import type { OpenedBackup, ReadDeps } from "../verify/find_backup.ts";
 import { byHandPage, byHandScript } from "./by_hand.ts";
 import type { Contents, Step } from "./contents.ts";
@@ -88,11 +88,8 @@ async function bundleFiles(deps: ReadDeps, backup: OpenedBackup, end: BundleEnd 
     if (size === null) throw new HoldfastError("object_missing", `${name} is not in ${store.label}`);
     return { name, size };
   };
-  const objects = objectsOf(manifest).map(({ name, storedBytes, storedHash }) => ({
-    name,
-    size: storedBytes,
-    hash: storedHash,
-  }));
+  const needs = await allNeedsOf({ ...deps, epochOf: backup.epochOf }, manifest);
+  const objects = needs.map(({ name, bytes: size, hash }) => ({ name, size, hash: hash ?? undefined }));
   return [
     ...[["restore-by-hand.md", byHandPage], ["restore-by-hand.mjs", byHandScript]].map(([name = "", content]) => {
       const text = new TextEncoder().encode(content);

@@ -17,6 +17,9 @@ export const prefixes = {
   claims: "v1/claims/",
 } as const;
 
+/** All blobs in steps that a leg can list, by the first digit of their names. */
+export const blobPrefixes: readonly string[] = [..."0123456789abcdef"].map((digit) => `${prefixes.blobs}${digit}`);
+
 export const tierPattern = /^[a-z][a-z0-9_]{0,30}$/;
 export const idPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 const hashPattern = /^[0-9a-f]{64}$/;
@@ -40,8 +43,11 @@ export function parseEpochName(name: string): string | null {
   return epochIdPattern.test(id) ? id : null;
 }
 
+/** Objects that are named by what they hold. */
+export type ContentKind = "chunk" | "schema" | "files" | "blob";
+
 /** `hash` is the keyed hash of the plaintext in hex. */
-export function contentName(kind: "chunk" | "schema" | "blob", hash: string): string {
+export function contentName(kind: ContentKind, hash: string): string {
   const prefix = kind === "blob" ? prefixes.blobs : prefixes.objects;
   return `${prefix}${must(hash, hashPattern, "hash").slice(0, 2)}/${hash}`;
 }

@@ -36,6 +36,21 @@ const chunk = z.object({
   takenFrom: id.nullable(),
 });
 
+const fileList = z.object({
+  object: contentObject,
+  rawBytes: count,
+  storedBytes: count,
+  hash,
+  storedHash: hash,
+  /** Entries in the list, and those of them whose content is missed. */
+  files: count,
+  missed: count,
+  /** Parts that the list names, with repetitions, and their bytes. */
+  parts: count,
+  partBytes: count,
+  partStoredBytes: count,
+});
+
 const table = z.object({
   schema: z.string(),
   name: z.string(),
@@ -90,6 +105,14 @@ export const manifestSchema = z.object({
   largeObjects: z.array(z.never()),
   warnings: z.array(z.object({ code: z.string(), message: z.string() })),
   notCaptured: z.array(z.object({ catalog: z.string(), identity: z.string(), reason: z.string() })),
+  /** The content of the project's files; null or absent: there is no Storage, or it was not copied, which a warning says. */
+  files: z.object({
+    /** Buckets whose files are not in it, by the settings. */
+    leftOut: z.array(z.string()),
+    /** Rows of storage.buckets as JSON text. */
+    buckets: z.array(z.string()),
+    lists: z.array(fileList),
+  }).nullable().optional(),
   totals: z.object({
     tables: count,
     rows: count,
@@ -103,6 +126,12 @@ export const manifestSchema = z.object({
 export type Manifest = z.infer<typeof manifestSchema>;
 export type ManifestTable = Manifest["tables"][number];
 export type ManifestChunk = ManifestTable["chunks"][number];
+export type ManifestFileList = NonNullable<Manifest["files"]>["lists"][number];
+
+/** The lists of files of a backup; none where it holds no files. */
+export function fileListsOf(manifest: Manifest): readonly ManifestFileList[] {
+  return manifest.files?.lists ?? [];
+}
 
 /**
  * What does not add up, in sentences without names or values from the database; empty for a sound manifest.
@@ -125,6 +154,10 @@ export function contradictions(manifest: Manifest): string[] {
       if (part.toBlock !== null && part.toBlock < part.fromBlock) found.push(`${place}: a chunk ends before it starts`);
     }
   }
+  for (const list of fileListsOf(manifest)) {
+    objects.add(list.object);
+    if (list.missed > list.files) found.push("a list of files lacks more files than it has");
+  }
   const { totals } = manifest;
   if (totals.tables !== manifest.tables.length) found.push("the total of tables is another");
   if (totals.rows !== sum(manifest.tables.map((each) => each.rows))) found.push("the total of rows is another");
@@ -140,9 +173,12 @@ export function contradictions(manifest: Manifest): string[] {
   return found;
 }
 
-/** Every object of the backup with what is recorded of it, each once; the schema capture first. */
+/**
+ * Every object that the manifest names, with what is recorded of it, each once; the schema capture first, lists of files last. What
+ * these name in turn is theirs alone: `file_list.ts` reads them.
+ */
 export interface ManifestObject {
-  readonly kind: "schema" | "chunk";
+  readonly kind: "schema" | "chunk" | "files";
   readonly name: string;
   readonly rawBytes: number;
   readonly storedBytes: number;
@@ -158,6 +194,9 @@ export function objectsOf(manifest: Manifest): ManifestObject[] {
   for (const part of manifest.tables.flatMap((each) => each.chunks)) {
     const { object: name, rawBytes, storedBytes, hash, storedHash } = part;
     if (!objects.has(name)) objects.set(name, { kind: "chunk", name, rawBytes, storedBytes, hash, storedHash });
+  }
+  for (const { object: name, rawBytes, storedBytes, hash, storedHash } of fileListsOf(manifest)) {
+    if (!objects.has(name)) objects.set(name, { kind: "files", name, rawBytes, storedBytes, hash, storedHash });
   }
   return [...objects.values()];
 }

@@ -1,7 +1,7 @@
 /** Names of objects that are kept by content: the same plaintext in the same epoch has one name. */
 import { sha256, toHex } from "../crypto/digest.ts";
 import type { Epoch } from "../crypto/epoch.ts";
-import { contentName } from "./layout.ts";
+import { type ContentKind, contentName } from "./layout.ts";
 
 export interface ContentName {
   readonly name: string;
@@ -15,7 +15,7 @@ export interface ContentName {
  */
 export async function objectName(
   epoch: Epoch,
-  kind: "chunk" | "schema" | "blob",
+  kind: ContentKind,
   plaintext: Uint8Array,
 ): Promise<ContentName> {
   const digest = await sha256(plaintext);

@@ -1,6 +1,7 @@
 /** What a function finds in its environment: the hosted variables, and the secrets that are set for Holdfast. */
 import { HoldfastError } from "../errors.ts";
 import { channelVariables } from "../alerts/variables.ts";
+import type { ProjectFilesSettings } from "../files/project_files.ts";
 import { pageVariables } from "../incidents/page_variables.ts";
 import { secondaryVariables } from "../store/secondary_variables.ts";
 
@@ -64,6 +65,13 @@ export function optional(environment: Environment, name: string): string | undef
  */
 export function storageKey(environment: Environment): string {
   return keyOf(environment, variables.secretKeys) ?? required(environment, variables.serviceRoleKey);
+}
+
+/** Storage of the project that this function runs in; null where its address or a key is missing. */
+export function projectStorage(environment: Environment): ProjectFilesSettings | null {
+  const projectUrl = optional(environment, variables.projectUrl);
+  const serviceKey = keyOf(environment, variables.secretKeys) ?? optional(environment, variables.serviceRoleKey);
+  return projectUrl === undefined || serviceKey === undefined ? null : { projectUrl, serviceKey };
 }
 
 /** The key that anybody may have, which the platform's edge wants to see; of SUPABASE_PUBLISHABLE_KEYS, else SUPABASE_ANON_KEY. */

@@ -10,6 +10,7 @@ import { asHoldfastError } from "../errors.ts";
 import { parseKeyRing } from "../crypto/key_ring.ts";
 import { downloadBucket } from "../download/bucket.ts";
 import { runDownloadLeg } from "../download/leg.ts";
+import { openProjectFiles } from "../files/project_files.ts";
 import { loadZstd } from "../format/zstd.ts";
 import { prefixOfBackup, recognise } from "../identity/identity_queries.ts";
 import { placeIn, settlePlace } from "../identity/settle_place.ts";
@@ -26,7 +27,7 @@ import { backupById, listBackups } from "../verify/find_backup.ts";
 import { runBackupLeg } from "./backup_leg.ts";
 import { subjectOf } from "./call_queries.ts";
 import type { DoorDeps, Leg } from "./door.ts";
-import { optional, projectRef, required, storageKey, variables } from "./environment.ts";
+import { optional, projectRef, projectStorage, required, storageKey, variables } from "./environment.ts";
 import { databaseOf, frontDeps, type IsolateRuntime } from "./front.ts";
 import { createIsolateBudget } from "./isolate_budget.ts";
 import { firstStore, storeAddress, storesOf } from "./places.ts";
@@ -48,7 +49,9 @@ export function isolateDeps(runtime: IsolateRuntime): DoorDeps {
   const open = async (): Promise<BackupDeps> => {
     const ring = parseKeyRing(environment[variables.keys]);
     const store = firstStore(outside);
-    return { database: databaseOf(environment), store, ring, compressor: await loadZstd(), clock, random, log };
+    const project = projectStorage(environment);
+    const files = project === null ? null : openProjectFiles(project, fetch);
+    return { database: databaseOf(environment), store, files, ring, compressor: await loadZstd(), clock, random, log };
   };
   /** Whether there is a second store SQL cannot know. */
   const tellPair = async (connection: Connection) => {

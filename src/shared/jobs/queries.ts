@@ -5,7 +5,17 @@ import { call } from "./call.ts";
 import { runColumns, type RunRow, runRowOf, text } from "./run_row.ts";
 
 export type RunOrigin = "schedule" | "cli" | "dashboard" | "http";
-export type TaskKind = "plan" | "chunks" | "counts" | "manifest" | "verify" | "replicate" | "prune" | "drill";
+export type TaskKind =
+  | "plan"
+  | "chunks"
+  | "counts"
+  | "look"
+  | "files"
+  | "manifest"
+  | "verify"
+  | "replicate"
+  | "prune"
+  | "drill";
 
 export interface Task {
   readonly id: string;

@@ -89,6 +89,17 @@ export class PruneTask {
     );
   }
 
+  /** Lists of files that a manifest names, before what it names is complete. */
+  async enterLists(lists: readonly string[]): Promise<void> {
+    await this.#call("select backup.enter_lists($1::bigint, $2::bigint, $3::text[])", arrayOf(lists));
+  }
+
+  /** Lists whose parts are not known yet; these are entered like what a manifest names. */
+  async unopenedLists(): Promise<string[]> {
+    const rows = await this.#call("select l.name from backup.unopened_lists($1::bigint, $2::bigint) as l");
+    return rows.map((row) => text(row, "name"));
+  }
+
   /** Objects below the prefix that the store may let go now. */
   async sweep(store: string, prefix: string, listed: readonly string[]): Promise<string[]> {
     const rows = await this.#call(

@@ -19,6 +19,8 @@ export interface RunRow {
   readonly snapshotName: string | null;
   readonly walLsn: string | null;
   readonly fingerprint: string | null;
+  /** When all that is read in the snapshot was read, and the definitions were still the same; null before. */
+  readonly settledAt: string | null;
   readonly baseRun: string | null;
   /** The chain of the change stream that was open at the snapshot, or that an incremental is part of. */
   readonly chainId: string | null;
@@ -86,7 +88,7 @@ export const runColumns = [
   ],
   ...["hint", "warnings", "quarantine_reason"],
 ].map((column) => `r.${column}`).concat(
-  ["created_at", "started_at", "finished_at", "consistent_at"].map(moment),
+  ["created_at", "started_at", "finished_at", "consistent_at", "settled_at"].map(moment),
   "pg_catalog.array_to_json(r.tiers) as tiers",
 ).join(", ");
 
@@ -107,6 +109,7 @@ export function runRowOf(row: Row): RunRow {
     snapshotName: row["snapshot_name"] ?? null,
     walLsn: row["wal_lsn"] ?? null,
     fingerprint: row["fingerprint"] ?? null,
+    settledAt: row["settled_at"] ?? null,
     baseRun: row["base_run"] ?? null,
     chainId: row["chain_id"] ?? null,
     tables: numberOrNull(row, "tables"),

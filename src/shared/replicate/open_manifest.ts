@@ -1,8 +1,10 @@
 /** A manifest of the first store, opened; its objects and its epoch's key file are entered as what has to be copied before it. */
 import { epochName } from "../format/layout.ts";
-import { type Manifest, objectsOf } from "../format/manifest.ts";
+import type { FilePart } from "../format/file_list.ts";
+import { fileListsOf, type Manifest, objectsOf } from "../format/manifest.ts";
 import { openManifest } from "../format/manifest_codec.ts";
 import type { CopyTask, CopyToMake } from "../jobs/copy_queries.ts";
+import { partsOfFiles } from "../verify/read_file_list.ts";
 import { type OriginalDeps, readOriginal } from "./original.ts";
 
 /** Objects in one call: some 400 KB of JSON. */
@@ -20,12 +22,17 @@ export async function enterManifest(
 ): Promise<number> {
   const { bytes } = await readOriginal(deps, copy);
   const { manifest } = await openManifest(deps, copy.name, bytes);
-  const objects = [{ name: epochName(manifest.epoch), bytes: null, hash: null }, ...needsOf(manifest)];
-  for (let at = 0; at < objects.length; at += objectsAtOnce) {
-    const some = objects.slice(at, at + objectsAtOnce);
-    await task.enterNeeds(copy.name, some, { complete: at + objectsAtOnce >= objects.length, renewAfterMs });
-  }
-  return bytes.byteLength;
+  let read = bytes.byteLength;
+  const enter = async (objects: readonly (NeededObject | { name: string; bytes: null; hash: null })[]) => {
+    for (let at = 0; at < objects.length; at += objectsAtOnce) {
+      await task.enterNeeds(copy.name, objects.slice(at, at + objectsAtOnce), { complete: false, renewAfterMs });
+    }
+  };
+  await enter([{ name: epochName(manifest.epoch), bytes: null, hash: null }, ...needsOf(manifest)]);
+  for await (const parts of partsOfFiles({ ...deps, store: deps.first }, manifest)) await enter(parts.map(neededPart));
+  for (const list of fileListsOf(manifest)) read += list.rawBytes;
+  await task.enterNeeds(copy.name, [], { complete: true, renewAfterMs });
+  return read;
 }
 
 export interface NeededObject {
@@ -35,8 +42,22 @@ export interface NeededObject {
   readonly hash: string | null;
 }
 
+/** All that a backup needs, its lists of files and their parts too, each with its size. Errors: those of `partsOfFiles`. */
+export async function allNeedsOf(
+  deps: Pick<OriginalDeps, "compressor" | "epochOf"> & { readonly store: OriginalDeps["first"] },
+  manifest: Manifest,
+): Promise<NeededObject[]> {
+  const needs = [...needsOf(manifest)];
+  for await (const parts of partsOfFiles(deps, manifest)) needs.push(...parts.map(neededPart));
+  return [...new Map(needs.map((need) => [need.name, need])).values()];
+}
+
+function neededPart({ object: name, storedBytes: bytes, storedHash: hash }: FilePart): NeededObject {
+  return { name, bytes, hash };
+}
+
 /** Never empty: each backup has a schema capture. */
-export function needsOf(manifest: Manifest): NeededObject[] {
+function needsOf(manifest: Manifest): NeededObject[] {
   return objectsOf(manifest).map(({ name, storedBytes, storedHash }) => ({
     name,
     bytes: storedBytes,

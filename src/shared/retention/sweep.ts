@@ -1,7 +1,11 @@
 /** Objects that nothing needs any more: marked by the manifests of every store and the catalogue, swept prefix by prefix. */
+import type { EpochSource } from "../crypto/epoch.ts";
 import { epochSource } from "../crypto/epochs.ts";
-import { prefixes } from "../format/layout.ts";
-import { objectsOf } from "../format/manifest.ts";
+import { open } from "../format/container.ts";
+import { decodeHeader } from "../format/container_header.ts";
+import { blobPrefixes, prefixes } from "../format/layout.ts";
+import { decodeFileList } from "../format/file_list.ts";
+import { fileListsOf, objectsOf } from "../format/manifest.ts";
 import { openManifest } from "../format/manifest_codec.ts";
 import { readRepository } from "../format/repository.ts";
 import type { PruneTask } from "../jobs/retention_queries.ts";
@@ -9,7 +13,7 @@ import type { Store } from "../store/store.ts";
 import type { PruneDeps, PruneOptions } from "./deps.ts";
 import { removeFrom } from "./remove.ts";
 
-/** By their first two digits: a listing of all objects is more than a leg can do. */
+/** By their first digits: a listing of all objects is more than a leg can do. */
 const objectPrefixes = Array.from(
   { length: 256 },
   (_, index) => `${prefixes.objects}${index.toString(16).padStart(2, "0")}/`,
@@ -30,8 +34,9 @@ export async function openManifests(
   deps: PruneDeps,
   task: PruneTask,
   lying: ReadonlyMap<string, Store>,
-  { budget, signal }: PruneOptions,
+  options: PruneOptions,
 ): Promise<boolean> {
+  const { budget, signal } = options;
   const unknown = await task.enterManifests([...lying.keys()]);
   const repository = await readRepository(deps.first);
   const epochOf = epochSource(deps.first, deps.ring, repository?.id ?? "");
@@ -40,6 +45,7 @@ export async function openManifests(
     const store = lying.get(name) ?? deps.first;
     const bytes = await store.read(name);
     const { manifest } = await openManifest({ compressor: deps.compressor, epochOf }, name, bytes);
+    await task.enterLists(fileListsOf(manifest).map((list) => list.object));
     const objects = objectsOf(manifest).map((object) => object.name);
     for (let at = 0; at < objects.length; at += objectsAtOnce) {
       const some = objects.slice(at, at + objectsAtOnce);
@@ -47,6 +53,33 @@ export async function openManifests(
     }
     budget.spendText(0, bytes.byteLength);
     budget.spendCalls(3 + objects.length / objectsAtOnce);
+    deps.log.step("prune.opened", { name });
+  }
+  return await openLists(deps, task, epochOf, options);
+}
+
+/**
+ * Lists of files that manifests name, each once for all of them. One that lies in the second store alone stays closed, where the layer's
+ * identity is offline: then nothing is swept. True while some are left.
+ */
+async function openLists(
+  deps: PruneDeps,
+  task: PruneTask,
+  epochOf: EpochSource,
+  { budget, signal }: PruneOptions,
+): Promise<boolean> {
+  for (const name of await task.unopenedLists()) {
+    if (budget.spent() || signal?.aborted === true) return true;
+    const bytes = await deps.first.read(name);
+    const { rawLength } = decodeHeader(bytes, name);
+    const opening = { compressor: deps.compressor, epochOf };
+    const plaintext = await open(opening, { kind: "files", name, bytes, maxBytes: rawLength });
+    const parts = decodeFileList(plaintext, name).flatMap((file) => file.parts.map((part) => part.object));
+    for (let at = 0; at < Math.max(parts.length, 1); at += objectsAtOnce) {
+      await task.enterManifest(name, parts.slice(at, at + objectsAtOnce), at + objectsAtOnce >= parts.length);
+    }
+    budget.spendText(0, bytes.byteLength + rawLength);
+    budget.spendCalls(2 + parts.length / objectsAtOnce);
     deps.log.step("prune.opened", { name });
   }
   return false;
@@ -67,7 +100,7 @@ export async function sweep(
   { budget, signal, progress }: PruneOptions,
 ): Promise<Swept> {
   const stores = storesOf(deps);
-  const steps = stores.flatMap((store) => objectPrefixes.map((prefix) => ({ store, prefix })));
+  const steps = stores.flatMap((store) => [...objectPrefixes, ...blobPrefixes].map((prefix) => ({ store, prefix })));
   let swept = 0;
   for (let next = from; next < steps.length; next++) {
     if (next > from && (budget.spent() || signal?.aborted === true)) return { next, swept, over: false };

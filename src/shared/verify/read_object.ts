@@ -3,6 +3,7 @@ import { sha256Hex } from "../crypto/digest.ts";
 import { HoldfastError } from "../errors.ts";
 import type { Compressor } from "../format/compressor.ts";
 import { open } from "../format/container.ts";
+import type { ContentKind } from "../format/layout.ts";
 import type { Store } from "../store/store.ts";
 
 export interface ObjectDeps {
@@ -13,7 +14,7 @@ export interface ObjectDeps {
 
 /** An object as a manifest records it. */
 export interface RecordedObject {
-  readonly kind: "schema" | "chunk";
+  readonly kind: ContentKind;
   /** Full name in the store. */
   readonly name: string;
   readonly rawBytes: number;

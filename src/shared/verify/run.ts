@@ -1,12 +1,14 @@
 /** Every object of a backup read, opened, hashed and counted against its manifest. */
 import type { Clock } from "../clock.ts";
 import { asHoldfastError, type ErrorCode, HoldfastError } from "../errors.ts";
-import { type Manifest, objectsOf } from "../format/manifest.ts";
+import { fileListsOf, type Manifest } from "../format/manifest.ts";
 import type { Log } from "../log.ts";
 import { countCopyRows } from "./copy_rows.ts";
 import { decodeCapture } from "./decode_capture.ts";
 import { openBackup, type OpenedBackup, type ReadDeps } from "./find_backup.ts";
+import { checkFileList, recordedPart } from "./read_file_list.ts";
 import { type ObjectDeps, readObject, type RecordedObject } from "./read_object.ts";
+import { ListsInUse, type VerifyStep, verifySteps } from "./verify_steps.ts";
 
 export interface VerifyDeps extends ReadDeps {
   readonly clock: Clock;
@@ -96,10 +98,10 @@ export async function verifyLeg(
 ): Promise<VerifyLeg> {
   const { manifest } = backup;
   const { share, of } = options.part ?? { share: 0, of: 1 };
-  const all = objectsOf(manifest).filter((_, index) => index % of === share);
+  const all = verifySteps(manifest).filter((_, index) => index % of === share);
   const storedBytesTotal = all.reduce((sum, object) => sum + object.storedBytes, 0);
   const reader: ObjectDeps = { store: deps.store, compressor: deps.compressor, epochOf: backup.epochOf };
-  const rowsOf = rowsByObject(manifest);
+  const look = looker(reader, manifest);
   const problems: VerifyProblem[] = [];
   const done = { objects: 0, rows: 0, rawBytes: 0, storedBytes: 0 };
   let at = options.from;
@@ -113,14 +115,9 @@ export async function verifyLeg(
       if (options.signal?.aborted) throw new HoldfastError("cancelled", "the verification was cancelled");
       at++;
       taken += Math.max(object.rawBytes, 1);
-      const stored = { bytes: object.storedBytes, hash: object.storedHash };
-      try {
-        done.rows += await checkObject(reader, { ...object, stored }, rowsOf.get(object.name) ?? []);
-      } catch (error) {
-        const ours = asHoldfastError(error);
-        if (!isVerdict(ours)) throw error;
-        problems.push({ object: object.name, code: ours.code, message: ours.message });
-      }
+      const looked = await look(object);
+      if ("problem" in looked) problems.push(looked.problem);
+      else done.rows += looked.rows;
       done.objects++;
       done.rawBytes += object.rawBytes;
       done.storedBytes += object.storedBytes;
@@ -162,17 +159,39 @@ export function verifyResult(manifest: Manifest, legs: readonly VerifyLeg[]): Ve
   };
 }
 
-/** Rows in the object. Errors: those of `readObject`, `object_damaged` where the text does not hold what is recorded. */
-async function checkObject(
-  deps: ObjectDeps,
-  recorded: RecordedObject,
-  expectedRows: readonly number[],
-): Promise<number> {
-  const plaintext = await readObject(deps, recorded);
-  if (recorded.kind === "schema") {
-    decodeCapture(plaintext, recorded.name);
-    return 0;
-  }
+type Looked = { readonly rows: number } | { readonly problem: VerifyProblem };
+
+/** What looks at one step: rows of a chunk, or what is wrong with an object. Errors: what says nothing of it. */
+function looker(reader: ObjectDeps, manifest: Manifest): (step: VerifyStep) => Promise<Looked> {
+  const rowsOf = rowsByObject(manifest);
+  const listOf = new Map(fileListsOf(manifest).map((list) => [list.object, list]));
+  const lists = new ListsInUse(reader);
+  const isOurs = (error: unknown) => isVerdict(asHoldfastError(error));
+  const recordedOf = async (step: VerifyStep): Promise<RecordedObject | null> => {
+    if (step.part === null) return { ...step, stored: { bytes: step.storedBytes, hash: step.storedHash } };
+    const part = await lists.part(step.list, step.part, isOurs);
+    return part === undefined ? null : recordedPart(part);
+  };
+  return async (step) => {
+    const recorded = await recordedOf(step);
+    if (recorded === null) return { rows: 0 };
+    try {
+      const plaintext = await readObject(reader, recorded);
+      const list = listOf.get(recorded.name);
+      if (recorded.kind === "files" && list !== undefined) checkFileList(plaintext, list);
+      return { rows: rowsIn(plaintext, recorded, rowsOf.get(recorded.name) ?? []) };
+    } catch (error) {
+      const { code, message } = asHoldfastError(error);
+      if (!isOurs(error)) throw error;
+      return { problem: { object: recorded.name, code, message } };
+    }
+  };
+}
+
+/** Rows in a chunk. Errors: `object_damaged` where it does not hold what is recorded. */
+function rowsIn(plaintext: Uint8Array, recorded: RecordedObject, expectedRows: readonly number[]): number {
+  if (recorded.kind === "schema") decodeCapture(plaintext, recorded.name);
+  if (recorded.kind !== "chunk") return 0;
   const rows = countCopyRows(plaintext);
   const wrong = expectedRows.find((expected) => expected !== rows);
   if (wrong !== undefined) {

@@ -1,0 +1,76 @@
+/** What bringing files back would do, before anything is done. Pure. */
+import type { ListedFile } from "../format/file_list.ts";
+
+/** A file as it stands in the target's Storage. */
+export interface PresentFile {
+  readonly id: string;
+  readonly bucket: string;
+  readonly name: string;
+  readonly version: string | null;
+  readonly size: number | null;
+  readonly etag: string | null;
+}
+
+/** `missing` puts back what is gone; `merge` also what differs. Neither removes anything. */
+export type PutBackMode = "missing" | "merge";
+
+export interface PlannedFile {
+  readonly file: ListedFile;
+  /** `lost`: the backup has no content of it; `later`: it has that of a version that came after its snapshot. */
+  readonly state: "gone" | "differs" | "same" | "lost" | "later";
+  readonly puts: boolean;
+}
+
+export interface PutBackPlan {
+  readonly files: readonly PlannedFile[];
+  /** In the target, in buckets that are asked for, and not in the backup; they stay. */
+  readonly orphans: readonly PresentFile[];
+  readonly buckets: readonly string[];
+  /** Content that is put, in bytes. */
+  readonly bytes: number;
+}
+
+/** Names of then and now; a version of the snapshot stands before one that came later. */
+export function planPutBack(
+  listed: readonly ListedFile[],
+  present: readonly PresentFile[],
+  mode: PutBackMode,
+): PutBackPlan {
+  const now = new Map(present.map((file) => [keyOf(file), file]));
+  const wanted = new Map<string, PlannedFile>();
+  for (const file of listed) {
+    const key = keyOf(file);
+    const known = wanted.get(key);
+    if (known !== undefined && known.state !== "lost") continue;
+    // What came later may have a version that is missed before it.
+    const state = stateOf(file, now.get(key));
+    const puts = file.missed === null && (state === "gone" || (state === "differs" && mode === "merge"));
+    const later = !file.inSnapshot && puts;
+    wanted.set(key, { file, state: later ? "later" : state, puts });
+  }
+  const files = [...wanted.values()].sort((a, b) => keyOf(a.file) < keyOf(b.file) ? -1 : 1);
+  return {
+    files,
+    orphans: present.filter((file) => !wanted.has(keyOf(file))),
+    buckets: [...new Set(files.map(({ file }) => file.bucket))].sort(),
+    bytes: files.reduce((sum, { file, puts }) => puts ? sum + bytesOf(file) : sum, 0),
+  };
+}
+
+export function bytesOf({ parts }: ListedFile): number {
+  return parts.reduce((sum, part) => sum + part.rawBytes, 0);
+}
+
+function stateOf(file: ListedFile, present: PresentFile | undefined): "gone" | "differs" | "same" | "lost" {
+  if (file.missed !== null) return "lost";
+  if (present === undefined) return "gone";
+  const row = JSON.parse(file.row) as { version?: string | null; metadata?: { eTag?: string | null } | null };
+  const isSame = (row.version ?? null) !== null && row.version === present.version;
+  const isEqual = (row.metadata?.eTag ?? null) !== null && row.metadata?.eTag === present.etag &&
+    file.size === present.size;
+  return isSame || isEqual ? "same" : "differs";
+}
+
+function keyOf({ bucket, name }: { readonly bucket: string; readonly name: string }): string {
+  return JSON.stringify([bucket, name]);
+}
