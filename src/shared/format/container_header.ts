@@ -10,7 +10,16 @@ export const nonceBytes = 12;
 export const tagBytes = 16;
 
 /** The byte of each kind. A number is never used again for something else. */
-export const kindNumbers = { chunk: 1, schema: 2, manifest: 3, segment: 4, blob: 5, anchor: 6, claim: 7 } as const;
+export const kindNumbers = {
+  chunk: 1,
+  schema: 2,
+  manifest: 3,
+  segment: 4,
+  blob: 5,
+  anchor: 6,
+  claim: 7,
+  erasure: 8,
+} as const;
 export type ObjectKind = keyof typeof kindNumbers;
 
 export const compressionNumbers = { none: 0, zstd: 1 } as const;

@@ -1,4 +1,5 @@
 /** Rows out of a full backup: its chunks, opened and checked as a restore does it. */
+import { readLedger } from "../../erase/ledger.ts";
 import { HoldfastError } from "../../errors.ts";
 import type { Compressor } from "../../format/compressor.ts";
 import type { ManifestChunk } from "../../format/manifest.ts";
@@ -46,6 +47,7 @@ export async function openBackupRows(
       if (found === undefined) throw new HoldfastError("internal", "a table is read that the backup does not list");
       return readTable({ ...deps, ahead }, backup, found, filter, after);
     },
+    erased: () => readLedger(deps),
     close: () => Promise.resolve(),
   };
 }

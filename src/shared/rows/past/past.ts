@@ -1,5 +1,6 @@
 /** Rows as they were: of a full backup, or of a moment. */
 import type { Edge, GraphTable } from "./graph.ts";
+import type { Ledger } from "../../erase/ledger.ts";
 import type { TableName } from "../../restore/project_rows.ts";
 
 export interface PastColumn {
@@ -63,6 +64,8 @@ export interface PastRows {
    * Errors: `object_missing`, `object_damaged`, those of keys and store.
    */
   read(table: PastTable, filter: RowFilter, after?: string | null): AsyncIterable<PastPiece>;
+  /** The erasure ledger of the store that they are from: who has to be taken out of them. Errors: `ledger_unreadable`. */
+  erased(): Promise<Ledger>;
   /** Gives back what the source holds (a scratch database). Never throws. */
   close(): Promise<void>;
 }
