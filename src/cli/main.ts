@@ -39,6 +39,7 @@ const load: Readonly<Record<CommandName, () => Promise<{ readonly run: Command }
   "restore-table": () => import("./commands/restore_table.ts"),
   "restore-record": () => import("./commands/restore_record.ts"),
   "restore-user": () => import("./commands/restore_user.ts"),
+  "erase": () => import("./commands/erase.ts"),
   "download": () => import("./commands/download.ts"),
   "incremental": () => import("./commands/incremental.ts"),
   "follow": () => import("./commands/follow.ts"),

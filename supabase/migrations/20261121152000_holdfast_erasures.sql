@@ -12,8 +12,9 @@ create table backup.erasures (
   -- recorded: in the ledger of the first store; emptied: the rows are gone; searched: files too, and nothing was found; done: the
   -- ledger is in both stores
   status text not null default 'begun',
-  -- names in the stores
+  -- names in the stores, and the first store as it was called when they were put there
   entries text[] not null default '{}',
+  store text,
   -- rows that went, by table
   rows jsonb not null default '{}',
   files integer not null default 0,
@@ -67,7 +68,7 @@ as $$
 declare
   fresh boolean;
 begin
-  if coalesce(hold_erasure.reason, '') !~ '^[^\r\n]{1,300}$' then
+  if coalesce(length(hold_erasure.reason), 0) not between 1 and 300 or hold_erasure.reason ~ '[\r\n]' then
     raise exception 'a hold needs a reason, a line of at most 300 characters' using errcode = 'HF003';
   end if;
   insert into backup.erasure_holds as h (user_id, reason, held_by)
@@ -228,8 +229,9 @@ end
 $$;
 revoke all on function backup.lock_erasures() from public;
 
--- For restores into this database, until the end of the caller's transaction: HF415 (run_state) while somebody is erased.
-create function backup.refuse_while_erasing() returns void
+-- For restores into this database, until the end of the caller's transaction: HF415 (run_state) while somebody is erased, HF473
+-- (user_erased) where the user who is to come back was.
+create function backup.refuse_while_erasing(user_id text) returns void
 language plpgsql
 volatile
 set search_path = ''
@@ -238,9 +240,14 @@ begin
   if not pg_catalog.pg_try_advisory_xact_lock_shared(pg_catalog.hashtextextended('holdfast:erasures', 0)) then
     raise exception 'a person is being erased' using errcode = 'HF415', hint = 'Wait for the end of the erasure, then restore.';
   end if;
+  if exists (
+    select from backup.erasures as e where e.person = backup.person_hash(refuse_while_erasing.user_id) and e.status <> 'begun'
+  ) then
+    raise exception 'the person was erased, and is not brought back' using errcode = 'HF473';
+  end if;
 end
 $$;
-revoke all on function backup.refuse_while_erasing() from public;
+revoke all on function backup.refuse_while_erasing(text) from public;
 
 -- Begins the erasure, or goes on with the one that was broken off. Under lock_erasures(). HF471 to HF473.
 create function backup.begin_erasure(user_id uuid) returns uuid
@@ -268,19 +275,19 @@ $$;
 revoke all on function backup.begin_erasure(uuid) from public;
 
 -- An entry of the ledger stands in the first store and was read back.
-create function backup.record_erasure(id uuid, entry text) returns void
+create function backup.record_erasure(id uuid, entry text, store text) returns void
 language plpgsql
 volatile
 set search_path = ''
 as $$
 begin
   update backup.erasures as e
-  set entries = e.entries || record_erasure.entry, status = case e.status when 'begun' then 'recorded' else e.status end
+  set entries = e.entries || record_erasure.entry, store = record_erasure.store, status = case e.status when 'begun' then 'recorded' else e.status end
   where e.id = record_erasure.id and not record_erasure.entry = any (e.entries);
   perform backup.ask_for_copies();
 end
 $$;
-revoke all on function backup.record_erasure(uuid, text) from public;
+revoke all on function backup.record_erasure(uuid, text, text) from public;
 
 -- In the transaction that deletes the rows. `gone`: rows by table, added to what an earlier try has deleted. What our own tables say of the
 -- person goes as well.

@@ -1,9 +1,7 @@
-import { readFile } from "node:fs/promises";
 import { HoldfastError } from "../../shared/errors.ts";
-import { type BackupMap, emptyMap, readBackupMap } from "../../shared/rows/ownership/map_file.ts";
-import { errno } from "../../shared/store/file_errors.ts";
 import type { Context } from "../context.ts";
 import type { Outcome } from "../output.ts";
+import { readMap } from "../read_map.ts";
 import { restoreRows } from "../restore_rows.ts";
 
 /** The document: that of `restoreRows`. */
@@ -25,17 +23,4 @@ export async function run(context: Context): Promise<Outcome> {
     replaces: settings.get("apply") === "replace",
   };
   return await restoreRows(context, wanted, { asked: { scope: "user", choice } });
-}
-
-/** The file that is named, or backup.map.json where there is one. Errors: `usage`, `payload_invalid`. */
-async function readMap({ settings }: Context): Promise<BackupMap> {
-  const path = settings.need("map");
-  let text: string;
-  try {
-    text = await readFile(path, "utf8");
-  } catch (cause) {
-    if (!settings.isFlag("map") && errno(cause) === "ENOENT") return emptyMap;
-    throw new HoldfastError("usage", "the file of --map cannot be read", { cause, hint: `Check the path: ${path}` });
-  }
-  return readBackupMap(text);
 }

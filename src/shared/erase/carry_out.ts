@@ -4,6 +4,7 @@ import { HoldfastError } from "../errors.ts";
 import { erasureName } from "../format/layout.ts";
 import type { Log } from "../log.ts";
 import type { Connection } from "../postgres/connection.ts";
+import { refreshViews } from "../restore/in_place/finish_rows.ts";
 import { putTriggersAside } from "../rows/apply/put_back.ts";
 import type { BackupMap } from "../rows/ownership/map_file.ts";
 import { quoteLiteral } from "../schema/quote.ts";
@@ -78,6 +79,7 @@ export async function carryOut(deps: ErasureDeps, user: string, map: BackupMap):
     return gone;
   });
   log.step("erase.emptied", {});
+  await refreshViews(connection);
   const files = await removeFiles(deps, user);
   log.step("erase.files", {});
   const mentions = await lookAgain(deps.again, user, map);
@@ -140,7 +142,7 @@ async function writeLedger(deps: ErasureDeps, { id, user, map, known }: Writing,
   for (let from = 0; from < fresh.length; from += mostHashes) {
     const part = fresh.slice(from, from + mostHashes);
     const number = await putEntry(deps, { erasure: id, at, map, rows: [...identities.values()], hashes: part });
-    await recordErasure(deps.again, id, erasureName(number));
+    await recordErasure(deps.again, id, erasureName(number), deps.store.label);
     for (const hash of part) known.add(hash);
   }
 }

@@ -17,8 +17,21 @@ export async function beginErasure(connection: Connection, user: string): Promis
   return row?.["id"] ?? "";
 }
 
-export async function recordErasure(connection: Connection, id: string, entry: string): Promise<void> {
-  await connection.query("select backup.record_erasure($1::uuid, $2)", [id, entry]);
+/** An entry stands in the store of that label. */
+export async function recordErasure(connection: Connection, id: string, entry: string, store: string): Promise<void> {
+  await connection.query("select backup.record_erasure($1::uuid, $2, $3)", [id, entry, store]);
+}
+
+/** The number of the newest entry that the database knows to be in the store of that label; 0: none, or it keeps no record. */
+export async function knownEntries(connection: Connection, store: string): Promise<number> {
+  const [there] = await connection.query("select pg_catalog.to_regclass('backup.erasures') is not null as yes");
+  if (there?.["yes"] !== "t") return 0;
+  const [row] = await connection.query(
+    `select pg_catalog.max(pg_catalog.split_part(n.name, '/', 3)::bigint) as newest
+       from backup.erasures as e, pg_catalog.unnest(e.entries) as n (name) where e.store = $1`,
+    [store],
+  );
+  return Number(row?.["newest"] ?? 0);
 }
 
 /** In the transaction that deletes the rows. */
@@ -104,7 +117,7 @@ export async function readRetained(
     `select pg_catalog.count(*) as backups, pg_catalog.count(*) filter (where r.held) as held,
             pg_catalog.to_char(pg_catalog.max(r.until) at time zone 'UTC', 'YYYY-MM-DD') as until
        from (
-         select r.held_at is not null as held, r.consistent_at + (
+         select r.hold_until is not null as held, r.consistent_at + (
              select pg_catalog.max(p.keep) from backup.policies as p where p.tier = any (r.tiers)
            ) as until
            from backup.runs as r where r.kind = 'full' and r.status in ('succeeded', 'quarantined')

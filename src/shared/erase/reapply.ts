@@ -5,12 +5,12 @@ import { readLedger } from "./ledger.ts";
 import { removeFromDatabase } from "./remove_erased.ts";
 
 /**
- * The ledger as the store of the backup has it when the restore ends. Errors of the hook: `ledger_unreadable`, which undoes the
+ * `known`: as `readLedger` has it. The ledger as the store of the backup has it when the restore ends. Errors of the hook: `ledger_unreadable`, which undoes the
  * restore's last transaction: nobody reads the rows before, and the same call goes on once the ledger can be read.
  */
-export function reapplyLedger(read: ReadDeps): BeforeCommit {
+export function reapplyLedger(read: ReadDeps, known = 0): BeforeCommit {
   return async (connection) => {
-    await removeFromDatabase(connection, await readLedger(read));
+    await removeFromDatabase(connection, await readLedger(read, known));
   };
 }
 

@@ -107,7 +107,7 @@ export async function layDatabaseBeside(
       scope: isGuarded ? ofGone(table) : null,
     });
   }
-  const ledger = await deps.source.erased();
+  const ledger = await deps.source.erased(connection);
   const erased = await inTransaction(
     connection,
     () => removeFromSides(connection, source.graph, laid.map(({ side }) => side), ledger),

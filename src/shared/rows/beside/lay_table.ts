@@ -65,7 +65,7 @@ async function layOne(
   const newcomers = typed.length === 0 || whyBesideOnly(table) !== null
     ? null
     : await findNewcomers(deps, steps, 1, { past: table, side }, live, await meantNow(deps, live, side, typed));
-  const ledger = await deps.source.erased();
+  const ledger = await deps.source.erased(connection);
   return await settleOnce(connection, schema, async () => {
     const erased = await removeFromSides(connection, deps.source.graph, [side], ledger);
     const treatment = treatmentOf(table);

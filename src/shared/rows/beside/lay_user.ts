@@ -48,7 +48,7 @@ export async function layUser(deps: LayDeps, choice: UserChoice, comment: string
   const user = await readUserId(connection, choice.user);
   const as = choice.as === null ? null : await readUserId(connection, choice.as);
   const plan = planOwnership(source.graph, choice.map);
-  const ledger = await source.erased();
+  const ledger = await source.erased(connection);
   if (await isErasedUser(connection, ledger, user)) {
     throw new HoldfastError("user_erased", "the person was erased, and is not brought back");
   }

@@ -5,6 +5,7 @@ import type { Point } from "../../changes/replay/replay.ts";
 import { planPoint, type PointOptions, type PointPlan, restorePoint } from "../../changes/replay/restore_point.ts";
 import { unsettledWarnings } from "../../changes/segments/coverage.ts";
 import { ChangeHistory } from "../../changes/segments/timeline.ts";
+import { knownEntries } from "../../erase/erase_queries.ts";
 import { readLedger } from "../../erase/ledger.ts";
 import { keepErased } from "../../erase/reapply.ts";
 import { HoldfastError } from "../../errors.ts";
@@ -91,7 +92,7 @@ export async function openMomentRows(
         if (known === undefined) throw new HoldfastError("internal", "a table is read that the moment does not list");
         return readIn(session, open, known, filter, after);
       },
-      erased: () => readLedger(deps),
+      erased: async (database) => await readLedger(deps, await knownEntries(database, deps.store.label)),
       close,
     };
   } catch (error) {
