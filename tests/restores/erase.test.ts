@@ -47,7 +47,7 @@ async function refused(args: readonly string[], given = settings): Promise<{ cod
 async function found(url: string, wanted: readonly string[] = needles): Promise<string[]> {
   const tables = await query(
     url,
-    `select c.oid::regclass::text as name from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
+    `select format('%I.%I', n.nspname, c.relname) as name from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
       where c.relkind in ('r', 'm') and n.nspname not in ('pg_catalog', 'information_schema') and n.nspname !~ '^pg_'
         and c.relispopulated`,
   );
@@ -298,8 +298,12 @@ describe("a restore of what was before", () => {
     const bytes = readFileSync(join(folder, "kept"));
     bytes[100] = (bytes[100] ?? 0) ^ 1;
     writeFileSync(entry, bytes);
-    expect(await refused(["restore-full", backup, "--yes"])).toMatchObject({ code: "ledger_unreadable" });
+    await query(source(), "create database beside_nothing");
+    const full = ["restore-full", backup, "--target-db-url", cluster().url("postgres", "beside_nothing"), "--yes"];
+    expect(await refused(full)).toMatchObject({ code: "ledger_unreadable" });
     rmSync(entry);
     renameSync(join(folder, "kept"), entry);
+    await ok(full);
+    expect(await found(urlOf("beside_nothing"))).toEqual([]);
   });
 });

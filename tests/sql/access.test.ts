@@ -89,6 +89,7 @@ const views = [
   "public.backup_downloads",
   "public.backup_checks",
   "public.backup_check_results",
+  "public.backup_erasures",
   "public.backup_incidents",
   "public.backup_incident_events",
   "public.backup_maintenance_log",
@@ -212,6 +213,7 @@ describe("every table and view", () => {
         ...["restores", "restore_watches", "restore_smokes", "drills", "objectives", "downloads"],
         ...["incidents", "incident_events", "page"],
         ...["checks", "check_results"],
+        ...["erasures", "erasure_holds", "departures"],
         ...["second_store", "copies", "copy_needs", "copy_intents", "copy_egress"],
         ...["channels", "notices", "deliveries", "delivery_attempts", "pulse"],
       ]
@@ -284,6 +286,7 @@ describe("every table and view", () => {
       ["downloads", "authenticated"],
       ["drill_calendar", "authenticated"],
       ["drills", "authenticated"],
+      ["erasures", "authenticated"],
       ["findings", "authenticated"],
       ["incident_events", "authenticated"],
       ["incidents", "authenticated"],
