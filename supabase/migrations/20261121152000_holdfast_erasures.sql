@@ -313,7 +313,9 @@ begin
       ) as t
     )
   where e.id = empty_erasure.id;
-  delete from backup.admins as a where a.user_id = empty_erasure.user_id;
+  if exists (select from backup.admins as a where a.user_id = empty_erasure.user_id) then
+    delete from backup.admins as a where a.user_id = empty_erasure.user_id;
+  end if;
   update backup.restores as r set user_id = backup.person_hash(r.user_id) where r.user_id = empty_erasure.user_id::text;
 end
 $$;
