@@ -56,7 +56,6 @@ const unaudited: Readonly<Record<string, string>> = {
   make_publications: "part of begin_chain, which is audited",
   measure_usage: "what lies in the stores, as it was counted",
   note_look: "when the store was compared last",
-  note_departure: "a user who was deleted by others: an alert, and erasing or passing over is audited",
   note_refusal: "refusals, which the next tick brings into the audit, aggregated",
   note_tick: "when the watchdog went through last",
   note_told: "part of telling alerts, whose begin and end are audited",
