@@ -255,3 +255,18 @@ export async function footprint(stack: Stack): Promise<Record<string, string>> {
   );
   return Object.fromEntries(rows.map((row) => [String(row["name"]), String(row["hash"])]));
 }
+
+/** How many calls were refused for these reasons by now: the watchdog moves them from their table to the audit as each minute ends. */
+export async function refusedTimes(stack: Stack, reasons: readonly string[]): Promise<number> {
+  const [row] = await query(
+    stack.cluster.plainUrl(),
+    `select coalesce(sum(r.times), 0)::int as times from (
+       select r.reason, r.times from backup.refusals as r
+       union all
+       select l.detail ->> 'reason', (l.detail ->> 'times')::bigint from backup.audit_log as l where l.action = 'call.refused'
+     ) as r
+     where r.reason = any ($1)`,
+    [reasons],
+  );
+  return Number(row?.["times"]);
+}
