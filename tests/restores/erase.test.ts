@@ -286,7 +286,7 @@ describe("a restore of what was before", () => {
       { display_name: "back" },
     ]);
     const replaced = await ok(["restore-full", backup, "--apply", "replace", "--without-maintenance", ...quick()]);
-    expect(replaced["differences"]).toEqual([]);
+    expect(replaced["differences"], JSON.stringify(replaced["differences"])).toEqual([]);
     expect(await found(urlOf(database))).toEqual([]);
     expect((await counts(source()))?.["users"]).toBe(app.people.length - 1);
   });
