@@ -65,6 +65,8 @@ const report = new Report(say);
 const streamReport = new Report(say);
 /** Of restores of rows; likewise. */
 const rowsReport = new Report(say);
+/** Of verification by the CLI; likewise. */
+const verifyReport = new Report(say);
 /** Of a catalogue of years; likewise. */
 const recordsReport = new Report(say);
 // On a disk: what is not durable lives in memory else, which is not what is measured.
@@ -132,7 +134,7 @@ try {
   }
   if (asked.has("functions")) await functions(stack, rounds, report, psql);
   if (asked.has("again")) await again(setting, rounds, report, execute);
-  if (asked.has("verify")) await verify(setting, rounds, report);
+  if (asked.has("verify")) await verify(setting, rounds, verifyReport);
   if (asked.has("stream")) await stream(stack, target, rounds, streamReport, say);
   // The last: what is on record then is of no database.
   if (asked.has("records")) await records(stack, rounds, recordsReport);
@@ -146,6 +148,7 @@ const day = new Date().toISOString().slice(0, 10);
 const sections = [
   { marker: "bench", report, how: `medians of ${rounds}; a database of about ${targetMb} MB` },
   { marker: "bench-rows", report: rowsReport, how: `medians of ${rounds}; a database of about ${targetMb} MB` },
+  { marker: "bench-verify", report: verifyReport, how: `medians of ${rounds}; a database of about ${targetMb} MB` },
   {
     marker: "bench-records",
     report: recordsReport,
@@ -162,13 +165,14 @@ for (const { marker, report: own, how } of sections) {
   if (values.readme) writeFigures(marker, text);
 }
 if (values.json !== undefined) {
+  const everything = [report, rowsReport, streamReport, verifyReport, recordsReport];
   const document = {
     machine,
     rounds,
     targetMb,
     at: new Date().toISOString(),
-    findings: [...report.findings, ...rowsReport.findings, ...streamReport.findings, ...recordsReport.findings],
-    runs: { ...report.runs, ...rowsReport.runs, ...streamReport.runs, ...recordsReport.runs },
+    findings: everything.flatMap(({ findings }) => findings),
+    runs: Object.assign({}, ...everything.map(({ runs }) => runs)) as Report["runs"],
   };
   writeFileSync(values.json, `${JSON.stringify(document, null, 2)}\n`);
 }

@@ -151,6 +151,7 @@ async function countsOf(context: Context, backup: OpenedBackup) {
     return await compareCounts(
       session,
       backup.manifest,
+      context.clock,
       (done, total) => context.progress.update({ label: "counting live rows", done, total, unit: "steps" }),
     );
   } finally {

@@ -2,7 +2,14 @@
 import { z } from "zod";
 import { asHoldfastError, HoldfastError } from "../shared/errors.ts";
 import { withIncident } from "../shared/incidents/status_page.ts";
-import { openIncident, readContact, readIncident, recordIncident } from "../shared/jobs/incident_queries.ts";
+import {
+  openIncident,
+  readContact,
+  readIncident,
+  readTimeline,
+  recordIncident,
+  whyUntold,
+} from "../shared/jobs/incident_queries.ts";
 import { readMaintenance } from "../shared/maintenance/state.ts";
 import { enterMaintenance } from "../shared/maintenance/switch_on.ts";
 import type { Connection } from "../shared/postgres/connection.ts";
@@ -50,10 +57,15 @@ export async function openCommand(context: Context): Promise<Outcome> {
     });
     context.log.step("incident.opened");
     context.note(joined ? `incident ${id} is open already; this goes on with it` : `incident ${id} is open`);
+    if (joined && !(await isTold(session, id, settings.get("message")))) {
+      context.note("warning: the public is not told this message by it: `incident note --message` does that");
+    }
+    const untold = await whyUntold(session);
     const stopped = await stop(context, session, id);
     context.log.step("incident.stopped");
     const page = await refreshPage(context, session);
-    const found = await find(context, session);
+    const seen = await find(context, session);
+    const found = untold === null ? seen : { ...seen, notDone: [untold, ...seen.notDone] };
     await recordFindings(session, id, found);
     context.log.step("incident.assessed");
     const contact = await readContact(session);
@@ -64,8 +76,10 @@ export async function openCommand(context: Context): Promise<Outcome> {
         `Incident ${id} is open${joined ? " since before" : ""}: ${reason}`,
         stopped.why === null ? "Writes are stopped." : `Writes are not stopped: ${stopped.why}.`,
         ...stopped.unfenced.map((one) => `not refused: ${one}`),
-        ...contact === "" ? [] : [`Emergency contact: ${contact}`],
-        ...page === null ? [] : [`The status page says so: ${page}`],
+        contact === ""
+          ? "Nobody is named as emergency contact: `settings` has contact_name, contact_email and contact_phone."
+          : `Emergency contact: ${contact}`,
+        page === null ? "No status page was written to from here." : `The status page says so: ${page}`,
         ...findingsLines(found),
         "",
         "Next: choose, run the first line of it, look, then the second. `incident close` once it is over.",
@@ -74,6 +88,12 @@ export async function openCommand(context: Context): Promise<Outcome> {
   } finally {
     await session?.close();
   }
+}
+
+/** Was this said in public already? Nothing is. */
+async function isTold(session: Connection, id: number, message: string | undefined): Promise<boolean> {
+  if (message === undefined) return true;
+  return (await readTimeline(session, id)).some((one) => one.kind === "told" && one.message === message);
 }
 
 /** What was found replaces what was found before. Errors: `incident_not_found`, `incident_state`. */

@@ -15,16 +15,23 @@ export interface Printer {
 }
 
 export function printOutcome(outcome: Outcome, json: boolean, printer: Printer): number {
-  const text = json ? JSON.stringify(outcome.document, null, 2) : outcome.lines.join("\n");
+  const text = json ? JSON.stringify(outcome.document, null, 2) : printable(outcome.lines.join("\n"));
   if (text !== "") printer.stdout(`${text}\n`);
   return outcome.exit;
+}
+
+/** A table may be called anything: no control character but line feed and tab reaches a terminal, which would obey it. */
+function printable(text: string): string {
+  return text.replace(/(?![\n\t])\p{Cc}/gu, "\ufffd");
 }
 
 /** One line on stderr, or with `json` a document on stdout. Returns the exit code. */
 export function printFailure(error: unknown, json: boolean, printer: Printer): number {
   const failure = asHoldfastError(error);
   if (json) printer.stdout(`${JSON.stringify(failure.toDocument(), null, 2)}\n`);
-  else printer.stderr(`${failure.code}: ${oneLine(failure.message)} (${oneLine(failure.hint)})\n`);
+  else {printer.stderr(
+      `${failure.code}: ${printable(oneLine(failure.message))} (${printable(oneLine(failure.hint))})\n`,
+    );}
   return failure.exit;
 }
 

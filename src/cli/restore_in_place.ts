@@ -40,6 +40,7 @@ import type { Outcome } from "./output.ts";
 import { modeOf, safetyOf } from "./restore_rows.ts";
 import { isSkipped } from "./safety_backup.ts";
 import { recordDone } from "./source_record.ts";
+import { tellPage } from "./status_page.ts";
 import { recordOf } from "../shared/rows/apply/foreseen.ts";
 
 /** A table that somebody writes to is waited for so long. */
@@ -276,6 +277,7 @@ class InPlace {
     // The end of both in one transaction: killed before it, the same call goes on; after it there is nothing left to do.
     const fenced = await fence?.openAndFinish(tables, seconds);
     if (fenced === undefined) await work.finish(tables, seconds);
+    else await this.#tellPage();
     if (this.#isOther) {
       const [sourceBackup, targetLabel] = [this.#source.backupId, this.#target.label];
       const request = { scope: "full", mode: this.#mode, sourceBackup, targetLabel } as const;
@@ -308,9 +310,17 @@ class InPlace {
   async #unlessChanged<T>(work: () => Promise<T>, isChanged: (code: string) => boolean = () => false): Promise<T> {
     return await work().catch(async (error: unknown) => {
       const { code } = asHoldfastError(error);
-      if (code !== "lease_lost" && !isChanged(code)) await this.#fence?.takeBack();
+      if (code !== "lease_lost" && !isChanged(code) && this.#fence !== null) {
+        await this.#fence.takeBack();
+        await this.#tellPage();
+      }
       throw error;
     });
+  }
+
+  /** The public hears of it at once; another project's page is not ours. */
+  async #tellPage(): Promise<void> {
+    if (!this.#isOther) await tellPage(this.#context);
   }
 
   /** Null: without maintenance mode. */
@@ -318,7 +328,11 @@ class InPlace {
     const { connection, identity, lease } = this.#work;
     if (lease === null || !identity.installed || this.#context.settings.has("without-maintenance")) return null;
     const deps = await maintenanceDeps(this.#context, this.#other());
-    return await this.#work.keptAlive(() => InPlaceFence.close(this.#context, deps, connection, lease));
+    return await this.#work.keptAlive(async () => {
+      const fence = await InPlaceFence.close(this.#context, deps, connection, lease);
+      await this.#tellPage();
+      return fence;
+    });
   }
 
   #other(): Database | null {

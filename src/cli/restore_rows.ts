@@ -21,6 +21,7 @@ import { openStore } from "./open_store.ts";
 import type { Outcome } from "./output.ts";
 import { duration } from "./progress.ts";
 import { isSkipped, takeSafetyBackup } from "./safety_backup.ts";
+import { isGone, restoreGoneTable } from "./restore_gone_table.ts";
 import { leaveBeside } from "./rows_beside.ts";
 import { finishRows } from "./rows_end.ts";
 import { keptLines, planLines, referringLines, rowsDocument } from "./rows_shown.ts";
@@ -138,6 +139,13 @@ async function restoreInto(context: Context, restoring: Restoring): Promise<Outc
   const warnings = [...warningsOf(asked, laid), ...beside.unfit.map(({ reason }) => reason)];
   const loadMs = clock.monotonicMs() - startMs;
   if (mode === null) return await leaveBeside(context, restoring, beside, warnings, loadMs);
+  if (asked.scope === "table" && await isGone(work.connection, asked.table)) {
+    return await restoreGoneTable(context, restoring, asked.table, laid, {
+      warnings: warningsOf(asked, laid),
+      startMs,
+      safety: () => safetyOf(context, work),
+    });
+  }
   if (beside.pairs.length === 0) {
     throw new HoldfastError("table_not_found", beside.unfit[0]?.reason ?? "there is no table for the rows", {
       hint: "Without --apply the rows are laid beside; --target-db-url restores into another database.",

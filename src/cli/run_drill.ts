@@ -44,9 +44,14 @@ export async function runDrill(context: Context, session: Connection, name: stri
     note(isOurs ? "going on with a drill that was broken off" : "the functions are at it; waiting for its end");
   }
   const worker = `cli:${toHex(random(4))}`;
+  // Another process may be at one that was joined: whoever has done nothing of it does not end it.
+  let isMine = !joined;
   for (let { status } = await readRun(session, run); isActive(status); { status } = await readRun(session, run)) {
     if (signal.aborted) {
-      if (isOurs) await cancelRun(session, run);
+      if (!isMine) {
+        throw new HoldfastError("cancelled", "the drill goes on where it is worked on; nobody waits for it here");
+      }
+      await cancelRun(session, run);
       throw new HoldfastError("cancelled", "the drill was cancelled; what it had made is dropped");
     }
     const worked = isOurs && await runDrillLeg(deps, run, {
@@ -56,6 +61,7 @@ export async function runDrill(context: Context, session: Connection, name: stri
       signal,
       progress: (at) => progress.update(at),
     });
+    isMine ||= worked;
     if (!worked) await clock.sleep(waitMs, signal).catch(() => {});
   }
   progress.clear();

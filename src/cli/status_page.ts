@@ -5,6 +5,7 @@ import { pageVariables } from "../shared/incidents/page_variables.ts";
 import { openStatusPage, type StatusPage } from "../shared/incidents/publish_page.ts";
 import type { Connection } from "../shared/postgres/connection.ts";
 import type { Context } from "./context.ts";
+import { installedSession } from "./installed.ts";
 import { storeAddress, storeDeps } from "./open_store.ts";
 import type { Settings } from "./settings.ts";
 
@@ -27,6 +28,22 @@ export async function refreshPage(context: Context, session: Connection): Promis
     const { code, message } = asHoldfastError(error);
     context.note(`warning: the status page was not updated: ${code}: ${message}`);
     return null;
+  }
+}
+
+/** `refreshPage` in a session of its own: something was done that the page tells of. Hinders nothing. */
+export async function tellPage(context: Context): Promise<void> {
+  if (context.settings.variable(pageVariables.address) === undefined) return;
+  try {
+    const session = await installedSession(context, "holdfast:page");
+    try {
+      await refreshPage(context, session);
+    } finally {
+      await session.close();
+    }
+  } catch (error) {
+    const { code, message } = asHoldfastError(error);
+    context.note(`warning: the status page was not updated: ${code}: ${message}`);
   }
 }
 

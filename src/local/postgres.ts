@@ -32,7 +32,7 @@ export interface ClusterOptions {
   readonly directory?: string;
   /** Default: a free one. */
   readonly port?: number;
-  /** `false` turns fsync off, for clusters that no test crashes. Default `true`. */
+  /** `false` turns fsync and JIT compilation off, for clusters that no test crashes. Default `true`. */
   readonly durable?: boolean;
   /** Server settings by name, on top of the stack's own. */
   readonly settings?: Readonly<Record<string, string>>;

@@ -14,7 +14,7 @@ import { pushMigrations } from "./push.ts";
 export interface StackOptions {
   /** Where the stack lives; one that is there already goes on with its data. Default: a new one (directories.ts). */
   readonly directory?: string;
-  /** `false` turns fsync off. Default `true`. */
+  /** `false` turns fsync and JIT compilation off. Default `true`. */
   readonly durable?: boolean;
   /** Limits of the functions other than the hosted ones. */
   readonly limits?: Partial<IsolateLimits>;

@@ -120,7 +120,8 @@ $$;
 revoke all on function backup.acknowledge_alert(bigint) from public;
 
 -- A store did not do what it should: `failure` is the error of a task, a leg or a drain, {code, message}; others than a store's are
--- passed over. A warning at first, critical once it has lasted for five minutes. It ends with the next work that gets through.
+-- passed over. A warning at first, critical once it has lasted for five minutes. It ends once something was written there since
+-- (backup.has_written(), migration conditions): a store that can be read may be full.
 create function backup.note_store_failure(failure jsonb) returns void
 language plpgsql
 volatile

@@ -134,6 +134,9 @@ begin
     perform backup.raise_alert('backup_quarantined', 'run:' || ours.run_id, reason);
   else
     perform backup.resolve_alert('backup_failed', 'kind:full');
+    -- compared with the last good one nothing is lost any more
+    perform backup.resolve_alert(a.kind, a.subject)
+    from backup.alerts as a where a.kind = 'backup_quarantined' and a.status <> 'resolved';
   end if;
   perform backup.audit('run.' || new_status, 'run:' || ours.run_id, pg_catalog.jsonb_build_object(
     'manifest', manifest ->> 'name', 'attempt', ours.attempt

@@ -51,100 +51,6 @@ create trigger window_holds_the_hourly_tier after insert or update on backup.pol
 create trigger window_holds_the_hourly_tier after insert or update on backup.settings
   for each row when (new.name = 'pitr_window_seconds') execute function backup.check_window();
 
--- Cron expressions ---------------------------------------------------------------------------------------------------
-
--- The values that one field of a cron expression allows, ascending. HF003 (payload_invalid) when it is not understood:
--- numbers, ranges, lists, steps and `*`; no names of months or days.
-create function backup.cron_field(field text, lowest integer, highest integer) returns integer[]
-language plpgsql
-immutable
-strict
-set search_path = ''
-as $$
-declare
-  part text;
-  bounds text[];
-  first_value integer;
-  last_value integer;
-  allowed integer[] := '{}'::integer[];
-begin
-  foreach part in array pg_catalog.string_to_array(field, ',') loop
-    bounds := pg_catalog.regexp_match(part, '^(\*|([0-9]{1,2})(-([0-9]{1,2}))?)(/([1-9][0-9]?))?$');
-    if bounds is null then
-      raise exception 'cron field "%" is not understood', field using errcode = 'HF003';
-    end if;
-    first_value := coalesce(bounds[2]::integer, lowest);
-    last_value := case
-      when bounds[4] is not null then bounds[4]::integer
-      when bounds[2] is not null and bounds[6] is null then first_value
-      else highest
-    end;
-    if first_value < lowest or last_value > highest or last_value < first_value then
-      raise exception 'cron field "%" is outside % to %', field, lowest, highest using errcode = 'HF003';
-    end if;
-    allowed := allowed || array(
-      select generated.value
-      from pg_catalog.generate_series(first_value, last_value, coalesce(bounds[6]::integer, 1)) as generated (value)
-    );
-  end loop;
-  return array(select distinct u.value from pg_catalog.unnest(allowed) as u (value) order by u.value);
-end
-$$;
-revoke all on function backup.cron_field(text, integer, integer) from public;
-
--- The last moment at or before `until` at which a five-field expression was due, in GMT as pg_cron counts; null when
--- there is none within 366 days. As in cron, a day matches by either day field when both are restricted.
-create function backup.last_due(cron text, until timestamptz) returns timestamptz
-language plpgsql
-immutable
-strict
-set search_path = ''
-as $$
-declare
-  fields text[] := pg_catalog.regexp_split_to_array(pg_catalog.btrim(cron), '\s+');
-  minutes integer[];
-  hours integer[];
-  month_days integer[];
-  months integer[];
-  week_days integer[];
-  until_gmt timestamp := until at time zone 'UTC';
-  day_start timestamp;
-  due timestamp;
-begin
-  if pg_catalog.array_length(fields, 1) <> 5 then
-    raise exception 'cron expression "%" has not five fields', cron using errcode = 'HF003';
-  end if;
-  minutes := backup.cron_field(fields[1], 0, 59);
-  hours := backup.cron_field(fields[2], 0, 23);
-  month_days := backup.cron_field(fields[3], 1, 31);
-  months := backup.cron_field(fields[4], 1, 12);
-  week_days := backup.cron_field(fields[5], 0, 7);
-  if 7 = any (week_days) then
-    week_days := week_days || 0;
-  end if;
-  for days_back in 0..366 loop
-    day_start := pg_catalog.date_trunc('day', until_gmt) - days_back * interval '1 day';
-    continue when not pg_catalog.date_part('month', day_start)::integer = any (months);
-    continue when not case
-      when fields[3] like '*%' or fields[5] like '*%' then
-        pg_catalog.date_part('day', day_start)::integer = any (month_days)
-        and pg_catalog.date_part('dow', day_start)::integer = any (week_days)
-      else
-        pg_catalog.date_part('day', day_start)::integer = any (month_days)
-        or pg_catalog.date_part('dow', day_start)::integer = any (week_days)
-    end;
-    select max(day_start + pg_catalog.make_interval(hours => h.value, mins => m.value)) into due
-    from pg_catalog.unnest(hours) as h (value), pg_catalog.unnest(minutes) as m (value)
-    where day_start + pg_catalog.make_interval(hours => h.value, mins => m.value) <= until_gmt;
-    if due is not null then
-      return due at time zone 'UTC';
-    end if;
-  end loop;
-  return null;
-end
-$$;
-revoke all on function backup.last_due(text, timestamptz) from public;
-
 -- Schedules ----------------------------------------------------------------------------------------------------------
 
 create table backup.schedules (
@@ -190,7 +96,8 @@ insert into backup.schedules (name, kind, tier, cron) values
   ('daily_checks', 'daily_checks', null, '23 4 * * *'),
   ('weekly_checks', 'weekly_checks', null, '53 4 * * 1'),
   ('drills', 'drills', null, '47 * * * *'),
-  ('alerts', 'alerts', null, '* * * * *');
+  ('alerts', 'alerts', null, '* * * * *'),
+  ('monitor', 'monitor', null, '*/5 * * * *');
 
 -- What the cron job of a schedule does.
 create function backup.job_command(kind text, name text) returns text
@@ -216,7 +123,8 @@ $$;
 revoke all on function backup.job_command(text, text) from public;
 
 -- Makes pg_cron agree with the rows and says what it did, one line a schedule. A job that a person changed is taken as
--- it is, and its row follows it; a job that is missing is added; one whose schedule is paused or not enabled is removed.
+-- it is, and its row follows it, but for an expression that backup.last_due() does not take; a job that is missing is added; one whose schedule is paused or not enabled is removed. What
+-- was due before a job is there for the first time is not missed.
 create function backup.apply_schedules() returns table (schedule text, outcome text)
 language plpgsql
 volatile
@@ -248,7 +156,9 @@ begin
       end if;
     elsif job_cron is null then
       perform cron.schedule('holdfast-' || wanted.name, wanted.cron, job_command);
-      update backup.schedules as s set applied_cron = wanted.cron where s.name = wanted.name;
+      update backup.schedules as s
+      set applied_cron = wanted.cron, enabled_since = case when s.applied_cron is null then backup.clock_now() else s.enabled_since end
+      where s.name = wanted.name;
       outcome := 'added';
     elsif job_cron = wanted.cron then
       update backup.schedules as s set applied_cron = wanted.cron
@@ -259,10 +169,18 @@ begin
       update backup.schedules as s set applied_cron = wanted.cron where s.name = wanted.name;
       outcome := 'changed';
     else
-      update backup.schedules as s set cron = job_cron, applied_cron = job_cron where s.name = wanted.name;
-      outcome := 'adopted';
+      begin
+        update backup.schedules as s set cron = job_cron, applied_cron = job_cron where s.name = wanted.name;
+        outcome := 'adopted';
+      exception
+        -- pg_cron takes more than five fields of numbers; what is never due, or not understood, could not be watched
+        when sqlstate 'HF003' or check_violation then
+          perform cron.schedule('holdfast-' || wanted.name, wanted.cron, job_command);
+          update backup.schedules as s set applied_cron = wanted.cron where s.name = wanted.name;
+          outcome := 'refused';
+      end;
     end if;
-    if outcome in ('added', 'changed', 'adopted', 'removed') then
+    if outcome in ('added', 'changed', 'adopted', 'removed', 'refused') then
       perform backup.audit(
         'schedule.' || outcome, 'schedule:' || wanted.name,
         pg_catalog.jsonb_build_object('row', wanted.cron, 'job', job_cron)

@@ -296,10 +296,3 @@ end
 $$;
 comment on function backup.tick() is 'The watchdog; called by pg_cron each minute, harmless by hand.';
 revoke all on function backup.tick() from public;
-
--- The jobs of the schedules that are rows now.
-do $$
-begin
-  perform backup.apply_schedules();
-end
-$$;

@@ -257,8 +257,6 @@ begin
     return;
   end if;
   perform backup.resolve_alert('drain_failed', 'stream');
-  -- a drain looks at the claims in the first store
-  perform backup.resolve_alert('store_unreachable', 'store:first');
   if backup.chain_lacks_full() then
     select r.run into run_id
     from backup.request_run(

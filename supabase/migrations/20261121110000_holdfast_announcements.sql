@@ -10,6 +10,33 @@ as $$
 $$;
 revoke all on function backup.is_short_line(text) from public;
 
+-- Whom to ask -------------------------------------------------------------------------------------------------------------
+
+insert into backup.settings (name, kind, value, pattern, note, personal) values
+  ('contact_name', 'text', '', '^([^[:cntrl:]<>,"\\]{1,100})?$',
+    'emergency contact: who; told with alerts and incidents, and to everybody in windows of maintenance', true),
+  ('contact_email', 'text', '', '^([A-Za-z0-9._%+''-]{1,64}@[A-Za-z0-9][A-Za-z0-9.-]{0,250}\.[A-Za-z]{2,63})?$',
+    'emergency contact: e-mail; alerts that nobody acknowledges go there too', true),
+  ('contact_phone', 'text', '', '^(\+?[0-9][0-9 ()./-]{2,38}[0-9])?$', 'emergency contact: telephone', true);
+
+-- The emergency contact in one line, such as `Ada Admin, ada@example.org, +44 20 7946 0000`; '' when nothing is set.
+create function backup.emergency_contact() returns text
+language sql
+stable
+set search_path = ''
+as $$
+  select pg_catalog.concat_ws(
+    ', ',
+    (select nullif(s.value, '') from backup.settings as s where s.name = 'contact_name'),
+    (select nullif(s.value, '') from backup.settings as s where s.name = 'contact_email'),
+    (select nullif(s.value, '') from backup.settings as s where s.name = 'contact_phone')
+  )
+$$;
+comment on function backup.emergency_contact() is 'Whom to ask in an emergency, in one line; empty when nobody was named.';
+revoke all on function backup.emergency_contact() from public;
+
+-- Windows -----------------------------------------------------------------------------------------------------------------
+
 create table backup.announcements (
   id bigint generated always as identity primary key,
   message text not null,
@@ -19,6 +46,8 @@ create table backup.announcements (
   announced_at timestamptz not null default backup.clock_now(),
   announced_by text not null default session_user,
   ended_at timestamptz,
+  -- as it was when the window was announced: an app shows it to everybody, and who is refused is told
+  contact text not null default backup.emergency_contact(),
   constraint message_is_a_short_line check (backup.is_short_line(message)),
   constraint status_is_known check (status in ('planned', 'in_force', 'ended')),
   constraint until_is_after_starts_at check (until > starts_at),
@@ -30,7 +59,7 @@ alter table backup.announcements enable row level security;
 revoke all on table backup.announcements from public;
 
 create view public.backup_announcements with (security_invoker = true) as
-select a.id, a.message, a.starts_at, a.until, a.status
+select a.id, a.message, a.starts_at, a.until, a.status, a.contact
 from backup.announcements as a;
 comment on view public.backup_announcements is 'Holdfast: windows of maintenance. Everybody may read those that have not ended.';
 revoke all on table public.backup_announcements from public;
@@ -85,7 +114,7 @@ begin
     execute pg_catalog.format('revoke all on table public.backup_announcements from %I', api_role);
     continue when api_role = 'service_role';
     execute pg_catalog.format(
-      'grant select (id, message, starts_at, until, status) on backup.announcements to %I', api_role
+      'grant select (id, message, starts_at, until, status, contact) on backup.announcements to %I', api_role
     );
     execute pg_catalog.format('grant select on table public.backup_announcements to %I', api_role);
     execute pg_catalog.format(

@@ -55,6 +55,18 @@ insert into backup.maintenance_probe (written_at) values (backup.clock_now());
 -- PostgREST calls public.backup_before_request() in each request's transaction, under the caller's role, while role
 -- authenticator's setting names it. The functions behind it are bound when it is made: nobody needs a right on schema backup.
 
+-- What those are told who are refused: the message, and whom to ask where somebody is named.
+create function backup.refusal(message text, announcement bigint) returns text
+language sql
+stable
+set search_path = ''
+as $$
+  select refusal.message || coalesce(
+    (select ' (contact: ' || a.contact || ')' from backup.announcements as a where a.id = refusal.announcement and a.contact <> ''), ''
+  )
+$$;
+revoke all on function backup.refusal(text, bigint) from public;
+
 create function backup.gate(out closed boolean, out message text, out chained text)
 language sql
 stable
@@ -62,7 +74,7 @@ stable
 security definer
 set search_path = ''
 as $$
-  select m.closed, m.message,
+  select m.closed, case when m.closed then backup.refusal(m.message, m.announcement) else m.message end,
     -- PostgREST goes on calling this for the moment that it needs to read its settings again
     case when m.closed or m.opened_at > backup.clock_now() - interval '2 minutes' then m.pre_request_before end
   from backup.maintenance as m
@@ -208,7 +220,7 @@ as $$
 declare
   switch record;
 begin
-  select m.message, m.own_buckets into switch from backup.maintenance as m where m.closed;
+  select backup.refusal(m.message, m.announcement) as message, m.own_buckets into switch from backup.maintenance as m where m.closed;
   if found and not pg_catalog.pg_has_role(session_user, current_user, 'usage') and not (
     (tg_op = 'INSERT' or old.bucket_id = any (switch.own_buckets))
     and (tg_op = 'DELETE' or new.bucket_id = any (switch.own_buckets))
@@ -234,7 +246,7 @@ as $$
 declare
   switch record;
 begin
-  select m.message into switch from backup.maintenance as m where m.closed;
+  select backup.refusal(m.message, m.announcement) as message into switch from backup.maintenance as m where m.closed;
   if found and not pg_catalog.pg_has_role(session_user, current_user, 'usage') then
     raise exception using errcode = '25006', message = switch.message;
   end if;

@@ -146,7 +146,7 @@ end
 $$;
 revoke all on function backup.user_jobs() from public;
 
--- All that is known, for people and programs: {closed, message, until, since, by, provenAt, preRequest: {present, ours,
+-- All that is known, for people and programs: {closed, message, contact, until, since, by, provenAt, preRequest: {present, ours,
 -- chained}, resetting, scheduling, files, accounts, cron, jobs: {paused, active, running}, sessions: [{role, sessions}],
 -- ownBuckets}. Times are UTC, ISO 8601. `files` and `accounts` as fence_of() says; `sessions` are those of logins that no fence meets.
 create function backup.maintenance_state() returns jsonb
@@ -157,6 +157,7 @@ as $$
   select pg_catalog.jsonb_build_object(
     'closed', m.closed,
     'message', case when m.closed then m.message end,
+    'contact', (select a.contact from backup.announcements as a where a.id = m.announcement and m.closed and a.contact <> ''),
     'until', case when m.closed then pg_catalog.to_char(m.until at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') end,
     'since', case when m.closed then pg_catalog.to_char(m.since at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') end,
     'by', case when m.closed then m.closed_by end,
@@ -281,7 +282,8 @@ begin
 
   announcement_id := known.announcement;
   if known.closed then
-    update backup.announcements as a set message = maintenance_on.message, until = maintenance_on.until
+    update backup.announcements as a
+    set message = maintenance_on.message, until = maintenance_on.until, contact = backup.emergency_contact()
     where a.id = announcement_id;
   else
     update backup.announcements as a set status = 'ended', ended_at = moment

@@ -55,7 +55,9 @@ as $$
 $$;
 revoke all on function backup.answers_kept() from public;
 
--- pg_cron's newest run before which all have begun or failed; 0 where there is none, or its table may not be read.
+-- pg_cron's newest run before which all have begun or failed; 0 where there is none, or its table may not be read. Its table is
+-- the user's too, may have millions of rows, and its only index is of the numbers: of the last 10,000 runs one may still have to
+-- begin, what is older never will.
 create function backup.newest_cron_run() returns bigint
 language plpgsql
 stable
@@ -70,6 +72,7 @@ begin
       min(d.runid) filter (where d.start_time is null and d.status not in ('failed', 'succeeded')) - 1, max(d.runid), 0
     )
     from cron.job_run_details as d
+    where d.runid > (select max(n.runid) - 10000 from cron.job_run_details as n)
   );
 end
 $$;

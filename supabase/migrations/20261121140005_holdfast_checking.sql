@@ -169,7 +169,8 @@ end
 $$;
 revoke all on function backup.end_checks(bigint, bigint) from public;
 
--- The watchdog's step: an alert for each cadence whose checks were due six hours ago and have not been made since. Returns how many.
+-- The watchdog's step: an alert for each cadence whose checks were due six hours ago and have not been made since; nobody is called
+-- while their schedule is paused or off. Returns how many.
 create function backup.watch_checks() returns integer
 language plpgsql
 volatile
@@ -190,7 +191,7 @@ begin
       select s.name, s.enabled_since, case s.kind when 'daily_checks' then 'daily' else 'weekly' end as cadence,
         backup.last_due(s.cron, moment - interval '6 hours') as due_at
       from backup.schedules as s
-      where s.kind in ('daily_checks', 'weekly_checks') and s.enabled
+      where s.kind in ('daily_checks', 'weekly_checks') and s.enabled and s.paused_until is null
     ) as due
     where due.due_at >= due.enabled_since
   loop
@@ -207,6 +208,9 @@ begin
       perform backup.resolve_alert('verification_overdue', 'checks:' || watched.cadence);
     end if;
   end loop;
+  perform backup.resolve_alert('verification_overdue', 'checks:' || case s.kind when 'daily_checks' then 'daily' else 'weekly' end)
+  from backup.schedules as s
+  where s.kind in ('daily_checks', 'weekly_checks') and (not s.enabled or s.paused_until is not null);
   return overdue;
 end
 $$;

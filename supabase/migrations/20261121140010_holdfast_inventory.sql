@@ -307,8 +307,10 @@ end
 $$;
 revoke all on function backup.record_damage(bigint, bigint, text, boolean, jsonb) from public;
 
--- How a store stands, as evidence. `unrecorded`: in the second store, without a record of what was put.
-create function backup.opened_standing(store text, is_second boolean) returns jsonb
+-- How a store stands, as evidence. `unrecorded`: in the second store, without a record of what was put. `tooLarge`: of more than
+-- most_bytes, for which whoever asks has no room; `tooLargeWaiting`: of these, half of the days are over, or something is wrong with
+-- them, and somebody with more room has to come.
+create function backup.opened_standing(store text, is_second boolean, most_bytes bigint) returns jsonb
 language sql
 volatile
 set search_path = ''
@@ -326,6 +328,20 @@ as $$
     'unrecorded', count(*) filter (
       where is_second and not exists (select from backup.copies as c where c.store = i.store and c.name = i.name)
     ),
+    'tooLarge', count(*) filter (where i.bytes > most_bytes),
+    'tooLargeWaiting', count(*) filter (
+      where i.bytes > most_bytes and i.looked_at < backup.clock_now() - backup.setting_integer('open_within_days') * interval '12 hours'
+        and not exists (select from backup.condemned as x where x.store = i.store and x.name = i.name)
+        and (not is_second or exists (select from backup.copies as c where c.store = i.store and c.name = i.name and c.status = 'stored'))
+    ),
+    'tooLargeFirst', coalesce((
+      select pg_catalog.jsonb_agg(l.name order by l.looked_at, l.name)
+      from (
+        select x.name, x.looked_at from backup.inventory as x
+        where x.store = opened_standing.store and x.bytes > most_bytes and not pg_catalog.starts_with(x.name, 'v1/backups/')
+        order by x.looked_at, x.name limit 20
+      ) as l
+    ), '[]'),
     'damaged', count(*) filter (where i.damage is not null),
     'damagedFirst', coalesce((
       select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('object', d.name) || d.damage)
@@ -340,4 +356,21 @@ as $$
   from backup.inventory as i
   where i.store = opened_standing.store and not pg_catalog.starts_with(i.name, 'v1/backups/')
 $$;
-revoke all on function backup.opened_standing(text, boolean) from public;
+revoke all on function backup.opened_standing(text, boolean, bigint) from public;
+
+-- Backups on record below another prefix than this database writes to, by prefix: written before it was noticed to be a copy, or before it
+-- took the original's place. Nobody lists what lies there from here.
+create function backup.backups_elsewhere() returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('prefix', e.store_prefix, 'backups', e.backups) order by e.store_prefix), '[]')
+  from (
+    select r.store_prefix, count(*) as backups
+    from backup.runs as r
+    where r.kind = 'full' and r.status in ('succeeded', 'quarantined') and r.store_prefix <> (select i.store_prefix from backup.identity as i)
+    group by r.store_prefix
+  ) as e
+$$;
+revoke all on function backup.backups_elsewhere() from public;

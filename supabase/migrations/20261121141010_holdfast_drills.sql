@@ -78,8 +78,21 @@ $$;
 comment on function backup.start_drill(text) is 'Begins a drill of the calendar now, or joins the one that is under way.';
 revoke all on function backup.start_drill(text) from public;
 
--- What the cron job calls each hour: the system's drill that has been due for longest, not beside a backup, a restore or another
--- drill; one that went wrong is tried again the next day. Without address and secret in Vault nothing is called; `holdfast drills
+-- Since when the next one is due, or when it will be. A good one that lies in the future tells nothing: the clock was set back.
+create function backup.drill_waits_since(calendar backup.drill_calendar, moment timestamptz) returns timestamptz
+language sql
+immutable
+set search_path = ''
+as $$
+  select case
+    when calendar.last_good_at > moment + interval '1 day' then least(calendar.since, moment)
+    else calendar.due_at
+  end
+$$;
+revoke all on function backup.drill_waits_since(backup.drill_calendar, timestamptz) from public;
+
+-- What the cron job calls each hour: the system's drill that has been due for longest, not beside a backup, a restore, an
+-- open incident or another drill; one that went wrong is tried again the next day. Without address and secret in Vault nothing is called; `holdfast drills
 -- run` does it then. Returns the run.
 create function backup.call_drills() returns uuid
 language plpgsql
@@ -97,13 +110,14 @@ begin
       where r.kind in ('full', 'prune', 'drill') and r.status in ('queued', 'snapshotting', 'copying', 'finishing')
     )
     or exists (select from backup.restores as r where r.finished_at is null)
+    or exists (select from backup.incidents as i where i.status = 'open')
     or not exists (select from backup.runs as r where r.kind = 'full' and r.status = 'succeeded')
   then
     return null;
   end if;
   select c.name into wanted
   from backup.drill_calendar as c
-  where c.done_by = 'system' and c.enabled and c.due_at <= moment
+  where c.done_by = 'system' and c.enabled and backup.drill_waits_since(c, moment) <= moment
     and not exists (select from backup.drills as d where d.drill = c.name and d.started_at between moment - interval '20 hours' and moment)
   order by c.due_at, c.name
   limit 1;
@@ -192,8 +206,8 @@ end
 $$;
 revoke all on function backup.end_drill(bigint, bigint, jsonb) from public;
 
--- The drill of a run that has ended: what came out stands in its row, the calendar, the maintenance log and the audit; alerts say
--- what has to be looked at, and go with the next good one. Nothing where it has ended already.
+-- The drill of a run that has ended: what came out stands in its row, the calendar, the maintenance log and the audit, and goes out
+-- as a report by the channels; alerts say what has to be looked at, and go with the next good one. Nothing where it has ended already.
 create function backup.judge_drill(run uuid, result jsonb) returns void
 language plpgsql
 volatile
@@ -206,6 +220,7 @@ declare
   good boolean := (result ->> 'ok')::boolean;
   why text := result #>> '{error,message}';
   slow text;
+  said text;
 begin
   update backup.drills as d
   set finished_at = greatest(moment, d.started_at), ok = good, rto_seconds = (result ->> 'rtoSeconds')::numeric,
@@ -242,17 +257,28 @@ begin
       )
     );
   end if;
+  said := pg_catalog.concat_ws(
+    '; ', nullif(result ->> 'notes', ''), why, slow,
+    case when ended.rto_seconds is not null then pg_catalog.format('recovered in %s s', pg_catalog.round(ended.rto_seconds)) end
+  );
   perform backup.log_maintenance(
     'test', wanted.title, case when good then 'Success' else 'Failure' end,
-    pg_catalog.left(
-      pg_catalog.concat_ws(
-        '; ', nullif(result ->> 'notes', ''), why, slow,
-        case when ended.rto_seconds is not null then pg_catalog.format('recovered in %s s', pg_catalog.round(ended.rto_seconds)) end,
-        'drill ' || ended.id
-      ),
-      4000
-    )
+    pg_catalog.concat_ws('; ', nullif(pg_catalog.left(said, 3900), ''), 'drill ' || ended.id)
   );
+  -- whoever cancelled it knows
+  if result #>> '{error,code}' is distinct from 'cancelled' then
+    perform backup.send_notice(
+      'drill_report', 'drill:' || ended.drill,
+      pg_catalog.format(
+        '%s: %s; `holdfast drills report %s` has the evidence', wanted.title,
+        pg_catalog.concat_ws('; ', case when good then 'Success' else 'Failure' end, nullif(pg_catalog.left(said, 3900), '')), ended.id
+      ),
+      'information',
+      pg_catalog.jsonb_build_object(
+        'drill', ended.id, 'name', ended.drill, 'ok', good, 'rtoSeconds', ended.rto_seconds, 'rpoSeconds', ended.rpo_seconds
+      )
+    );
+  end if;
   perform backup.audit(
     'drill.ended', 'drill:' || ended.id,
     pg_catalog.jsonb_build_object(
@@ -321,13 +347,15 @@ begin
   if not backup.is_original() then
     return 0;
   end if;
-  for watched in select c.* from backup.drill_calendar as c order by c.name loop
-    if watched.enabled and watched.due_at + backup.drill_grace(watched.cadence) <= moment then
+  for watched in
+    select c.*, backup.drill_waits_since(c, moment) as waits_since from backup.drill_calendar as c order by c.name
+  loop
+    if watched.enabled and watched.waits_since + backup.drill_grace(watched.cadence) <= moment then
       overdue := overdue + 1;
       perform backup.raise_alert(
         'drill_overdue', 'drill:' || watched.name,
         pg_catalog.format(
-          '%s was due on %s%s', watched.title, pg_catalog.to_char(watched.due_at at time zone 'UTC', 'YYYY-MM-DD'),
+          '%s was due on %s%s', watched.title, pg_catalog.to_char(watched.waits_since at time zone 'UTC', 'YYYY-MM-DD'),
           case when watched.done_by = 'person' then pg_catalog.format('; it takes a person: holdfast drills run %s', watched.name) else '' end
         ),
         'warning'

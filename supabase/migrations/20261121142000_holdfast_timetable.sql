@@ -4,59 +4,6 @@
 insert into backup.settings (name, kind, value, minimum, maximum, note) values
   ('pause_at_most_hours', 'integer', '168', 1, 720, 'the longest pause of a schedule');
 
--- The first moment after `after` at which a five-field expression is due, in GMT as pg_cron counts; the other way round it is
--- backup.last_due(). Null where there is none within eight years, which is as far apart as two 29ths of February may be.
-create function backup.next_due(cron text, after timestamptz) returns timestamptz
-language plpgsql
-immutable
-strict
-set search_path = ''
-as $$
-declare
-  fields text[] := pg_catalog.regexp_split_to_array(pg_catalog.btrim(cron), '\s+');
-  minutes integer[];
-  hours integer[];
-  month_days integer[];
-  months integer[];
-  week_days integer[];
-  after_gmt timestamp := after at time zone 'UTC';
-  day_start timestamp;
-  due timestamp;
-begin
-  if pg_catalog.array_length(fields, 1) <> 5 then
-    raise exception 'cron expression "%" has not five fields', cron using errcode = 'HF003';
-  end if;
-  minutes := backup.cron_field(fields[1], 0, 59);
-  hours := backup.cron_field(fields[2], 0, 23);
-  month_days := backup.cron_field(fields[3], 1, 31);
-  months := backup.cron_field(fields[4], 1, 12);
-  week_days := backup.cron_field(fields[5], 0, 7);
-  if 7 = any (week_days) then
-    week_days := week_days || 0;
-  end if;
-  for days_ahead in 0..2922 loop
-    day_start := pg_catalog.date_trunc('day', after_gmt) + days_ahead * interval '1 day';
-    continue when not pg_catalog.date_part('month', day_start)::integer = any (months);
-    continue when not case
-      when fields[3] like '*%' or fields[5] like '*%' then
-        pg_catalog.date_part('day', day_start)::integer = any (month_days)
-        and pg_catalog.date_part('dow', day_start)::integer = any (week_days)
-      else
-        pg_catalog.date_part('day', day_start)::integer = any (month_days)
-        or pg_catalog.date_part('dow', day_start)::integer = any (week_days)
-    end;
-    select min(day_start + pg_catalog.make_interval(hours => h.value, mins => m.value)) into due
-    from pg_catalog.unnest(hours) as h (value), pg_catalog.unnest(minutes) as m (value)
-    where day_start + pg_catalog.make_interval(hours => h.value, mins => m.value) > after_gmt;
-    if due is not null then
-      return due at time zone 'UTC';
-    end if;
-  end loop;
-  return null;
-end
-$$;
-revoke all on function backup.next_due(text, timestamptz) from public;
-
 -- The schedule of that name, locked. HF008 (not_found) with the names that there are.
 create function backup.schedule_named(name text) returns backup.schedules
 language plpgsql

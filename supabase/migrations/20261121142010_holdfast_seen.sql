@@ -180,6 +180,12 @@ begin
       succeeded_at = greatest(j.succeeded_at, excluded.succeeded_at),
       failed_at = greatest(j.failed_at, excluded.failed_at),
       failure = coalesce(excluded.failure, j.failure);
+  -- by a clock that was moved back since: it would hide for as long that a job is missing
+  update backup.job_runs as j
+  set started_at = case when j.started_at > backup.clock_now() then backup.clock_now() else j.started_at end,
+    succeeded_at = case when j.succeeded_at > backup.clock_now() then backup.clock_now() else j.succeeded_at end,
+    failed_at = case when j.failed_at > backup.clock_now() then backup.clock_now() else j.failed_at end
+  where greatest(j.started_at, j.succeeded_at, j.failed_at) > backup.clock_now() + interval '5 minutes';
   update backup.monitor as m set counted_run = coalesce(
     (
       select min(d.runid) - 1 from cron.job_run_details as d

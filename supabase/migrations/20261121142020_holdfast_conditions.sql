@@ -2,25 +2,39 @@
 -- the dashboard's view, the metrics and the alerts of the monitor are made of this one list. `is_alert` false: `status` says it,
 -- and nobody is called for it. docs/monitoring.md lists the kinds with what to do about them.
 
+-- The moment that the newest backup shows. One of a moment that is still to come was made while the clock was wrong, and would hide
+-- for as long that none is made.
+create function backup.newest_backup_at() returns timestamptz
+language sql
+volatile
+set search_path = ''
+as $$
+  select max(r.consistent_at) from backup.runs as r
+  where r.kind = 'full' and r.status = 'succeeded' and r.consistent_at <= backup.clock_now() + interval '5 minutes'
+$$;
+revoke all on function backup.newest_backup_at() from public;
+
 -- The newest backup. Where nothing is scheduled one a day is expected; while a person has paused the backups nobody is called.
 create function backup.see_backups()
 returns table (kind text, subject text, severity text, message text, is_alert boolean)
 language plpgsql
-stable
+volatile
 set search_path = ''
 as $$
 declare
   moment constant timestamptz := backup.clock_now();
-  newest constant timestamptz := (
-    select max(r.consistent_at) from backup.runs as r where r.kind = 'full' and r.status = 'succeeded'
-  );
+  newest constant timestamptz := backup.newest_backup_at();
   expected constant interval := backup.backup_every();
   grace constant interval := interval '2 hours';
   is_paused constant boolean := exists (select from backup.schedules as s where s.kind = 'full' and s.paused_until is not null);
   old constant interval := moment - newest;
 begin
   if newest is null then
-    return query select 'backup_old', 'kind:full', 'critical', 'there is no backup',
+    return query select 'backup_old', 'kind:full', 'critical', case
+        when exists (select from backup.runs as r where r.kind = 'full' and r.status = 'succeeded')
+        then 'every backup is of a moment that is still to come: the clock was moved back'
+        else 'there is no backup'
+      end,
       not is_paused and (select i.installed_at from backup.identity as i) < moment - expected - grace;
   elsif old > 2 * expected + grace then
     return query select 'backup_old', 'kind:full', 'critical', 'the newest backup is older than two intervals', not is_paused;
@@ -44,13 +58,46 @@ as $$
 $$;
 revoke all on function backup.backup_every() from public;
 
--- Room in the stores, and whether they answer.
+-- Was something written to a store (`store:first` or `store:second`) from that moment on? A probe of the function `monitor`, which writes
+-- while an alert is open; a backup or a segment for the first store, a copy for the second. A backup of the CLI may lie elsewhere,
+-- and counts only where no function tells of the store. A moment that is still to come was written down by another clock.
+create function backup.has_written(store text, after timestamptz) returns boolean
+language sql
+volatile
+set search_path = ''
+as $$
+  select exists (
+      select from backup.told_facts as t
+      where t.subject = has_written.store and t.facts ->> 'failure' is null and t.facts ->> 'wrote' = 'true' and t.told_at >= s.since
+    )
+    or has_written.store = 'store:first' and (
+      exists (select from backup.segments as g where g.recorded_at >= s.since)
+      or exists (
+        select from backup.runs as r
+        where r.kind = 'full' and r.status = 'succeeded' and r.finished_at >= s.since
+          and (r.origin <> 'cli' or not exists (select from backup.told_facts as t where t.subject = 'store:first'))
+      )
+    )
+    or has_written.store = 'store:second' and exists (
+      select from backup.copies as c where c.status = 'stored' and c.copied_at >= s.since
+    )
+  from (
+    select case when has_written.after > n.moment + interval '5 minutes' then n.moment - interval '10 minutes' else has_written.after end as since
+    from (select backup.clock_now() as moment) as n
+  ) as s
+$$;
+revoke all on function backup.has_written(text, timestamptz) from public;
+
+-- Room in the stores, and whether they do what they should: as a function's probe says, and as work that failed has said
+-- (note_store_failure) until something was written again.
 create function backup.see_stores()
 returns table (kind text, subject text, severity text, message text, is_alert boolean)
 language plpgsql
-stable
+volatile
 set search_path = ''
 as $$
+declare
+  moment constant timestamptz := backup.clock_now();
 begin
   return query
     select 'store_filling', 'store:' || u.place,
@@ -69,8 +116,15 @@ begin
       pg_catalog.format('the %s store (%s) does not answer as it should: %s', pg_catalog.substr(t.subject, 7), t.facts ->> 'label', t.facts ->> 'failure'),
       true
     from backup.told_facts as t
-    where t.subject in ('store:first', 'store:second') and t.facts ->> 'failure' is not null
-      and t.told_at > backup.clock_now() - interval '1 hour';
+    where t.subject in ('store:first', 'store:second') and t.facts ->> 'failure' is not null and t.told_at > moment - interval '1 hour';
+  return query
+    select a.kind, a.subject, case when a.opened_at < moment - interval '5 minutes' then 'critical' else a.severity end, a.message, true
+    from backup.alerts as a
+    where a.kind = 'store_unreachable' and a.status <> 'resolved' and not backup.has_written(a.subject, a.last_seen_at)
+      and not exists (
+        select from backup.told_facts as t
+        where t.subject = a.subject and t.facts ->> 'failure' is not null and t.told_at > moment - interval '1 hour'
+      );
 end
 $$;
 revoke all on function backup.see_stores() from public;

@@ -53,9 +53,7 @@ set search_path = ''
 as $$
 declare
   moment constant timestamptz := backup.clock_now();
-  newest constant timestamptz := (
-    select max(r.consistent_at) from backup.runs as r where r.kind = 'full' and r.status = 'succeeded'
-  );
+  newest constant timestamptz := backup.newest_backup_at();
   age constant double precision := pg_catalog.floor(extract(epoch from moment - newest));
   stream constant jsonb := backup.stream_facts();
   point double precision := age;
@@ -69,8 +67,13 @@ begin
   with conditions as (
     select pg_catalog.row_number() over () as place, c.* from backup.conditions() as c
   ), told as (
+    -- an incident before all else: whoever looks has to know of it
+    select 0 as part, 1::bigint as place, 'critical' as severity,
+      pg_catalog.format('incident %s is open since %s: %s', i.id, backup.moment_words(i.opened_at), i.reason) as reason
+    from backup.incidents as i where i.status = 'open'
+    union all
     -- alerts of others before conditions, which are newer: what the monitor makes alerts of is told once
-    select 1 as part, pg_catalog.row_number() over (order by a.opened_at desc) as place, a.severity, a.kind || ': ' || a.message as reason
+    select 1, pg_catalog.row_number() over (order by a.opened_at desc), a.severity, a.kind || ': ' || a.message
     from backup.alerts as a
     where a.status <> 'resolved' and a.severity <> 'information'
       and not exists (
@@ -112,6 +115,10 @@ begin
       ) order by a.severity, a.opened_at desc)
       from backup.alerts as a where a.status <> 'resolved' and a.severity <> 'information'
     ), '[]'),
+    'incident', (
+      select pg_catalog.jsonb_build_object('id', i.id, 'openedAt', backup.moment_text(i.opened_at), 'reason', i.reason)
+      from backup.incidents as i where i.status = 'open'
+    ),
     'stream', stream,
     'stores', coalesce((
       select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
@@ -135,7 +142,13 @@ begin
         select backup.moment_text(max(r.finished_at)) from backup.runs as r where r.kind = 'prune' and r.status = 'succeeded'
       ),
       'followed', not exists (select from backup.alerts as a where a.kind = 'retention_not_followed' and a.status <> 'resolved'),
-      'waiting', (select count(*) from backup.removals as m where m.removed_at is null)
+      'waiting', (select count(*) from backup.removals as m where m.removed_at is null),
+      'tiers', (
+        select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+          'tier', t.tier, 'backups', t.backups, 'expected', t.expected, 'missing', pg_catalog.cardinality(t.missing), 'overdue', t.overdue
+        ) order by t.keep, t.tier), '[]')
+        from backup.retention_standing() as t
+      )
     ),
     'paused', coalesce((
       select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
@@ -169,6 +182,25 @@ revoke all on table backup.standing from public;
 insert into backup.standing (verdict, line, document)
 values ('warning', 'warning: nobody has looked yet', '{"reasons": ["nobody has looked yet"]}');
 
+-- Writes down how things stand now; the status that it wrote. Beside the monitor's look, whoever opens or closes an incident.
+create function backup.stand() returns jsonb
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  moment constant timestamptz := backup.clock_now();
+  now_standing constant jsonb := backup.status(coalesce(
+    (select m.told from backup.monitor as m where m.told_at > moment - interval '1 hour'), '[]'
+  ));
+begin
+  update backup.standing as s
+  set verdict = now_standing ->> 'verdict', line = now_standing ->> 'line', document = now_standing, checked_at = moment;
+  return now_standing;
+end
+$$;
+revoke all on function backup.stand() from public;
+
 -- The look: conditions become alerts, alerts whose cause is gone end, and what was found stands in backup.standing. `told`: what a
 -- function sees, which is kept for an hour; null: nobody told anything this time. Returns the status.
 create function backup.look(told jsonb default null) returns jsonb
@@ -179,14 +211,12 @@ as $$
 #variable_conflict use_column
 declare
   moment constant timestamptz := backup.clock_now();
-  known backup.monitor;
   seen jsonb;
   one record;
-  now_standing jsonb;
 begin
-  select m.* into known from backup.monitor as m for update;
+  perform from backup.monitor as m for update;
   if look.told is not null then
-    update backup.monitor as m set told = look.told, told_at = moment returning m.* into known;
+    update backup.monitor as m set told = look.told, told_at = moment;
   end if;
   perform backup.count_job_runs();
   perform backup.measure_usage();
@@ -215,10 +245,7 @@ begin
       where c.is_alert and c.kind = a.kind and pg_catalog.left(c.subject, 300) = a.subject
     );
   update backup.monitor as m set looked_at = moment;
-  now_standing := backup.status(case when known.told_at > moment - interval '1 hour' then known.told else '[]' end);
-  update backup.standing as s
-  set verdict = now_standing ->> 'verdict', line = now_standing ->> 'line', document = now_standing, checked_at = moment;
-  return now_standing;
+  return backup.stand();
 end
 $$;
 comment on function backup.look(jsonb) is 'The monitor''s look; harmless by hand.';
@@ -299,17 +326,5 @@ begin
     for select to authenticated using ((select backup.is_admin()));
   grant select (verdict, line, document, checked_at) on backup.standing to authenticated;
   grant select on table public.backup_status to authenticated;
-end
-$$;
-
--- Not among those that were installed before: its job would be called before there is anything to call.
-insert into backup.schedules (name, kind, cron) values ('monitor', 'monitor', '*/5 * * * *');
-
-do $$
-begin
-  -- where there is none, that was said before
-  if pg_catalog.to_regclass('cron.job') is not null then
-    perform backup.apply_schedules();
-  end if;
 end
 $$;

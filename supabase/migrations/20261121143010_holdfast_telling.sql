@@ -30,7 +30,8 @@ revoke all on function backup.severity_rank(text) from public;
 
 -- What is to be told now: alerts with their event, which is null where it has to wait, and `silent` where nothing of it is told: it
 -- came back while the last message about its subject was fresh, and is over again. In a copy of the project nothing but what
--- may_tell allows.
+-- may_tell allows. What is more than five minutes ahead was written down by another clock: it is neither fresh nor young, since
+-- else nobody would be told anything until this one is there.
 create function backup.alerts_to_tell() returns table (alert_id bigint, event text, severity text, kind text)
 language sql
 stable
@@ -44,13 +45,13 @@ as $$
       when a.told_at is null then case when not f.is_fresh then 'raised' end
       when backup.severity_rank(a.severity) > backup.severity_rank(a.told_severity) then 'worse'
       when a.status <> 'open' or a.severity = 'information' then null
-      when a.severity = 'critical' and a.escalated_at is null and a.opened_at <= n.moment - n.escalate then 'escalated'
-      when a.told_at <= n.moment - n.remind then 'reminded'
+      when a.severity = 'critical' and a.escalated_at is null and (a.opened_at <= n.moment - n.escalate or a.opened_at > n.ahead) then 'escalated'
+      when a.told_at <= n.moment - n.remind or a.told_at > n.ahead then 'reminded'
     end,
     a.severity, a.kind
   from backup.alerts as a
   cross join (
-    select backup.clock_now() as moment,
+    select backup.clock_now() as moment, backup.clock_now() + interval '5 minutes' as ahead,
       backup.setting_integer('alert_repeat_seconds') * interval '1 second' as repeat,
       backup.setting_integer('alert_remind_seconds') * interval '1 second' as remind,
       backup.setting_integer('alert_escalate_seconds') * interval '1 second' as escalate
@@ -58,7 +59,7 @@ as $$
   cross join lateral (
     select exists (
       select from backup.alerts as other
-      where other.kind = a.kind and other.subject = a.subject and other.told_at > n.moment - n.repeat
+      where other.kind = a.kind and other.subject = a.subject and other.told_at > n.moment - n.repeat and other.told_at <= n.ahead
     ) as is_fresh
   ) as f
   where a.settled_at is null and a.kind in (
@@ -93,8 +94,12 @@ as $$
   select tell_alert.event, a.kind, a.subject, a.severity, coalesce(nullif(pg_catalog.left(a.message, 8000), ''), '-'),
     pg_catalog.jsonb_build_object('openedAt', a.opened_at, 'resolvedAt', a.resolved_at, 'times', a.times),
     a.id,
+    -- where none of the named ones is set up, to all: better to the wrong people than to nobody
     case when tell_alert.event = 'escalated' then (
-      select pg_catalog.string_to_array(s.value, ' ') from backup.settings as s where s.name = 'alert_escalate_to' and s.value <> ''
+      select pg_catalog.array_agg(c.name order by c.name)
+      from backup.settings as s
+      join backup.channels as c on c.name = any (pg_catalog.string_to_array(s.value, ' ')) and c.gone_at is null and c.problem is null
+      where s.name = 'alert_escalate_to'
     ) end,
     case when a.kind = 'channel_failing' and tell_alert.event <> 'resolved' then pg_catalog.substr(a.subject, 9) end
   from backup.alerts as a where a.id = tell_alert.id
@@ -152,6 +157,8 @@ set search_path = ''
 as $$
 declare
   moment constant timestamptz := backup.clock_now();
+  -- what is further ahead was written down by another clock
+  ahead constant timestamptz := moment + interval '5 minutes';
   -- in one go; the rest comes with the next
   most constant integer := 20000;
   ids bigint[];
@@ -166,6 +173,7 @@ begin
   where a.severity = 'information' and a.status <> 'resolved' and a.last_seen_at < moment - interval '1 day';
   delete from backup.notices as n
   where n.id in (select old.id from backup.notices as old where old.created_at < moment - interval '90 days' order by old.created_at limit 1000);
+  perform backup.give_up_deliveries();
   if not exists (select from backup.channels as c where c.name <> 'heartbeat' and c.gone_at is null) then
     return 0;
   end if;
@@ -175,7 +183,7 @@ begin
     pg_catalog.array_agg(d.alert_id) filter (where d.event = 'silent'),
     coalesce(pg_catalog.bool_or(
       d.severity = 'critical' and d.event in ('raised', 'worse', 'passed') and not exists (
-        select from backup.alerts as a where a.kind = d.kind and a.told_at > moment - interval '1 hour'
+        select from backup.alerts as a where a.kind = d.kind and a.told_at > moment - interval '1 hour' and a.told_at <= ahead
       )
     ), false)
   into ids, events, silent, urgent
@@ -192,7 +200,7 @@ begin
   if ids is not null then
     if pg_catalog.cardinality(ids) <= backup.setting_integer('alert_burst') and pg_catalog.cardinality(ids) + (
       select count(*) from backup.notices as n
-      where n.created_at > moment - interval '1 hour' and n.event not in ('digest', 'notice', 'test')
+      where n.created_at > moment - interval '1 hour' and n.created_at <= ahead and n.event not in ('digest', 'notice', 'test')
     ) <= backup.setting_integer('alert_hourly') then
       for place in 1..pg_catalog.cardinality(ids) loop
         perform backup.tell_alert(ids[place], events[place]);
@@ -201,6 +209,7 @@ begin
     elsif urgent or not exists (
       select from backup.notices as n
       where n.event = 'digest' and n.created_at > moment - backup.setting_integer('alert_digest_seconds') * interval '1 second'
+        and n.created_at <= ahead
     ) then
       perform backup.tell_many(ids, events);
       told := 1;
@@ -217,7 +226,8 @@ revoke all on function backup.tell_alerts() from public;
 
 -- Stores ----------------------------------------------------------------------------------------------------------------------
 
--- The watchdog's step: a store that did not answer is well again once something was done in it since. Returns how many are not.
+-- The watchdog's step: a store that did not do what it should is well again once something was written there since. Returns how
+-- many are not.
 create function backup.watch_stores() returns integer
 language plpgsql
 volatile
@@ -226,10 +236,7 @@ as $$
 begin
   perform backup.resolve_alert(a.kind, a.subject)
   from backup.alerts as a
-  where a.kind = 'store_unreachable' and a.status <> 'resolved' and exists (
-    select from backup.tasks as t join backup.runs as r on r.id = t.run_id
-    where t.done_at > a.last_seen_at and (a.subject = 'store:first' or r.kind = 'replicate')
-  );
+  where a.kind = 'store_unreachable' and a.status <> 'resolved' and backup.has_written(a.subject, a.last_seen_at);
   return (select count(*) from backup.alerts as a where a.kind = 'store_unreachable' and a.status <> 'resolved');
 end
 $$;

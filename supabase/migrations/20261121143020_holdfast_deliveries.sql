@@ -37,7 +37,8 @@ $$;
 revoke all on function backup.note_channel(text, text) from public;
 
 -- What is set up, as the function (`teller` function) or the CLI found it: [{name, target, problem}], without secrets. What this
--- teller had before and does not name now is gone; what waits for it is given up.
+-- teller had before and does not name now is gone; what waits for it is given up. Of a channel that the function has, and told of
+-- within two hours, the CLI says nothing: somebody's terminal may lack its variables, or have wrong ones.
 create function backup.tell_channels(teller text, told jsonb) returns void
 language plpgsql
 volatile
@@ -66,6 +67,9 @@ begin
       c.problem as problem_before
     from pg_catalog.jsonb_to_recordset(told) as t (name text, target text, problem text)
     left join backup.channels as c on c.name = t.name
+    where teller = 'function' or not coalesce(
+      c.told_by = 'function' and c.gone_at is null and c.told_at > moment - interval '2 hours' and c.told_at <= moment + interval '5 minutes', false
+    )
     order by t.name
   loop
     insert into backup.channels as c (name, target, told_by, told_at, problem)
@@ -108,20 +112,72 @@ revoke all on function backup.sender() from public;
 
 -- Deliveries --------------------------------------------------------------------------------------------------------------
 
--- Is there something that a channel could be given now? A copy of the project keeps all but its own alarm to itself.
+-- Is it somebody's turn? A pause lasts an hour at most, and a lease some minutes: what is further ahead is of another clock.
+create function backup.delivery_is_due(status text, not_before timestamptz, lease_until timestamptz, moment timestamptz) returns boolean
+language sql
+immutable
+set search_path = ''
+as $$
+  select case status
+    when 'open' then not_before <= moment or not_before > moment + interval '2 hours'
+    when 'leased' then lease_until < moment or lease_until > moment + interval '2 hours'
+    else false
+  end
+$$;
+revoke all on function backup.delivery_is_due(text, timestamptz, timestamptz, timestamptz) from public;
+
+-- A channel that failed rests for 30 s, 1, 2, 4 minutes, then 5 each time: were each of its messages tried in turn, a server that is
+-- down for hours would be called without end. A test does not wait.
+create function backup.channel_rests(failures integer, last_failed_at timestamptz, moment timestamptz) returns boolean
+language sql
+immutable
+set search_path = ''
+as $$
+  select failures > 0 and last_failed_at <= moment + interval '5 minutes'
+    and last_failed_at > moment - least(30 * pg_catalog.power(2, least(failures, 10) - 1), 300) * interval '1 second'
+$$;
+revoke all on function backup.channel_rests(integer, timestamptz, timestamptz) from public;
+
+-- Is there something that a channel could be given now? One whose settings are wrong can be given nothing. A copy of the project keeps
+-- all but its own alarm to itself.
 create function backup.deliveries_are_due() returns boolean
 language sql
 stable
 set search_path = ''
 as $$
   select exists (
-    select from backup.deliveries as d join backup.notices as n on n.id = d.notice_id
-    where (
-      (d.status = 'open' and d.not_before <= backup.clock_now()) or (d.status = 'leased' and d.lease_until < backup.clock_now())
-    ) and backup.may_tell(n.kind)
+    select from backup.deliveries as d
+    join backup.notices as n on n.id = d.notice_id
+    join backup.channels as c on c.name = d.channel and c.gone_at is null and c.problem is null
+    where d.status in ('open', 'leased') and backup.delivery_is_due(d.status, d.not_before, d.lease_until, backup.clock_now())
+      and (n.event = 'test' or not backup.channel_rests(c.failures, c.last_failed_at, backup.clock_now()))
+      and backup.may_tell(n.kind)
   )
 $$;
 revoke all on function backup.deliveries_are_due() from public;
+
+-- What no channel took in its time, and nobody tries any more: its settings are wrong, or it rests behind many others. An alert that
+-- is open is told anew each day. Returns how many were given up.
+create function backup.give_up_deliveries() returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  moment constant timestamptz := backup.clock_now();
+  given_up bigint;
+begin
+  update backup.deliveries as d
+  set status = 'failed', ended_at = moment, failure = coalesce(d.failure, 'nobody could try it in its time')
+  from backup.notices as n
+  where n.id = d.notice_id and d.status = 'open'
+    -- with a last try, whose pause may be an hour
+    and n.created_at < moment - (backup.setting_integer('delivery_hours') + 2) * interval '1 hour';
+  get diagnostics given_up = row_count;
+  return given_up;
+end
+$$;
+revoke all on function backup.give_up_deliveries() from public;
 
 -- The next notice for a channel, the critical ones first, under a lease; no row: none is due.
 create function backup.claim_delivery(channel text, worker text, lease_seconds integer)
@@ -140,9 +196,12 @@ begin
     lease_until = moment + claim_delivery.lease_seconds * interval '1 second'
   where d.id = (
     select due.id
-    from backup.deliveries as due join backup.notices as n on n.id = due.notice_id
-    where due.channel = claim_delivery.channel
-      and ((due.status = 'open' and due.not_before <= moment) or (due.status = 'leased' and due.lease_until < moment))
+    from backup.deliveries as due
+    join backup.notices as n on n.id = due.notice_id
+    join backup.channels as c on c.name = due.channel
+    where due.channel = claim_delivery.channel and due.status in ('open', 'leased')
+      and backup.delivery_is_due(due.status, due.not_before, due.lease_until, moment)
+      and (n.event = 'test' or not backup.channel_rests(c.failures, c.last_failed_at, moment))
       and backup.may_tell(n.kind)
     order by n.severity = 'critical' desc, n.id
     limit 1

@@ -1,12 +1,4 @@
--- Where people see whom to ask and what they were told: the emergency contact in windows of maintenance, and views for
--- administrators who signed in with a second factor.
-
--- As it was when the window was announced: an app shows it to everybody.
-alter table backup.announcements add column contact text not null default backup.emergency_contact();
-
-create or replace view public.backup_announcements with (security_invoker = true) as
-select a.id, a.message, a.starts_at, a.until, a.status, a.contact
-from backup.announcements as a;
+-- Where people see what they were told: views for administrators who signed in with a second factor.
 
 create view public.backup_channels with (security_invoker = true) as
 select
@@ -34,8 +26,6 @@ begin
     continue when pg_catalog.to_regrole(api_role) is null;
     -- a project may grant everything in public by default
     execute pg_catalog.format('revoke all on table public.backup_channels, public.backup_notices, public.backup_deliveries from %I', api_role);
-    continue when api_role = 'service_role';
-    execute pg_catalog.format('grant select (contact) on backup.announcements to %I', api_role);
   end loop;
   if pg_catalog.to_regrole('authenticated') is null then
     return;

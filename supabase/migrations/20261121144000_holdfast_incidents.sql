@@ -4,7 +4,8 @@
 --   select backup.tell_incident(1, 'Your notes are being brought back.');  public: the status page shows it
 --   select backup.close_incident(1, 'all rows are back', 'All notes are back.');
 -- Nothing is restored here. Table names, counts and positions stand here, never a row's value.
--- Lock order: the advisory lock holdfast:incidents → the row of one incident → its events → alerts, notices and audit.
+-- Lock order: the advisory lock holdfast:incidents → the row of one incident → its events → alerts, notices and audit →
+-- backup.standing.
 
 create table backup.incidents (
   id bigint generated always as identity primary key,
@@ -170,6 +171,7 @@ begin
     'incident_opened', 'incident:' || incident, pg_catalog.format('incident %s is open: %s', incident, open_incident.reason),
     'critical', pg_catalog.jsonb_build_object('incident', incident, 'public', public_message)
   );
+  perform backup.stand();
 end
 $$;
 comment on function backup.open_incident(text, text, timestamptz) is 'Opens an incident and tells the channels, or joins the open one.';
@@ -242,7 +244,7 @@ comment on function backup.tell_incident(bigint, text, timestamptz) is 'A public
 revoke all on function backup.tell_incident(bigint, text, timestamptz) from public;
 
 -- The end. `summary` is for those who worked on it, `message` is public. It restores nothing, and opens no project that is
--- closed to writes. Returns whether maintenance mode is still on. HF003, HF450, HF451.
+-- closed to writes. Returns whether maintenance mode is still on. HF003, HF450, HF451 also while a restore in place is at work.
 create function backup.close_incident(id bigint, summary text, message text default null) returns boolean
 language plpgsql
 volatile
@@ -252,7 +254,15 @@ declare
   ours backup.incidents := backup.open_incident_row(id);
   public_message constant text := coalesce(close_incident.message, 'This is over.');
   is_closed boolean := (select m.closed from backup.maintenance as m);
+  at_work uuid := (
+    select r.id from backup.restores as r
+    where r.status = 'applying' and r.lease_until > backup.clock_now() order by r.started_at limit 1
+  );
 begin
+  if at_work is not null then
+    raise exception 'restore % is putting rows into place', at_work
+      using errcode = 'HF451', hint = 'Wait for its end, or end it, before people are told that this is over.';
+  end if;
   if coalesce(pg_catalog.length(pg_catalog.btrim(close_incident.summary)), 0) not between 1 and 4000
     or not backup.is_short_line(public_message) then
     raise exception 'an incident ends with a summary of 1 to 4,000 letters, and its message is one short line'
@@ -271,6 +281,7 @@ begin
     'incident_closed', 'incident:' || ours.id, pg_catalog.format('incident %s is over: %s', ours.id, public_message), 'information',
     pg_catalog.jsonb_build_object('incident', ours.id, 'public', public_message)
   );
+  perform backup.stand();
   return is_closed;
 end
 $$;

@@ -122,6 +122,8 @@ as $$
   where r.started_at >= (incident).opened_at and r.started_at <= coalesce((incident).closed_at, backup.clock_now())
     and r.side_schema is not null and r.side_dropped_at is null and r.status = 'beside'
   union all
+  select pg_catalog.format('restore %s (%s) is not over', r.id, r.scope) from backup.restores as r where r.finished_at is null
+  union all
   select pg_catalog.format('alert %s %s: %s', a.kind, a.subject, a.message) from backup.alerts as a where a.status <> 'resolved'
 $$;
 revoke all on function backup.incident_follow_ups(backup.incidents) from public;

@@ -118,8 +118,10 @@ end
 $$;
 revoke all on function backup.keys_used(text, text[]) from public;
 
+-- Now there is what each job calls. Before, a job would fail, or find half of what it looks at and call somebody.
 do $$
 begin
+  perform backup.apply_schedules();
   perform backup.record_install();
 end
 $$;

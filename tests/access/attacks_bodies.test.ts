@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Stack, startStack } from "../../src/local/stack.ts";
 import { maxBodyBytes } from "../../src/shared/http/read_body.ts";
 import { query } from "../support/cluster.ts";
+import { sampled } from "../support/sampled.ts";
 import { type SignedIn, signedIn } from "../support/signed_in.ts";
 import {
   type AskedFor,
@@ -113,7 +114,7 @@ describe.each(everybody)("a body by %s", (who) => {
     ["a field too many", { action: "drain", then: "drop" }],
     ["a __proto__ too many", `{"action": "drain", "__proto__": {"admin": true}}`],
   ];
-  it.each(notOurs)("that is %s is refused by every function", async (what, body) => {
+  it.each(sampled(`bodies by ${who}`, notOurs, 12))("that is %s is refused by every function", async (what, body) => {
     await inLanes(functionNames(), (name) => name, async (name) => {
       expectRefused(await sent(who, name, body), invalid, `${name}, ${what}`);
     });
@@ -223,13 +224,18 @@ describe("every field of every action", () => {
     expect(withFields.flatMap(({ schema }) => placesOf(schema)).length).toBeGreaterThan(20);
   });
 
+  const whatOf = ({ place, value }: { readonly place: readonly string[]; readonly value: unknown }) =>
+    `${place.join(".")} = ${JSON.stringify(value).slice(0, 80)}`;
+
   it.each(withFields.map((one) => [`${one.functionName}: ${one.action}`, one] as const))(
     "of %s takes no odd value: it is refused by name, or nothing is found",
-    async (_name, one) => {
-      const tries = placesOf(one.schema).flatMap((place) => odd.map((value) => ({ place, value })));
+    async (name, one) => {
+      const tries = placesOf(one.schema).flatMap((place) =>
+        sampled(`${name} ${place.join(".")}`, odd, 8).map((value) => ({ place, value }))
+      );
       const began = await inLanes(tries, () => one.functionName, async ({ place, value }) => {
         const told = await sent("a machine", one.functionName, withValue(one, place, value));
-        const what = `${place.join(".")} = ${JSON.stringify(value).slice(0, 80)}`;
+        const what = whatOf({ place, value });
         const echo = typeof value === "string" && /etc.passwd|drop table|jndi|7\*7|%n/.test(value);
         if (echo) expect(told.text, what).not.toContain(value);
         if (told.status < 300) return what;
@@ -238,7 +244,8 @@ describe("every field of every action", () => {
         return null;
       });
       const starts = one.functionName === "backup" && one.action === "start";
-      expect(began.filter((what) => what !== null)).toEqual(starts ? keys : []);
+      const good = starts ? tries.map(whatOf).filter((what) => keys.includes(what)) : [];
+      expect(began.filter((what) => what !== null)).toEqual(good);
       expect(await ask("select id from backup.restores")).toEqual([]);
       const [letters] = await ask("select count(*)::int as n from public.letters");
       expect(letters).toEqual({ n: 20 });

@@ -1,9 +1,10 @@
-/** Who gets in: every function and action, called by everybody. Tokens of people are issued by the stack's own Auth. */
-import { Buffer } from "node:buffer";
+/**
+ * Who gets in: every function and action, called by everybody whom the project knows; attacks_tokens.test.ts has those whom it does
+ * not know. Tokens of people are issued by the stack's own Auth.
+ */
 import { createHash, createHmac, randomUUID } from "node:crypto";
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
-import { decodeJwt, exportJWK, generateKeyPair, importJWK, type JWTPayload, SignJWT } from "jose";
+import { decodeJwt, SignJWT } from "jose";
+import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { type Stack, startStack } from "../../src/local/stack.ts";
 import { query } from "../support/cluster.ts";
@@ -12,6 +13,7 @@ import { eventually } from "../support/stack.ts";
 import { hardened, refusedTimes } from "./attack_calls.ts";
 
 let stack: Stack;
+let postgres: pg.Client;
 let admin: SignedIn;
 let other: SignedIn;
 const page = "https://admin.example.com";
@@ -62,12 +64,15 @@ beforeAll(async () => {
   const hash = createHash("sha256").update(metricsToken).digest("hex");
   const environment = { BACKUP_ALLOWED_ORIGINS: page, BACKUP_METRICS_TOKEN_SHA256: hash };
   stack = await startStack({ durable: false, stream: false, prepared: true, environment, ...hardened });
+  postgres = new pg.Client({ connectionString: stack.cluster.plainUrl() });
+  await postgres.connect();
   admin = await signedIn(stack, { aal2: true });
   other = await signedIn(stack, { aal2: true });
   await ask("insert into backup.admins (user_id) values ($1)", [admin.userId]);
 }, 300_000);
 
 afterAll(async () => {
+  await postgres?.end();
   await stack?.destroy();
 }, 60_000);
 
@@ -77,7 +82,7 @@ beforeEach(async () => {
 });
 
 async function ask(text: string, values: readonly unknown[] = []): Promise<Record<string, unknown>[]> {
-  return await query(stack.cluster.plainUrl(), text, values);
+  return (await postgres.query<Record<string, unknown>>(text, [...values])).rows;
 }
 
 interface Told {
@@ -125,22 +130,11 @@ function signedHeaders(
   };
 }
 
-/** The token's claims, changed and without `left`, and signed with the key that the project's Auth signs with: as genuine as any. */
-async function issued(token: string, changes: JWTPayload, left: string | null = null): Promise<string> {
-  const { signingKey } = JSON.parse(readFileSync(join(stack.directory, "gateway", "keys.json"), "utf8"));
-  const claims = Object.entries({ ...decodeJwt(token), ...changes }).filter(([name]) => name !== left);
-  return await new SignJWT(Object.fromEntries(claims))
-    .setProtectedHeader({ alg: "ES256", typ: "JWT", kid: signingKey.kid })
-    .sign(await importJWK(signingKey, "ES256"));
-}
-
-async function bySecret(token: string, secret = stack.gateway.jwtSecret, changes: JWTPayload = {}): Promise<string> {
-  return await new SignJWT({ ...decodeJwt(token), ...changes })
+async function bySecret(token: string): Promise<string> {
+  return await new SignJWT(decodeJwt(token))
     .setProtectedHeader({ alg: "HS256", typ: "JWT" })
-    .sign(new TextEncoder().encode(secret));
+    .sign(new TextEncoder().encode(stack.gateway.jwtSecret));
 }
-
-const part = (value: unknown) => Buffer.from(JSON.stringify(value)).toString("base64url");
 
 /** What each of them is answered when it is let in or not. */
 const letIn = ([, body]: typeof actions[number], { status }: Told): boolean =>
@@ -148,78 +142,6 @@ const letIn = ([, body]: typeof actions[number], { status }: Told): boolean =>
   (body.action === "start" || body.action === "drain" || status < 300 || status === 404 || status === 409);
 
 describe("nobody is let in", () => {
-  const refused: readonly (readonly [string, () => Promise<Record<string, string>> | Record<string, string>])[] = [
-    ["without a token", () => ({})],
-    [
-      "with the publishable key",
-      () => ({ apikey: stack.gateway.publishableKey, ...bearer(stack.gateway.publishableKey) }),
-    ],
-    ["with the anon key", () => ({ apikey: stack.gateway.anonKey, ...bearer(stack.gateway.anonKey) })],
-    ["with the secret key", () => ({ apikey: stack.gateway.secretKey, ...bearer(stack.gateway.secretKey) })],
-    [
-      "with the service role's key",
-      () => ({ apikey: stack.gateway.serviceRoleKey, ...bearer(stack.gateway.serviceRoleKey) }),
-    ],
-    ["with the worker secret itself", () => bearer(stack.workerSecret)],
-    ["with a malformed token", () => bearer("a.b.c")],
-    ["with half a token", () => bearer(admin.accessToken.slice(0, -20))],
-    ["with an endless token", () => bearer(`${admin.accessToken}${"A".repeat(9000)}`)],
-    ["with a token whose claims were changed", () => {
-      const [header, , signature] = admin.accessToken.split(".");
-      return bearer([header, part({ ...decodeJwt(other.accessToken), sub: admin.userId }), signature].join("."));
-    }],
-    ["with alg none", () => bearer(`${part({ alg: "none", typ: "JWT" })}.${part(decodeJwt(admin.accessToken))}.`)],
-    ["with a token by another project's key", async () => {
-      const { privateKey } = await generateKeyPair("ES256");
-      const { kid } = JSON.parse(Buffer.from(admin.accessToken.split(".")[0] ?? "", "base64url").toString());
-      return bearer(
-        await new SignJWT(decodeJwt(admin.accessToken)).setProtectedHeader({ alg: "ES256", kid }).sign(privateKey),
-      );
-    }],
-    ["with the public key as an HMAC secret", async () => {
-      const { publicKey } = await generateKeyPair("ES256", { extractable: true });
-      return bearer(await bySecret(admin.accessToken, JSON.stringify(await exportJWK(publicKey))));
-    }],
-    ["with a token by another shared secret", async () => bearer(await bySecret(admin.accessToken, "s".repeat(40)))],
-    [
-      "with an expired token",
-      async () => bearer(await issued(admin.accessToken, { exp: Math.floor(Date.now() / 1000) - 1 })),
-    ],
-    ["with a token without an end", async () => bearer(await issued(admin.accessToken, {}, "exp"))],
-    [
-      "with an expired token by the shared secret",
-      async () =>
-        bearer(await bySecret(admin.accessToken, stack.gateway.jwtSecret, { exp: Math.floor(Date.now() / 1000) - 1 })),
-    ],
-    ["with a token for another audience", async () => bearer(await issued(admin.accessToken, { aud: "elsewhere" }))],
-    [
-      "with a token of another issuer",
-      async () => bearer(await issued(admin.accessToken, { iss: "https://x.test/auth/v1" })),
-    ],
-    ["with a token for another role", async () => bearer(await issued(admin.accessToken, { role: "service_role" }))],
-    [
-      "with a token of a session that is not there",
-      async () => bearer(await issued(admin.accessToken, { session_id: randomUUID() })),
-    ],
-    ["with a session of somebody else", async () => bearer(await issued(other.accessToken, { sub: admin.userId }))],
-    [
-      "with another worker secret",
-      () => signedHeaders("backup", {}, { secret: "not the secret, but of a good length" }),
-    ],
-    ["with a signature for nothing", () => ({ ...signedHeaders("backup", {}), "x-holdfast-signature": "" })],
-  ];
-
-  it.each(refused)("%s", async (_what, headersOf) => {
-    const headers = await headersOf();
-    const answers = [];
-    for (const [name, body] of actions) {
-      answers.push(await call(name, body, headers));
-      await ask("delete from backup.pauses");
-    }
-    expect(answers.map(({ status, code }) => `${status} ${code}`)).toEqual(actions.map(() => "401 unauthorised"));
-    expect(new Set(answers.map(({ text }) => text)).size, "one answer to all of it").toBe(1);
-  }, 60_000);
-
   it("with a body that was signed for another function, too long ago, or brought before", async () => {
     const body = { action: "status", run: nobody };
     const headers = signedHeaders("backup", body);
@@ -267,7 +189,7 @@ describe("a person", () => {
       else expect(letIn(one, told), `${name} ${body.action}: ${told.text}`).toBe(true);
       await ask("delete from backup.pauses");
     }
-  }, 60_000);
+  }, 120_000);
 
   it("may do the same with a token by the project's old shared secret", async () => {
     const token = await bySecret(admin.accessToken);

@@ -1,4 +1,8 @@
 /** The status page in a bucket, on a server that checks signatures: served as what it is, read back, told where it cannot be put. */
+import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { systemClock } from "../../src/shared/clock.ts";
 import { openStatusPage } from "../../src/shared/incidents/publish_page.ts";
@@ -53,5 +57,26 @@ describe("the status page in a bucket", () => {
     const failure = await page.put(content, at).then(() => null, (error: unknown) => error);
     expect(failure).toMatchObject({ code: "store_denied" });
     expect(String(failure)).not.toContain("another-secret-key");
+  });
+});
+
+describe("the status page in a folder", () => {
+  it("is readable for whoever serves it, whatever this process keeps to itself", async () => {
+    const parent = mkdtempSync(join(tmpdir(), "holdfast-page-"));
+    const before = process.umask(0o077);
+    try {
+      const page = opened({ BACKUP_STATUS_PAGE: `file://${parent}/public` });
+      for (const time of [at, "2026-01-01T11:00:00Z"]) {
+        await page.put(content, time);
+        for (const name of ["status.json", "status.html"]) {
+          expect((statSync(join(parent, "public", name)).mode & 0o777).toString(8), name).toBe("644");
+        }
+      }
+      expect((statSync(join(parent, "public")).mode & 0o777).toString(8)).toBe("755");
+      expect(readdirSync(join(parent, "public")).sort()).toEqual(["status.html", "status.json"]);
+    } finally {
+      process.umask(before);
+      rmSync(parent, { recursive: true, force: true });
+    }
   });
 });

@@ -18,6 +18,7 @@ import {
   until,
   world,
 } from "../integration/backup_fixture.ts";
+import { sampled } from "../support/sampled.ts";
 
 const cluster = useCluster();
 let folder = "";
@@ -80,7 +81,7 @@ async function witness(url: string): Promise<string> {
 }
 
 describe("a backup whose process is killed", () => {
-  it.each([
+  const points: readonly (readonly [string, number])[] = [
     ["attempt.locked", 1],
     ["attempt.exported", 1],
     ["attempt.planned", 1],
@@ -91,34 +92,38 @@ describe("a backup whose process is killed", () => {
     ["counts.recorded", 1],
     ["manifest.put", 1],
     ["run.recorded", 1],
-  ])("at %s (%i) is finished by the next one, under the same id, and holds every row", async (step, nth) => {
-    const url = await prepared();
-    expect(await runUntil(url, step, nth)).toBe("killed");
-    const [first] = await query(url, "select id, status from backup.runs");
-    if (step !== "run.recorded") {
-      expect(["snapshotting", "copying", "finishing"]).toContain(first?.["status"]);
-      // Nothing is called a backup before it is one.
-      expect(await query(url, "select 1 from backup.runs where manifest_name is not null")).toEqual([]);
-      await query(url, "update backup.tasks set lease_until = backup.clock_now() where status = 'leased'");
-    }
-    const { deps } = await world(cluster(), { url, store: createFileStore(folder) });
-    const row = await backup(deps);
-    expect(row.status).toBe("succeeded");
-    if (step !== "run.recorded") expect(row.id).toBe(first?.["id"]);
-    const manifest = await manifestOf(deps, row);
-    const table = tableIn(manifest, "public", "t");
-    expect(table.rows).toBe(rows);
-    const [text] = await query(url, "select md5($1) as h", [await textOf(deps, table)]);
-    expect(text?.["h"]).toBe(await witness(url));
-    expect(
-      await query(
-        url,
-        "select count(*)::int as n from backup.runs where status in ('queued', 'snapshotting', 'copying', 'finishing')",
-      ),
-    )
-      .toEqual([{ n: 0 }]);
-    await until("no keeper is left", async () => (await keepers(url)).length === 0 ? true : null);
-  });
+  ];
+  it.each(sampled("points", points, 5))(
+    "at %s (%i) is finished by the next one, under the same id, and holds every row",
+    async (step, nth) => {
+      const url = await prepared();
+      expect(await runUntil(url, step, nth)).toBe("killed");
+      const [first] = await query(url, "select id, status from backup.runs");
+      if (step !== "run.recorded") {
+        expect(["snapshotting", "copying", "finishing"]).toContain(first?.["status"]);
+        // Nothing is called a backup before it is one.
+        expect(await query(url, "select 1 from backup.runs where manifest_name is not null")).toEqual([]);
+        await query(url, "update backup.tasks set lease_until = backup.clock_now() where status = 'leased'");
+      }
+      const { deps } = await world(cluster(), { url, store: createFileStore(folder) });
+      const row = await backup(deps);
+      expect(row.status).toBe("succeeded");
+      if (step !== "run.recorded") expect(row.id).toBe(first?.["id"]);
+      const manifest = await manifestOf(deps, row);
+      const table = tableIn(manifest, "public", "t");
+      expect(table.rows).toBe(rows);
+      const [text] = await query(url, "select md5($1) as h", [await textOf(deps, table)]);
+      expect(text?.["h"]).toBe(await witness(url));
+      expect(
+        await query(
+          url,
+          "select count(*)::int as n from backup.runs where status in ('queued', 'snapshotting', 'copying', 'finishing')",
+        ),
+      )
+        .toEqual([{ n: 0 }]);
+      await until("no keeper is left", async () => (await keepers(url)).length === 0 ? true : null);
+    },
+  );
 });
 
 describe("a backup whose sessions are ended by the server", () => {

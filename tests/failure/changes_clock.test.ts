@@ -1,9 +1,5 @@
 /** A server whose clock is moved while its changes are drained: back by an hour, later forward by two. */
-import { chmodSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { ensureFaketime } from "../../src/local/packages.ts";
 import { systemClock } from "../../src/shared/clock.ts";
 import { parseLsn } from "../../src/shared/changes/decode/lsn.ts";
 import type { Point } from "../../src/shared/changes/replay/replay.ts";
@@ -21,32 +17,9 @@ import {
   tableHashes,
 } from "../integration/changes_stream_fixture.ts";
 import { type Cluster, clusterMs, startTestCluster } from "../support/cluster.ts";
+import { movableClock } from "../support/movable_clock.ts";
 
 const asError = (error: unknown): Error => error instanceof Error ? error : new Error(String(error));
-
-/** A clock of a server's processes, as far from the machine's as it is told. */
-function movableClock() {
-  const folder = mkdtempSync(join(tmpdir(), "holdfast-clock-"));
-  chmodSync(folder, 0o755);
-  const file = join(folder, "offset");
-  /** By seconds; whole, so that no process reads half of it. */
-  const move = (seconds: number) => {
-    writeFileSync(`${file}.new`, `${seconds < 0 ? "-" : "+"}${Math.abs(seconds)}\n`, { mode: 0o644 });
-    renameSync(`${file}.new`, file);
-  };
-  move(0);
-  return {
-    move,
-    environment: {
-      LD_PRELOAD: ensureFaketime(),
-      FAKETIME_TIMESTAMP_FILE: file,
-      FAKETIME_NO_CACHE: "1",
-      // Only the time of day: what measures how long something takes goes on evenly.
-      FAKETIME_DONT_FAKE_MONOTONIC: "1",
-    },
-    remove: () => rmSync(folder, { recursive: true, force: true }),
-  };
-}
 
 const hour = 3600;
 

@@ -15,6 +15,7 @@ import {
   tableHashes,
 } from "../integration/changes_stream_fixture.ts";
 import { type Cluster, clusterMs, useCluster, withClient, withCluster } from "../support/cluster.ts";
+import { sampled } from "../support/sampled.ts";
 
 /** `bare` has no identity: only the server's counters tell of its updates and deletes. */
 const tables = `
@@ -53,7 +54,7 @@ const updates =
 
 describe.each([15, 17] as const)("a server that crashes right after an unseen update, PostgreSQL %i", (version) => {
   const ends = ["kill", "immediate"] as const;
-  it.each(ends)(
+  it.each(sampled(`on ${version}`, ends, 1))(
     "by %s: a table without identity is refused behind the crash, whatever its counters say",
     async (how) => {
       await withCluster({ version }, async (cluster) => {

@@ -7,7 +7,7 @@ import { eventually, runMs, useProject } from "../support/stack.ts";
 const project = useProject({ testing: true, environment: { BACKUP_LOG_LEVEL: "debug" } }, async ({ query }) => {
   await query(
     `create table public.notes (id int primary key, t text not null);
-     insert into public.notes select i, repeat(md5(i::text), 40) from generate_series(1, 60000) as i;
+     insert into public.notes select i, repeat(md5(i::text), 40) from generate_series(1, 40000) as i;
      create table public.people (id int primary key, name text);
      insert into public.people select i, 'person ' || i from generate_series(1, 100) as i;
      update backup.settings set value = '1000000' where name = 'disk_mb'`,
@@ -48,11 +48,20 @@ describe("the function drill", () => {
     const { run: backup } = await startBackup();
     expect(await ended(backup)).toMatchObject({ status: "succeeded" });
     await due("full");
-    // In the middle of the rows, and of the proof.
     const kill = await killAt("restore.chunk", 3, "drill");
     const run = await begun();
     await kill.fired();
-    expect(await ended(run), await story(run)).toMatchObject({ status: "succeeded" });
+    // And in the middle of the proof, behind what no leg has written down yet.
+    const second = await killAt("drill.proving", 2, "drill");
+    const ending = ended(run);
+    await second.fired(2 * runMs);
+    // The clock has gone on once, for the first of them.
+    await project().query(
+      `update backup.calls set made_at = made_at - interval '1 hour', begun_at = begun_at - interval '1 hour'
+        where run_id = $1 and status = 'begun'`,
+      [run],
+    );
+    expect(await ending, await story(run)).toMatchObject({ status: "succeeded" });
     const { ok, evidence, database_dropped_at, rto_seconds } = await drillOf(run);
     expect(ok, JSON.stringify(evidence)).toBe(true);
     expect(evidence).toMatchObject({ backup: { id: backup }, failure: null, proof: { differencesTotal: 0 } });
@@ -62,6 +71,8 @@ describe("the function drill", () => {
     expect(await leftovers()).toEqual([]);
     const legs = await project().query("select count(*)::int as n from backup.calls where run_id = $1", [run]);
     expect(legs[0]?.["n"]).toBeGreaterThan(3);
+    const killed = (await isolates()).filter((one) => one.function === "drill" && one.endedBy === "killed");
+    expect(killed).toHaveLength(2);
     // What such a database cannot have is in the list, and nothing more.
     const { notCompared } = evidence["proof"] as { notCompared: { identity: string; reason: string }[] };
     expect(notCompared.some(({ identity }) => identity === "extension pg_cron")).toBe(true);

@@ -1,5 +1,6 @@
 /** Functions that the platform ends in the middle of a backup, at each named point of a run and before they answer. */
 import { beforeAll, describe, expect, it } from "vitest";
+import { sampled } from "../support/sampled.ts";
 import { eventually, type Kill, type Project, type RunState, useProject } from "../support/stack.ts";
 
 const project = useProject({ testing: true, environment: { BACKUP_LOG_LEVEL: "debug" } }, fill);
@@ -84,7 +85,7 @@ const points: readonly Point[] = [
 ];
 
 describe("a backup whose function is killed", () => {
-  for (const { at, attempts, line = `step:${at}`, meanwhile = {}, leaves } of points) {
+  for (const { at, attempts, line = `step:${at}`, meanwhile = {}, leaves } of sampled("points", points, 5)) {
     it(`at ${at} goes on and succeeds, in the ${attempts === 1 ? "same snapshot" : "next snapshot"}`, async () => {
       const run = await startKilled(() => project().killAt(line));
       const dead = await project().run(run);
@@ -129,11 +130,14 @@ describe("a backup whose function is killed, by the real clock and with legs of 
     ["behind a put that is not recorded", () => project().killAt("step:chunk.put")],
     ["behind the manifest's put, with the run not recorded", () => project().killAt("step:manifest.put")],
   ];
-  it.each(moments)("%s, goes on and succeeds, and its call is given up", async (_when, order) => {
-    const run = await startKilled(order);
-    await expectSound(await ended(run), 1);
-    await expectGivenUp(run);
-  });
+  it.each(sampled("moments", moments, 2))(
+    "%s, goes on and succeeds, and its call is given up",
+    async (_when, order) => {
+      const run = await startKilled(order);
+      await expectSound(await ended(run), 1);
+      await expectGivenUp(run);
+    },
+  );
 
   it("at run.recorded has succeeded, its call is given up, and the next backup is another run", async () => {
     const run = await startKilled(() => project().killAt("step:run.recorded"));

@@ -14,6 +14,7 @@ import { copies, differences, type Pair, pairOfStores } from "../integration/rep
 import { useCluster } from "../support/cluster.ts";
 import { type Fault, faulty } from "../support/faulty_store.ts";
 import { type S3Server, startS3Server } from "../support/s3_server.ts";
+import { sampled } from "../support/sampled.ts";
 
 const cluster = useCluster();
 let pair: Pair;
@@ -101,7 +102,7 @@ describe("the second store, failing midway and well again", () => {
     ],
   ];
 
-  it.each(faults)("%s", async (_, fault, outcome) => {
+  it.each(sampled("faults", faults, 7))("%s", async (_, fault, outcome) => {
     await startOver();
     const second = faulty(pair.second, [fault]);
     const run = await copies(pair, { second: { ...second, label: pair.second.label } });
@@ -179,46 +180,48 @@ describe("the first store", () => {
 });
 
 describe("a worker that dies", () => {
-  it.each(
-    [
-      ["copies.claimed", 1],
-      ["copies.surveyed", 1],
-      ["copy.intended", 1],
-      ["copy.intended", 5],
-      ["copy.put", 1],
-      ["copy.put", 5],
-      ["copy.read_back", 3],
-      ["copy.read_back", 7],
-      ["copy.recorded", 6],
-      ["copies.looked", 1],
-    ] as const,
-  )("at %s (%i) leaves what the next one goes on with, and no byte is put twice", async (step, nth) => {
-    await startOver();
-    pair.killer.arm(`step:${step}`, nth);
-    await expect(copies(pair, { database: pair.killer.mortal(pair.deps.database) })).rejects.toThrow();
-    expect(pair.killer.fired).toBe(1);
-    pair.killer.disarm();
-    expectNoOrphan();
-    await query(
-      pair.url,
-      "update backup.tasks set lease_until = clock_timestamp() - interval '1 second' where status = 'leased'",
-    );
-    const replaced: string[] = [];
-    const second: Store = {
-      ...pair.second,
-      create: async (name, bytes) => {
-        if (pair.second.objects.has(name)) replaced.push(name);
-        return await pair.second.create(name, bytes);
-      },
-      replace: async (name, bytes) => {
-        replaced.push(name);
-        await pair.second.replace(name, bytes);
-      },
-    };
-    expect((await copies(pair, { second })).status).toBe("succeeded");
-    expect(replaced).toEqual([]);
-    await expectWhole();
-  });
+  const steps = [
+    ["copies.claimed", 1],
+    ["copies.surveyed", 1],
+    ["copy.intended", 1],
+    ["copy.intended", 5],
+    ["copy.put", 1],
+    ["copy.put", 5],
+    ["copy.read_back", 3],
+    ["copy.read_back", 7],
+    ["copy.recorded", 6],
+    ["copies.looked", 1],
+  ] as const;
+  it.each(sampled("steps", steps, 5))(
+    "at %s (%i) leaves what the next one goes on with, and no byte is put twice",
+    async (step, nth) => {
+      await startOver();
+      pair.killer.arm(`step:${step}`, nth);
+      await expect(copies(pair, { database: pair.killer.mortal(pair.deps.database) })).rejects.toThrow();
+      expect(pair.killer.fired).toBe(1);
+      pair.killer.disarm();
+      expectNoOrphan();
+      await query(
+        pair.url,
+        "update backup.tasks set lease_until = clock_timestamp() - interval '1 second' where status = 'leased'",
+      );
+      const replaced: string[] = [];
+      const second: Store = {
+        ...pair.second,
+        create: async (name, bytes) => {
+          if (pair.second.objects.has(name)) replaced.push(name);
+          return await pair.second.create(name, bytes);
+        },
+        replace: async (name, bytes) => {
+          replaced.push(name);
+          await pair.second.replace(name, bytes);
+        },
+      };
+      expect((await copies(pair, { second })).status).toBe("succeeded");
+      expect(replaced).toEqual([]);
+      await expectWhole();
+    },
+  );
 
   it("was only slow, and another has its task: what it does late changes nothing", async () => {
     await startOver();
@@ -327,29 +330,31 @@ describe.each([{ conditions: true }, { conditions: false }])(
       await server?.close();
     });
 
-    it.each(
-      [
-        [{ method: "PUT", times: 3, kind: 503 }, "succeeded"],
-        [{ method: "PUT", times: 1, kind: 403 }, "failed"],
-        [{ method: "PUT", times: 2, kind: "lost_answer" }, "succeeded"],
-        [{ method: "PUT", times: 2, kind: "reset" }, "succeeded"],
-        [{ method: "GET", times: 2, kind: "cut_body" }, "succeeded"],
-        [{ method: "GET", times: 1, kind: "short_body" }, "any"],
-        [{ method: "HEAD", times: 2, kind: 500 }, "succeeded"],
-      ] satisfies [ProxyFault, string][],
-    )("with %j holds the same in the end", async (fault, outcome) => {
-      await startOver();
-      const names: string[] = [];
-      for await (const { name } of store.list("v1/")) names.push(name);
-      await store.remove(names);
-      proxy.set(fault);
-      const run = await copies(pair, { second: store });
-      expect(proxy.fired()).toBeGreaterThan(0);
-      if (outcome !== "any") expect(run.status).toBe(outcome);
-      proxy.set(null);
-      expect((await copies(pair, { second: store })).status).toBe("succeeded");
-      for await (const { name } of store.list("v1/")) pair.second.objects.set(name, await store.read(name));
-      await expectWhole();
-    });
+    const faults = [
+      [{ method: "PUT", times: 3, kind: 503 }, "succeeded"],
+      [{ method: "PUT", times: 1, kind: 403 }, "failed"],
+      [{ method: "PUT", times: 2, kind: "lost_answer" }, "succeeded"],
+      [{ method: "PUT", times: 2, kind: "reset" }, "succeeded"],
+      [{ method: "GET", times: 2, kind: "cut_body" }, "succeeded"],
+      [{ method: "GET", times: 1, kind: "short_body" }, "any"],
+      [{ method: "HEAD", times: 2, kind: 500 }, "succeeded"],
+    ] satisfies [ProxyFault, string][];
+    it.each(sampled(`conditions: ${options.conditions}`, faults, 3))(
+      "with %j holds the same in the end",
+      async (fault, outcome) => {
+        await startOver();
+        const names: string[] = [];
+        for await (const { name } of store.list("v1/")) names.push(name);
+        await store.remove(names);
+        proxy.set(fault);
+        const run = await copies(pair, { second: store });
+        expect(proxy.fired()).toBeGreaterThan(0);
+        if (outcome !== "any") expect(run.status).toBe(outcome);
+        proxy.set(null);
+        expect((await copies(pair, { second: store })).status).toBe("succeeded");
+        for await (const { name } of store.list("v1/")) pair.second.objects.set(name, await store.read(name));
+        await expectWhole();
+      },
+    );
   },
 );

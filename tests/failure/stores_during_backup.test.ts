@@ -13,6 +13,7 @@ import { backup, type BackupOptions, installedDatabase, query, world } from "../
 import { clusterMs, useCluster } from "../support/cluster.ts";
 import { type Fault, faulty } from "../support/faulty_store.ts";
 import { type S3Server, startS3Server } from "../support/s3_server.ts";
+import { sampled } from "../support/sampled.ts";
 
 const cluster = useCluster();
 let s3: S3Server;
@@ -141,7 +142,7 @@ describe("a backup whose store has trouble for a moment succeeds", () => {
     ["cuts a body that is read back", { method: "GET", times: 2, kind: "cut_body" }],
     ["answers 503 for longer than one task has patience", { method: "PUT", times: 7, kind: 503 }],
   ];
-  it.each(moments)("%s", async (_name, fault) => {
+  it.each(sampled("moments", moments, 3))("%s", async (_name, fault) => {
     const place = freshPlace();
     await expectSound(place, await backupWithFault(place, fault));
   });
@@ -158,7 +159,7 @@ describe("a backup whose store fails for good fails by name, and the next one su
     ["answering 500", { method: "PUT", times: forever, kind: 500 }, "store_unreachable"],
     ["cutting every body", { method: "GET", times: forever, kind: "cut_body" }, "store_lied"],
   ];
-  it.each(troubles)("%s", async (_name, fault, code) => {
+  it.each(sampled("troubles", troubles, 3))("%s", async (_name, fault, code) => {
     const place = freshPlace();
     await expect(backupWithFault(place, fault)).rejects.toMatchObject({ code });
     await expectCleanFailure(place, code);
@@ -187,7 +188,7 @@ describe("a store that says one thing and does another", () => {
     ["gives back half of a chunk as if it were whole", { call: "read", prefix: "v1/objects/", nth: 2, kind: "cut" }],
     ["gives back a manifest with one bit changed", { call: "read", prefix: "v1/backups/", kind: "flip" }],
   ];
-  it.each(lies)("%s, once: it is put or read again", async (_name, fault) => {
+  it.each(sampled("lies", lies, 3))("%s, once: it is put or read again", async (_name, fault) => {
     const place = freshPlace();
     const store = faulty(place.direct, [fault]);
     const { deps } = await world(cluster(), { url, store });
@@ -204,7 +205,7 @@ describe("a store that says one thing and does another", () => {
       "object_damaged",
     ],
   ];
-  it.each(always)("%s, always: never a success", async (_name, fault, code) => {
+  it.each(sampled("always", always, 1))("%s, always: never a success", async (_name, fault, code) => {
     const place = freshPlace();
     const store = faulty(place.direct, [fault]);
     const { deps } = await world(cluster(), { url, store });

@@ -14,6 +14,7 @@ import { backup, installedDatabase, query, world } from "../integration/backup_f
 import { clusterMs, useCluster } from "../support/cluster.ts";
 import { type Lie, type LyingProxy, type Said, startLyingProxy } from "../support/lying_proxy.ts";
 import { type S3Server, startS3Server } from "../support/s3_server.ts";
+import { sampled } from "../support/sampled.ts";
 
 const cluster = useCluster();
 let s3: S3Server;
@@ -127,7 +128,7 @@ const ofReading: readonly (readonly [string, Lie, RegExp])[] = [
 ];
 
 describe("a store that answers a read by", () => {
-  it.each(ofReading)("%s: a backup fails by name", async (_what, lie, code) => {
+  it.each(sampled("a backup", ofReading, 3))("%s: a backup fails by name", async (_what, lie, code) => {
     const place = freshPlace();
     await lying(lie, async () => {
       await expect(taken(place.told)).rejects.toMatchObject({ code: expect.stringMatching(code) });
@@ -139,17 +140,21 @@ describe("a store that answers a read by", () => {
     if ("id" in row) expect(await verified(place.true, row.id)).toMatchObject({ ok: true });
   }, 60_000);
 
-  it.each(ofReading)("%s: verify finds it, and the truth again afterwards", async (_what, lie, code) => {
-    const place = freshPlace();
-    const { id } = await taken(place.true);
-    await lying(lie, async () => {
-      const outcome = await verified(place.told, id).catch((error: { code: string }) => error);
-      const codes = "code" in outcome ? [outcome.code] : outcome.problems.map((problem) => problem.code);
-      expect(codes.length).toBeGreaterThan(0);
-      for (const one of codes) expect(one).toMatch(code);
-    });
-    expect(await verified(place.told, id)).toMatchObject({ ok: true });
-  }, 60_000);
+  it.each(sampled("a verification", ofReading, 4))(
+    "%s: verify finds it, and the truth again afterwards",
+    async (_what, lie, code) => {
+      const place = freshPlace();
+      const { id } = await taken(place.true);
+      await lying(lie, async () => {
+        const outcome = await verified(place.told, id).catch((error: { code: string }) => error);
+        const codes = "code" in outcome ? [outcome.code] : outcome.problems.map((problem) => problem.code);
+        expect(codes.length).toBeGreaterThan(0);
+        for (const one of codes) expect(one).toMatch(code);
+      });
+      expect(await verified(place.told, id)).toMatchObject({ ok: true });
+    },
+    60_000,
+  );
 });
 
 describe("a store that lies of sizes", () => {
@@ -202,7 +207,7 @@ describe("a store that refuses", () => {
     "AllAccessDisabled",
   ]] as const;
 
-  it.each(calls)(
+  it.each(sampled("calls", calls, 2))(
     "every %s about %s: a backup fails as store_denied, at once, without the server's words",
     async (method, about) => {
       for (const [code] of refusals) {

@@ -2,13 +2,22 @@
 import { Buffer } from "node:buffer";
 import { spawnSync } from "node:child_process";
 import { createHmac } from "node:crypto";
+import type { Socket } from "node:net";
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { makeServerCertificate, type ServerCertificate } from "../../src/local/certificates.ts";
+import { systemLookup } from "../../src/shared/alerts/address.ts";
 import { channelMs } from "../../src/shared/alerts/channel.ts";
 import { channelsFrom } from "../../src/shared/alerts/channels_from.ts";
 import type { Notice, Sender } from "../../src/shared/alerts/notice.ts";
 import { systemClock } from "../../src/shared/clock.ts";
-import { type MailServer, type Receiver, startMailServer, startMute, startReceiver } from "../support/receivers.ts";
+import {
+  type MailServer,
+  type Receiver,
+  startMailServer,
+  startMute,
+  startOdd,
+  startReceiver,
+} from "../support/receivers.ts";
 import { trustingFetch } from "../support/trusting_fetch.ts";
 
 let certificate: ServerCertificate;
@@ -159,6 +168,63 @@ describe("mail by SMTPS", () => {
   }, channelMs + 10_000);
 });
 
+describe("a mail server that", () => {
+  /** Speaks as a server does up to a command, then does something else. */
+  const speaking = (until: string, then: (socket: Socket) => void) =>
+    startOdd(certificate, (socket) => {
+      let isMessage = false;
+      socket.write("220 mail.example.org ESMTP\r\n");
+      socket.on("data", (part: Uint8Array) => {
+        const [first = ""] = new TextDecoder().decode(part).split(/[ \r\n]/);
+        const word = isMessage ? "the message" : first;
+        isMessage ||= word === "DATA";
+        if (word === until) then(socket);
+        else if (word === "EHLO") socket.write("250-mail.example.org\r\n250 AUTH PLAIN LOGIN\r\n");
+        else if (word === "AUTH") socket.write("235 ok\r\n");
+        else if (word === "DATA") socket.write("354 go on\r\n");
+        else socket.write("250 ok\r\n");
+      });
+    });
+
+  it.each(["EHLO", "AUTH", "MAIL", "RCPT", "DATA", "the message"])(
+    "goes away at %s leaves nothing behind but that it broke off",
+    async (word) => {
+      const server = await speaking(word, (socket) => socket.destroy());
+      const error = await channel("email", smtp(server.port)).send(notice).catch((one: unknown) => one);
+      expect(error).toMatchObject({ code: "channel_unreachable", message: "the mail server broke off" });
+      await server.close();
+    },
+  );
+
+  it("says a letter now and then is given up when the time of an exchange is over, whatever it said", async () => {
+    const timeout = AbortSignal.timeout.bind(AbortSignal);
+    vi.spyOn(AbortSignal, "timeout").mockImplementation(() => timeout(1_000));
+    const server = await speaking("MAIL", (socket) => {
+      const timer = setInterval(() => socket.write("250-still thinking\r\n"), 50);
+      socket.on("close", () => clearInterval(timer));
+    });
+    try {
+      const begun = performance.now();
+      const error = await channel("email", smtp(server.port)).send(notice).catch((one: unknown) => one);
+      expect(performance.now() - begun).toBeLessThan(5_000);
+      expect(error).toMatchObject({ code: "channel_unreachable", message: expect.stringContaining("took longer") });
+    } finally {
+      vi.restoreAllMocks();
+      await server.close();
+    }
+  });
+
+  it("asks for another server, or shows an answer of control characters, gets no more than the code on record", async () => {
+    const server = await speaking(
+      "MAIL",
+      (socket) => socket.write("550 \u001b[2Jgo to https://evil.example/secret\r\n"),
+    );
+    const error = await channel("email", smtp(server.port)).send(notice).catch((one: unknown) => one);
+    expect(error).toMatchObject({ code: "channel_refused", message: "the mail server answered 550 to MAIL FROM" });
+    await server.close();
+  });
+});
+
 /** Subject, plain text and HTML of a mail on stdin, as JSON. */
 const readMail = `
 import sys, json, email, email.policy
@@ -246,6 +312,70 @@ describe("what goes by HTTPS", () => {
     expect(hook.received.map(({ headers }) => headers["webhook-id"])).toEqual([notice.key, notice.key]);
   });
 
+  it("is sent to no second address that the first one names, and to no name that leads inside", async () => {
+    const asked: string[] = [];
+    const server = await startOdd(null, (socket) => {
+      socket.on("data", (part: Uint8Array) => {
+        asked.push(new TextDecoder().decode(part).split(" ")[1] ?? "");
+        socket.end(`HTTP/1.1 307 Go\r\nlocation: http://127.0.0.1:${server.port}/inside\r\ncontent-length: 0\r\n\r\n`);
+      });
+    });
+    const plain: Variables = {
+      BACKUP_SLACK_URL: `http://127.0.0.1:${server.port}/first`,
+      BACKUP_PRIVATE_CHANNELS: "1",
+    };
+    const named: Variables = { BACKUP_SLACK_URL: `https://hook.example.org:${server.port}/named` };
+    // The runtime's own fetch, which follows where it is not told otherwise.
+    const made = (variables: Variables) =>
+      channelsFrom({
+        variable: (name) => variables[name],
+        fetch,
+        clock: systemClock,
+        lookup: () => Promise.resolve(["93.184.215.14", "127.0.0.1"]),
+      }, sender).usable;
+    for (const one of made(plain)) {
+      await expect(one.send(notice)).rejects.toMatchObject({
+        code: "channel_refused",
+        message: expect.stringContaining("a redirect"),
+      });
+    }
+    for (const one of made(named)) {
+      await expect(one.send(notice)).rejects.toMatchObject({
+        code: "channel_refused",
+        message: expect.stringContaining("private network"),
+      });
+    }
+    expect(made(named)).toHaveLength(1);
+    expect(asked).toEqual(["/first"]);
+    await server.close();
+  });
+
+  it("is over with the answer's first line: nobody reads a body without end", async () => {
+    let written = 0;
+    const server = await startOdd(null, (socket) => {
+      socket.once("data", () => {
+        socket.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+        const more = () => {
+          while (!socket.destroyed && socket.write(`10000\r\n${"x".repeat(65_536)}\r\n`)) written += 65_536;
+        };
+        socket.on("drain", more);
+        more();
+      });
+    });
+    const begun = performance.now();
+    const variables: Variables = { BACKUP_SLACK_URL: `http://127.0.0.1:${server.port}/`, BACKUP_PRIVATE_CHANNELS: "1" };
+    // The runtime's own, as in the function.
+    const deps = { variable: (name: string) => variables[name], fetch, clock: systemClock, lookup: systemLookup };
+    const { usable } = channelsFrom(deps, sender);
+    expect(usable).toHaveLength(1);
+    for (const one of usable) await one.send(notice);
+    expect(performance.now() - begun).toBeLessThan(10_000);
+    const after = written;
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    expect(written - after).toBeLessThan(16 * 1024 * 1024);
+    await server.close();
+  });
+
   it("is not given to a server whose certificate cannot be trusted, nor to one that is gone", async () => {
     const other = await startReceiver(makeServerCertificate("somebody else"));
     for (const one of channels(hooks(other.port)).usable) {
@@ -265,6 +395,13 @@ describe("settings of channels", () => {
     expect(usable).toEqual([]);
     expect(broken.map(({ name }) => name)).toEqual(["email", "mail_api", "slack", "webhook", "heartbeat"]);
     expect(JSON.stringify(broken)).not.toMatch(/127|secret-|slack-secret|heartbeat-secret|pass/);
+  });
+
+  it("with a percent sign that is none of an address are told, and not taken for a server that breaks off", () => {
+    const url = "smtps://holdfast:50%of@127.0.0.1:465";
+    expect(channels({ BACKUP_SMTP_URL: url }).broken).toEqual([
+      { name: "email", problem: "BACKUP_SMTP_URL holds a % that is none of an address: write %25" },
+    ]);
   });
 
   it("that are wrong break their own channel alone", () => {

@@ -46,6 +46,9 @@ beforeAll(async () => {
        else 'Ada Admin' end
      where name in ('mail_to', 'mail_from', 'contact_email', 'contact_name')`,
   );
+  // The minute's jobs are called here, at moments that are known.
+  await project.query("update backup.schedules set enabled = false where name = 'watchdog'");
+  await project.query("select * from backup.apply_schedules()");
 }, stackMs);
 afterAll(async () => {
   await stack?.destroy();

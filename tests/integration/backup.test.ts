@@ -344,6 +344,28 @@ describe("a backup that may not be called a success", () => {
     expect((await backup(deps)).status).toBe("succeeded");
   });
 
+  it("is quarantined, and the alert is over once the rows are back and another backup has them", async () => {
+    const { deps, url } = await world(cluster());
+    await query(url, "create table entries (i int); insert into entries select * from generate_series(1, 3000)");
+    await backup(deps);
+    await query(url, "delete from entries");
+    await until(
+      "the deletes are counted",
+      async () => (await query(url, "select from pg_stat_user_tables where n_tup_del = 3000")).length > 0 ? true : null,
+    );
+    const superuser = cluster().plainUrl(cluster().superuser, new URL(url).pathname.slice(1));
+    await query(superuser, "select pg_stat_reset()");
+    expect((await backup(deps)).status).toBe("quarantined");
+    const alerts = async () =>
+      (await query(url, "select status from backup.alerts where kind = 'backup_quarantined' order by id"))
+        .map((row) => row["status"]);
+    expect((await backup(deps)).status, "compared with the last good one").toBe("quarantined");
+    expect(await alerts()).toEqual(["open", "open"]);
+    await query(url, "insert into entries select * from generate_series(1, 3000)");
+    expect((await backup(deps)).status).toBe("succeeded");
+    expect(await alerts()).toEqual(["resolved", "resolved"]);
+  });
+
   it("is no quarantine when the deletes were counted, or the table was truncated", async () => {
     const { deps, url } = await world(cluster());
     await query(

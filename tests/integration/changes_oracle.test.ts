@@ -2,8 +2,9 @@
 import { randomInt } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import { soakPoint } from "../soak/point_soak.ts";
+import { isLong } from "../support/sampled.ts";
 
-const targets = 12;
+const targets = isLong ? 12 : 4;
 
 const variants = [
   { variant: "platform", where: "on PostgreSQL 15 as hosted" },

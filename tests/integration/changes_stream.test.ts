@@ -8,6 +8,7 @@ import { sealSegment } from "../../src/shared/changes/segments/segment.ts";
 import { ChangeHistory } from "../../src/shared/changes/segments/timeline.ts";
 import { HoldfastError } from "../../src/shared/errors.ts";
 import { clusterMs, useCluster, withClient, withCluster } from "../support/cluster.ts";
+import { sampled } from "../support/sampled.ts";
 import { backup, until, world } from "./backup_fixture.ts";
 import {
   drainNow,
@@ -214,7 +215,7 @@ describe("a chain that cannot go on", () => {
         },
       },
     ];
-  for (const { name, reason, how } of breaks) {
+  for (const { name, reason, how } of sampled("breaks", breaks, 3)) {
     it(`because ${name}: a gap with both ends, an alert, a new chain, and no restore into the gap`, async () => {
       const from = await source();
       await query(from.url, "insert into app.notes values (100, 'kept')");
@@ -472,7 +473,7 @@ describe("changes of definitions", () => {
       sql: `create view app.v as select 1 as x; ${bySql("alter view app.v rename to w")}`,
     },
   ];
-  for (const { name, sql } of cannot) {
+  for (const { name, sql } of sampled("cannot", cannot, 2)) {
     it(`by ${name} are refused with their place`, async () => {
       const from = await source();
       await query(from.url, sql);
@@ -517,7 +518,7 @@ describe("changes of definitions", () => {
     },
     { name: "an expression", sql: "alter table app.timed alter column id type bigint using id + 1" },
   ];
-  for (const { name, sql } of closes) {
+  for (const { name, sql } of sampled("closes", closes, 2)) {
     it(`that compute values by ${name} close the table until the next full`, async () => {
       const from = await source(
         cluster(),

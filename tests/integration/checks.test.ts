@@ -1,9 +1,11 @@
 /** The daily checks over two stores: what is sound passes, what rots, is gone or cut short is found in either, and mended where it can be. */
 import { beforeAll, describe, expect, it } from "vitest";
+import { functionOpenLimits, type OpenLimits, processOpenLimits } from "../../src/shared/checks/deps.ts";
 import { recordVerification } from "../../src/shared/jobs/queries.ts";
 import type { Store } from "../../src/shared/store/store.ts";
 import { useCluster } from "../support/cluster.ts";
 import { faulty } from "../support/faulty_store.ts";
+import { sampled } from "../support/sampled.ts";
 import { backup, query } from "./backup_fixture.ts";
 import { drainNow } from "./changes_stream_fixture.ts";
 import { checks, rot, unopened } from "./checks_fixture.ts";
@@ -139,6 +141,31 @@ describe("two sound stores", () => {
     expect(results["objects"]?.evidence).toMatchObject({ stores: [{ today: { opened: Math.ceil(total / 28) } }, {}] });
     expect(reads[0]).toBe(longest);
   });
+
+  it("wait for the CLI with what a function has no room for, and say so before their time is over", async () => {
+    const sizes = names(pair.store.objects, "v1/objects/").map((name) => pair.store.objects.get(name)?.byteLength ?? 0);
+    const most = Math.max(...sizes) - 1;
+    const large = [...pair.store.objects].filter(([name, { byteLength }]) =>
+      !/^v1\/(claims|backups)\//.test(name) && byteLength > most
+    ).map(([name]) => name);
+    const small = { ...functionOpenLimits, mostSealedBytes: most };
+    const made = async (days: number, limits: OpenLimits) => {
+      await unopened(pair, days);
+      return (await checks(pair, { limits })).results["objects"];
+    };
+    const early = await made(14, small);
+    expect(early).toMatchObject({ outcome: "passed", evidence: { stores: [{ tooLargeFirst: large }, {}] } });
+    expect(early?.message).toContain("too large for a function");
+    const late = await made(16, small);
+    expect(late).toMatchObject({ outcome: "warning" });
+    expect(late?.message).toContain("run `holdfast checks run daily`");
+    expect(await alerts(pair)).toEqual(["verification_failed check:objects"]);
+    expect(await made(31, small)).toMatchObject({ outcome: "failed" });
+    expect(await made(31, processOpenLimits)).toMatchObject({ outcome: "passed" });
+    // The function finds that somebody with more room was there.
+    expect((await checks(pair, { limits: small })).results["objects"]).toMatchObject({ outcome: "passed" });
+    expect(await alerts(pair)).toEqual([]);
+  }, 120_000);
 });
 
 describe("what rots at the same size", () => {
@@ -146,33 +173,38 @@ describe("what rots at the same size", () => {
   let ids: readonly string[];
   beforeAll(async () => ({ pair, ids } = await twoBackups()), 180_000);
 
-  it.each([
+  const kinds: readonly (readonly [string, string])[] = [
     ["an object", "v1/objects/"],
     ["a segment", "v1/changes/"],
     ["a manifest", "v1/backups/"],
     ["a key file", "v1/keys/"],
-  ])("%s of the second store is found, copied anew, and found sound", async (_, prefix) => {
-    await checks(pair);
-    await unopened(pair, 40);
-    const victim = names(pair.second.objects, prefix)[0] ?? "";
-    rot(pair.second.objects, victim);
-    const { results } = await checks(pair);
-    const check = prefix === "v1/backups/" ? "manifests" : "objects";
-    expect(results[check], JSON.stringify(results[check])).toMatchObject({
-      outcome: "failed",
-      message: expect.stringContaining(victim),
-    });
-    expect(await alerts(pair)).toEqual(
-      expect.arrayContaining([`verification_failed check:${check}`, "copies_lost store:second"]),
-    );
-    // Backups are as sound as they were.
-    expect(await verified(pair)).toEqual(ids);
-    expect(await copies(pair)).toMatchObject({ status: "succeeded" });
-    expect(await differences(pair.store.objects, pair.second.objects, pair.identity)).toEqual([]);
-    const again = await checks(pair);
-    expect(again.results[check]).toMatchObject({ outcome: "passed" });
-    expect(await alerts(pair)).toEqual([]);
-  }, 120_000);
+  ];
+  it.each(sampled("kinds", kinds, 2))(
+    "%s of the second store is found, copied anew, and found sound",
+    async (_, prefix) => {
+      await checks(pair);
+      await unopened(pair, 40);
+      const victim = names(pair.second.objects, prefix)[0] ?? "";
+      rot(pair.second.objects, victim);
+      const { results } = await checks(pair);
+      const check = prefix === "v1/backups/" ? "manifests" : "objects";
+      expect(results[check], JSON.stringify(results[check])).toMatchObject({
+        outcome: "failed",
+        message: expect.stringContaining(victim),
+      });
+      expect(await alerts(pair)).toEqual(
+        expect.arrayContaining([`verification_failed check:${check}`, "copies_lost store:second"]),
+      );
+      // Backups are as sound as they were.
+      expect(await verified(pair)).toEqual(ids);
+      expect(await copies(pair)).toMatchObject({ status: "succeeded" });
+      expect(await differences(pair.store.objects, pair.second.objects, pair.identity)).toEqual([]);
+      const again = await checks(pair);
+      expect(again.results[check]).toMatchObject({ outcome: "passed" });
+      expect(await alerts(pair)).toEqual([]);
+    },
+    120_000,
+  );
 
   it(
     "an object of the first store is found, takes `verified` from its backups alone, and is not taken over",
@@ -302,7 +334,7 @@ describe("a run that is killed", () => {
   let pair: Pair;
   beforeAll(async () => ({ pair } = await twoBackups()), 180_000);
 
-  it.each(["checks.claimed", "checks.made", "checks.opened", "checks.ended"])(
+  it.each(sampled("points", ["checks.claimed", "checks.made", "checks.opened", "checks.ended"], 2))(
     "at %s goes on, and finds the same",
     async (event) => {
       await checks(pair);

@@ -1,6 +1,6 @@
 /** Runs of the checks of a database with two stores in memory. */
 import { type Budget, unlimited } from "../../src/shared/backup/budget.ts";
-import { processOpenLimits } from "../../src/shared/checks/deps.ts";
+import { type OpenLimits, processOpenLimits } from "../../src/shared/checks/deps.ts";
 import { runChecksLeg } from "../../src/shared/checks/leg.ts";
 import { type CheckResult, readCheckResults, requestChecks } from "../../src/shared/jobs/check_queries.ts";
 import { tellStores } from "../../src/shared/jobs/copy_queries.ts";
@@ -17,6 +17,7 @@ export interface CheckParts {
   readonly second?: Store;
   readonly budget?: () => Budget;
   readonly database?: Database;
+  readonly limits?: OpenLimits;
 }
 
 export interface Checked {
@@ -40,7 +41,7 @@ export async function checks(pair: Pair, parts: CheckParts = {}): Promise<Checke
         {
           worker: `test-${leg}`,
           budget: parts.budget?.() ?? unlimited,
-          limits: processOpenLimits,
+          limits: parts.limits ?? processOpenLimits,
         },
       );
       const run = await readRun(connection, requested.run);

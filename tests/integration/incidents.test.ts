@@ -1,9 +1,13 @@
 /** The emergency procedure by the CLI: a DELETE without its WHERE and a dropped table are found, and what is offered brings them back. */
+import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { systemClock } from "../../src/shared/clock.ts";
+import { keepPage } from "../../src/shared/incidents/keep_page.ts";
+import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
 import { clusterMs, query, useCluster, withClient, withCluster } from "../support/cluster.ts";
 import { shellWords } from "../unit/runbook_pages.ts";
 import { cli, type CliResult, startCli } from "./cli_fixture.ts";
@@ -12,7 +16,7 @@ const cluster = useCluster();
 const folder = mkdtempSync(join(tmpdir(), "holdfast-incidents-"));
 let settings: Record<string, string> = {};
 /** As the server itself tells them, in the session that did it. */
-const damage = { deleted: "", dropped: "", notes: "", letters: "" };
+const damage = { deleted: "", dropped: "", notes: "", letters: "", defined: "" };
 
 const source = () => cluster().plainUrl("postgres");
 const live = (text: string, values: readonly unknown[] = []) => query(source(), text, values);
@@ -24,6 +28,19 @@ async function rowsOf(table: string, url = source()): Promise<string> {
     `select coalesce(string_agg(t::text, ';' order by t::text collate "C"), '') as rows from ${table} as t`,
   );
   return String(row?.["rows"]);
+}
+
+/** What pg_dump says of the dropped table, of what hung on it, and of the value of its sequences. */
+function lettersDumped(): string {
+  const text = execFileSync("pg_dump", [
+    "--no-owner",
+    "--exclude-table-data=public.letters",
+    "--table=public.letters",
+    "--table=public.letters_*",
+    "--table=public.answers",
+    cluster().plainUrl("supabase_admin"),
+  ], { encoding: "utf8" });
+  return text.replace(/^\\(un)?restrict .*$/gm, "");
 }
 
 /** In one transaction, whose id is returned. */
@@ -85,10 +102,24 @@ beforeAll(async () => {
   await live(
     `create table public.authors (id int primary key, name text not null);
      create table public.notes (id int primary key, author int references public.authors, body text not null);
-     create table public.letters (id int primary key, body text not null);
+     create type public.tone as enum ('kind', 'stern');
+     create table public.letters (
+       id int primary key, no int generated always as identity, serial_no serial, author int references public.authors,
+       body text not null check (body <> ''), tone public.tone default 'kind', long int generated always as (length(body)) stored
+     );
+     comment on column public.letters.body is 'what it says';
+     create index letters_by_body on public.letters (lower(body)) where id > 3;
+     create function public.stamp() returns trigger language plpgsql as 'begin return new; end';
+     create trigger stamped before insert on public.letters for each row execute function public.stamp();
+     alter table public.letters enable row level security;
+     create policy own on public.letters for select to authenticated using (author = 1);
+     revoke all on public.letters from anon; grant select (id, body), insert on public.letters to authenticated;
+     create table public.answers (id int primary key, letter int constraint answered references public.letters);
+     create view public.long_letters as select id from public.letters where long > 5;
      insert into public.authors values (1, 'a'), (2, 'b');
      insert into public.notes select i, 1 + i % 2, md5(i::text) from generate_series(1, 300) as i;
-     insert into public.letters select i, md5(i::text) from generate_series(1, 80) as i`,
+     insert into public.letters (id, author, body) select i, 1 + i % 2, md5(i::text) from generate_series(1, 80) as i;
+     insert into public.answers values (1, 1), (2, 2)`,
   );
   await ok(["init"]);
   await live("select cron.unschedule(jobname) from cron.job where jobname like 'holdfast-%'");
@@ -98,7 +129,8 @@ beforeAll(async () => {
   [damage.notes, damage.letters] = [await rowsOf("public.notes"), await rowsOf("public.letters")];
   damage.deleted = await did("delete from public.notes");
   await live("insert into public.notes values (1000, 1, 'written after it')");
-  damage.dropped = await did("drop table public.letters");
+  damage.defined = lettersDumped();
+  damage.dropped = await did("drop table public.letters cascade");
 }, clusterMs + 60_000);
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
@@ -120,7 +152,7 @@ describe("an incident", () => {
       incident: 1,
       joined: false,
       stopped: { writes: "stopped", why: null },
-      notDone: [],
+      notDone: ["nobody was told: no channel is set up"],
     });
     const [dropped, deleted] = opened.suspects;
     expect(dropped).toMatchObject({
@@ -169,6 +201,44 @@ describe("an incident", () => {
     expect(await rowsOf("public.notes")).toBe(damage.notes);
   }, 120_000);
 
+  it("offers a line that makes the dropped table again: rows, keys, policies, grants, all or nothing", async () => {
+    const dry = await ok(offered(opened, "table", "public.letters", 0));
+    expect(await live("select to_regclass('public.letters') as there")).toEqual([{ there: null }]);
+    expect(dry).toMatchObject({
+      dryRun: true,
+      definitions: expect.arrayContaining([
+        "table public.letters",
+        "table constraint answered on public.answers",
+        "policy own on public.letters",
+      ]) as unknown,
+      warnings: [expect.stringMatching(/view public\.long_letters .* does not come back with it/) as unknown],
+    });
+    const does = offered(opened, "table", "public.letters", 1);
+    // Something else that it needs is gone by now: nothing is made, and it is said what.
+    await live("alter type public.tone rename to voice");
+    const stuck = await cli([...does, "--yes", "--json"], settings);
+    expect(stuck.document).toMatchObject({
+      error: {
+        code: "definitions_stuck",
+        message: expect.stringContaining("public.tone, which is gone too") as unknown,
+      },
+    });
+    await live("alter type public.voice rename to tone");
+    // A row that its key refuses: nothing is left of it.
+    await live("insert into public.answers values (3, 999)");
+    const refused = await cli([...does, "--yes", "--json"], settings);
+    expect(refused.document).toMatchObject({ error: { code: "rows_conflict" } });
+    expect(await live("select to_regclass('public.letters') as there")).toEqual([{ there: null }]);
+    await live("delete from public.answers where id = 3");
+    const done = await ok([...does, "--yes"]);
+    expect(done).toMatchObject({ ok: true, inserted: 70, updated: 0, deleted: 0 });
+    expect(await rowsOf("public.letters")).toBe(damage.letters);
+    expect(lettersDumped()).toBe(damage.defined);
+    // Once more: there is nothing left to do.
+    expect(await ok([...does, "--yes"])).toMatchObject({ ok: true, inserted: 0 });
+    await live("drop table public.letters cascade");
+  }, 180_000);
+
   it("offers the database as it was right before the drop, with the table in it", async () => {
     const line = offered(opened, "point", damage.dropped, 1);
     expect(line).toEqual(["restore-point", "--before-xid", damage.dropped, "--yes"]);
@@ -210,14 +280,19 @@ describe("an incident", () => {
     const report = await ok(["incident", "report", "1"]);
     expect(report).toMatchObject({
       status: "closed",
-      rowsBack: { inserted: 300, updated: 0, deleted: 0 },
+      rowsBack: { inserted: 370, updated: 0, deleted: 0 },
       lostSeconds: null,
       recoveredAfterSeconds: expect.any(Number),
     });
     // Looking at a plan is a restore that was cancelled.
     const restores = (report["restores"] as { scope: string; status: string; objective: string }[])
       .filter(({ status }) => status !== "cancelled");
-    expect(restores.map(({ scope }) => scope)).toEqual(["table", "point"]);
+    expect(restores.filter(({ status }) => status !== "failed").map(({ scope }) => scope)).toEqual([
+      "table",
+      "table",
+      "table",
+      "point",
+    ]);
     for (const { objective } of restores) expect(objective).toMatch(/ met$/);
     const text = await cli(["incident", "report", "1", "--out", `${folder}/report.md`], settings);
     expect(text.exit, text.stderr).toBe(0);
@@ -281,6 +356,25 @@ describe("an incident whose procedure is broken off", () => {
     await ok(["incident", "close", "--note", "a test"]);
     await ok(["maintenance", "off"]);
   }, 120_000);
+});
+
+describe("the status page", () => {
+  it("waits for nobody who stands still while he holds its lock, and is put once it is free", async () => {
+    const connection = await openDatabase({ url: source() }).connect("test");
+    const page = { label: "test", files: [], put: () => Promise.resolve(), present: () => Promise.resolve(null) };
+    try {
+      await withClient(source(), async (holder) => {
+        await holder.query("select pg_advisory_lock(hashtextextended('holdfast:page', 0))");
+        await expect(keepPage(connection, () => page, systemClock, 200)).rejects.toMatchObject({
+          code: "lock_timeout",
+        });
+      });
+      expect(await keepPage(connection, () => page, systemClock, 5_000)).toEqual({ place: "test", isOriginal: true });
+      expect(await live("select from pg_locks where locktype = 'advisory'")).toEqual([]);
+    } finally {
+      await connection.close();
+    }
+  }, 60_000);
 });
 
 describe("a plain PostgreSQL", () => {

@@ -482,7 +482,10 @@ describe("the runbook", () => {
         state: { closed: true, until: anHourOn },
       },
     });
-    expect(status).toMatchObject({ exit: 0, document: { state: { closed: true, message: "Back at noon" } } });
+    expect(status).toMatchObject({
+      exit: 0,
+      document: { state: { closed: true, message: "Back at noon", contact: null } },
+    });
     expect(off).toMatchObject({ exit: 0, document: { state: { opened: true, left: [] } } });
   });
 

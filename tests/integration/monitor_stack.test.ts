@@ -1,17 +1,23 @@
 /** The monitor on a whole project: the cron job's call, the function, and what it sees of stores and clocks that SQL cannot. */
 import { createHash, createHmac, randomUUID } from "node:crypto";
-import { createServer, type Server } from "node:http";
+import { createServer, request as forward, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { systemClock } from "../../src/shared/clock.ts";
+import { webCryptoRandom } from "../../src/shared/random.ts";
+import { openStore } from "../../src/shared/store/open_store.ts";
 import { type Stack, startStack } from "../../src/local/stack.ts";
 import { query } from "../support/cluster.ts";
+import { type S3Server, startS3Server } from "../support/s3_server.ts";
 import { eventually, stackMs } from "../support/stack.ts";
 import { cli } from "./cli_fixture.ts";
 
 let stack: Stack;
-/** Stands for a second provider that holds nothing yet; its clock is so far ahead. */
+/** The second provider, behind what sets its clock so far ahead, or takes its writes away. */
+let s3: S3Server;
 let provider: Server;
 let aheadSeconds = 0;
+let isReadOnly = false;
 let port = 0;
 let secondary = "";
 
@@ -20,10 +26,22 @@ const ask = async (text: string, values: unknown[] = []) => await query(stack.cl
 async function listen(on: number): Promise<void> {
   provider = createServer((request, response) => {
     response.sendDate = false;
-    response.writeHead(/^\/[^/]+$/.test(request.url ?? "") ? 200 : 404, {
-      date: new Date(Date.now() + aheadSeconds * 1000).toUTCString(),
-    });
-    response.end();
+    const date = new Date(Date.now() + aheadSeconds * 1000).toUTCString();
+    if (isReadOnly && request.method !== "GET" && request.method !== "HEAD") {
+      request.resume();
+      response.writeHead(403, { date }).end("<Error><Code>AccessDenied</Code></Error>");
+      return;
+    }
+    const { hostname, port: inside } = new URL(s3.endpoint);
+    const passed = forward(
+      { hostname, port: inside, method: request.method, path: request.url, headers: request.headers },
+      (answer) => {
+        response.writeHead(answer.statusCode ?? 502, { ...answer.headers, date });
+        answer.pipe(response);
+      },
+    );
+    passed.on("error", () => response.destroy());
+    request.pipe(passed);
   });
   await new Promise<void>((resolve) => provider.listen(on, "127.0.0.1", resolve));
   port = (provider.address() as AddressInfo).port;
@@ -36,13 +54,14 @@ const hangUp = () =>
   });
 
 beforeAll(async () => {
+  s3 = await startS3Server();
   await listen(0);
-  secondary = `s3://copies?endpoint=http://127.0.0.1:${port}`;
+  secondary = `s3://${s3.bucket}?endpoint=http://127.0.0.1:${port}&region=${s3.region}`;
   const environment = {
     BACKUP_SECONDARY: secondary,
     BACKUP_RECIPIENTS: "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p",
-    BACKUP_SECONDARY_S3_ACCESS_KEY_ID: "a",
-    BACKUP_SECONDARY_S3_SECRET_ACCESS_KEY: "b",
+    BACKUP_SECONDARY_S3_ACCESS_KEY_ID: s3.accessKeyId,
+    BACKUP_SECONDARY_S3_SECRET_ACCESS_KEY: s3.secretAccessKey,
   };
   stack = await startStack({ durable: false, stream: false, prepared: true, environment });
   // It would ask the second provider for more than that one has.
@@ -52,6 +71,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await stack?.destroy();
   await hangUp();
+  await s3?.close();
 }, stackMs);
 
 /** One look by the cron job's call, to the end of the function's part. */
@@ -79,8 +99,11 @@ describe("the monitor's look", () => {
       { subject: "clock:function", facts: { aheadSeconds: expect.any(Number) } },
       { subject: "clock:second", facts: { aheadSeconds: expect.any(Number) } },
       { subject: "key:local", facts: {} },
-      { subject: "store:first", facts: { label: expect.stringContaining("holdfast-backups"), failure: null } },
-      { subject: "store:second", facts: { label: expect.stringContaining("copies"), failure: null } },
+      {
+        subject: "store:first",
+        facts: { label: expect.stringContaining("holdfast-backups"), failure: null, wrote: false },
+      },
+      { subject: "store:second", facts: { label: expect.stringContaining(s3.bucket), failure: null, wrote: false } },
     ]);
     for (const fact of facts) {
       const { aheadSeconds = 0 } = fact["facts"] as { aheadSeconds?: number };
@@ -144,4 +167,36 @@ describe("the monitor's look", () => {
     },
     180_000,
   );
+
+  it("does not call a store well that answers and takes nothing, whose failure a leg has told", async () => {
+    await ask("delete from backup.alerts");
+    const [label] = await ask(
+      "select facts ->> 'label' as label from backup.told_facts where subject = 'store:second'",
+    );
+    await ask("select backup.tell_stores('first', $1)", [label?.["label"]]);
+    isReadOnly = true;
+    await ask("select backup.note_store_failure($1)", [
+      JSON.stringify({ code: "store_denied", message: `${label?.["label"]}: no` }),
+    ]);
+    await looked();
+    await looked();
+    expect(await alerts()).toEqual(["store_unreachable store:second open"]);
+    const [told] = await ask(
+      "select facts ->> 'failure' as failure from backup.told_facts where subject = 'store:second'",
+    );
+    expect(told?.["failure"]).toContain("store_denied");
+    isReadOnly = false;
+    await looked();
+    expect(await alerts()).toEqual(["store_unreachable store:second resolved"]);
+    await looked();
+    expect(await alerts()).toHaveLength(1);
+    // Nothing of the probes stays, and once all is well none is written.
+    const [last] = await ask("select facts from backup.told_facts where subject = 'store:second'");
+    expect(last?.["facts"]).toMatchObject({ failure: null, wrote: false });
+    const credentials = { s3AccessKeyId: s3.accessKeyId, s3SecretAccessKey: s3.secretAccessKey };
+    const store = openStore(secondary, credentials, { fetch, clock: systemClock, random: webCryptoRandom });
+    const left: string[] = [];
+    for await (const { name } of store.list("v1/probe/")) left.push(name);
+    expect(left).toEqual([]);
+  }, 180_000);
 });

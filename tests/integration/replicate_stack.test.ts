@@ -14,6 +14,7 @@ import { openSecondary } from "../../src/shared/store/secondary.ts";
 import { query, startTestCluster } from "../support/cluster.ts";
 import { type S3Server, startS3Server } from "../support/s3_server.ts";
 import { loadSampleApp } from "../support/sample_app/load.ts";
+import { sampled } from "../support/sampled.ts";
 import { eventually, type Project, projectOf, runMs, stackMs } from "../support/stack.ts";
 import { cli } from "./cli_fixture.ts";
 import { differences } from "./replicate_fixture.ts";
@@ -181,7 +182,7 @@ describe("a project with a second provider", () => {
     }
   }, 2 * runMs);
 
-  it.each(["step:copy.put", "step:copies.surveyed"])(
+  it.each(sampled("points", ["step:copy.put", "step:copies.surveyed"], 1))(
     "goes on where a function was killed at %s",
     async (line) => {
       await project.query("update public.noise set t = reverse(t) where i < 40");

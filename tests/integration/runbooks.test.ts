@@ -1,10 +1,8 @@
 /** The runbooks, followed command by command on the journal app: what a page says is lost is lost, and is back afterwards. */
-import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import process from "node:process";
 import { generateIdentity, identityToRecipient } from "age-encryption";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { generateRecoveryKey } from "../../src/shared/crypto/recovery_key.ts";
@@ -12,9 +10,9 @@ import { webCryptoRandom } from "../../src/shared/random.ts";
 import { clusterMs, query, useCluster } from "../support/cluster.ts";
 import { startS3Server } from "../support/s3_server.ts";
 import { loadSampleApp, type SampleApp } from "../support/sample_app/load.ts";
-import { root } from "../unit/project_files.ts";
-import { type Block, exportsOf, type Runbook, runbooks } from "../unit/runbook_pages.ts";
+import { runbooks } from "../unit/runbook_pages.ts";
 import { rowsOf } from "../restores/rows_fixture.ts";
+import { Followed, preparePlace, shell as shellIn } from "./runbook_fixture.ts";
 
 const cluster = useCluster();
 const folder = mkdtempSync(join(tmpdir(), "holdfast-runbooks-"));
@@ -29,6 +27,9 @@ let tagged: readonly string[] = [];
 
 const source = () => cluster().plainUrl("postgres");
 const live = (text: string, values: readonly unknown[] = []) => query(source(), text, values);
+const shell = (text: string, settings: Readonly<Record<string, string>>) => shellIn({ folder }, text, settings);
+const follow = (name: string, settings: Readonly<Record<string, string>>) =>
+  new Followed({ folder, sql: live }, name, settings);
 const withSource = () => ({ ...storeAndKey, BACKUP_DB_URL: cluster().url("postgres") });
 
 async function rowOf(text: string): Promise<Record<string, unknown>> {
@@ -41,92 +42,8 @@ async function rowOf(text: string): Promise<Record<string, unknown>> {
 const safetyBackup = async () =>
   String((await rowOf("select id from backup.runs where tiers = '{safety}' order by created_at desc limit 1"))["id"]);
 
-interface ShellResult {
-  readonly exit: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-/** What npm makes of the lines of a page: `npm_run.test.ts` has npm itself, which takes longer than the commands. */
-const npm = `#!/bin/sh
-shift 2
-script=$1
-shift
-for word do
-  shift
-  [ "$word" = -- ] || set -- "$@" "$word"
-done
-exec node '${join(root, "src/cli/holdfast.mjs")}' "\${script#backup:}" "$@"
-`;
-
-/** As a person types it into a shell, in a folder without a .env. */
-function shell(text: string, settings: Readonly<Record<string, string>>): Promise<ShellResult> {
-  const { PATH = "", HOME = "" } = process.env;
-  const child = spawn("sh", ["-e", "-u", "-c", text], {
-    cwd: join(folder, "bin"),
-    env: { PATH: `${join(folder, "bin")}:${PATH}`, HOME, ...settings },
-    stdio: ["ignore", "pipe", "pipe"],
-  });
-  let [stdout, stderr] = ["", ""];
-  child.stdout.setEncoding("utf8").on("data", (part: string) => (stdout += part));
-  child.stderr.setEncoding("utf8").on("data", (part: string) => (stderr += part));
-  return new Promise((resolve, reject) => {
-    child.once("error", reject);
-    child.once("close", (exit) => resolve({ exit, stdout, stderr }));
-  });
-}
-
-/** A page that is followed from top to bottom. */
-class Followed {
-  readonly settings: Record<string, string>;
-  /** Of everything that was printed, the side schema that was named last. */
-  side = "";
-  readonly #left: Block[];
-  /** What the page has told to set so far: nothing else is set. Null: it tells so in sentences. */
-  readonly #exported: Set<string> | null;
-
-  constructor(name: string, settings: Readonly<Record<string, string>>) {
-    const page = pages.find((one): one is Runbook => one.name === name);
-    if (page === undefined) throw new Error(`there is no runbook ${name}`);
-    this.#left = [...page.blocks];
-    this.#exported = page.blocks.some((block) => exportsOf(block) !== null) ? new Set() : null;
-    this.settings = { ...settings };
-  }
-
-  /** The next blocks, which have to stand below that heading; all that are left there, or so many. Returns their output. */
-  async follow(section: string, blocks = this.#left.filter((block) => block.section === section).length) {
-    let output = "";
-    for (const block of this.#left.splice(0, blocks)) {
-      expect(block.section, block.text).toBe(section);
-      output += block.language === "sh" ? await this.#shell(block) : await this.#sql(block);
-    }
-    return output;
-  }
-
-  /** Nothing on the page was left out, and nothing was set that it does not name. */
-  end(): void {
-    expect(this.#left).toEqual([]);
-    if (this.#exported !== null) expect([...this.#exported].sort()).toEqual(Object.keys(this.settings).sort());
-  }
-
-  async #shell(block: Block): Promise<string> {
-    const { text, exit } = block;
-    for (const name of exportsOf(block) ?? []) this.#exported?.add(name);
-    const settings = Object.entries(this.settings).filter(([name]) => this.#exported?.has(name) ?? true);
-    const result = await shell(text, Object.fromEntries(settings));
-    expect(result.exit, `${text}\n${result.stdout}${result.stderr}`).toBe(exit);
-    this.side = result.stdout.match(/restore_[0-9a-f]{8}/g)?.at(-1) ?? this.side;
-    return result.stdout + result.stderr;
-  }
-
-  async #sql({ text }: Block): Promise<string> {
-    return JSON.stringify(await live(text.replaceAll("restore_1a2b3c4d", this.side)));
-  }
-}
-
 beforeAll(async () => {
-  mkdirSync(join(folder, "bin"));
-  writeFileSync(join(folder, "bin/npm"), npm, { mode: 0o755 });
+  preparePlace(folder);
   storeAndKey = {
     BACKUP_STORE: `file://${folder}/store`,
     BACKUP_KEYS: `test:${randomBytes(32).toString("base64url")}`,
@@ -155,7 +72,7 @@ describe("the runbook", () => {
       expect(attachments.length).toBeGreaterThan(0);
       await live(`delete from public.journal_entries where id = '${id}'`);
 
-      const page = new Followed("a-deleted-row.md", {
+      const page = follow("a-deleted-row.md", {
         ...withSource(),
         TABLE: "public.journal_entries",
         ROW: `id=${id}`,
@@ -191,7 +108,7 @@ describe("the runbook", () => {
       await live("delete from public.tags where id % 2 = 0; update public.tags set colour = 'none' where id % 3 = 0");
       const lost = await rowsOf(source(), "public.tags");
 
-      const page = new Followed("a-table.md", {
+      const page = follow("a-table.md", {
         ...withSource(),
         TABLE: "public.tags",
         BACKUP: backup.slice(0, 8),
@@ -237,7 +154,7 @@ describe("the runbook", () => {
       expect(was.every((rows) => rows.length > 0)).toBe(true);
       await live("delete from auth.users where id = $1", [person?.id]);
 
-      const page = new Followed("a-person.md", {
+      const page = follow("a-person.md", {
         ...withSource(),
         EMAIL: person?.email ?? "",
         BACKUP: backup.slice(0, 8),
@@ -266,7 +183,7 @@ describe("the runbook", () => {
     "a-whole-database: from store and key alone, equal, and acting only on release",
     async () => {
       const copy = await cluster().createDatabase("copy");
-      const page = new Followed("a-whole-database.md", {
+      const page = follow("a-whole-database.md", {
         ...storeAndKey,
         BACKUP_TARGET_DB_URL: cluster().url("postgres", copy),
         BACKUP: backup,
@@ -320,7 +237,7 @@ describe("the runbook", () => {
       writeFileSync(`${folder}/age.txt`, `${identity}\n`, { mode: 0o600 });
       renameSync(`${folder}/store`, `${folder}/store-gone`);
       try {
-        const page = new Followed("the-first-provider-is-gone.md", {
+        const page = follow("the-first-provider-is-gone.md", {
           ...second,
           BACKUP_STORE: "second",
           BACKUP_KEYS_FILE: `${folder}/recovery.key`,
@@ -375,7 +292,7 @@ describe("the runbook", () => {
       }
       await live("update backup.settings set value = '1000000' where name = 'disk_mb'");
       try {
-        const page = new Followed("drills.md", {
+        const page = follow("drills.md", {
           BACKUP_DB_URL: cluster().url("postgres"),
           BACKUP_STORE: storeAndKey["BACKUP_STORE"] ?? "",
           ...second,
@@ -412,7 +329,7 @@ describe("the runbook", () => {
     );
     await live("update public.tags set colour = 'broken'");
 
-    const page = new Followed("a-moment.md", { ...withSource(), TABLE: "public.tags", MOMENT: String(at) });
+    const page = follow("a-moment.md", { ...withSource(), TABLE: "public.tags", MOMENT: String(at) });
     await page.follow("Decide");
     const output = await page.follow("Look");
     const [copy = ""] = output.match(/postgres_at_\w+/) ?? [];
@@ -428,7 +345,7 @@ describe("the runbook", () => {
   it("an-incident: what did it is named, what is offered brings it back, and the report tells of both", async () => {
     await live("delete from public.entry_tags");
     expect(await rowsOf(source(), "public.entry_tags")).toEqual([]);
-    const page = new Followed("an-incident.md", {
+    const page = follow("an-incident.md", {
       ...withSource(),
       REASON: "tags are gone",
       MESSAGE: "Some tags are missing, we are on it.",
@@ -459,7 +376,7 @@ describe("the runbook", () => {
         `update public.profiles set display_name = 'wrong'; delete from public.entry_tags;
          alter table public.profiles add column wrong int`,
       );
-      const page = new Followed("a-whole-database-in-place.md", { ...withSource(), BACKUP: id });
+      const page = follow("a-whole-database-in-place.md", { ...withSource(), BACKUP: id });
       await page.follow("Decide");
       expect(await page.follow("Look")).toContain("public.profiles");
       const wrong = await rowsOf(source(), "public.profiles");
@@ -480,7 +397,7 @@ describe("the runbook", () => {
   );
 });
 
-it("no runbook is left out: maintenance.md is followed in maintenance.test.ts", () => {
+it("no runbook is left out: maintenance.md is followed in maintenance.test.ts, retention.md in runbook_retention.test.ts", () => {
   const followed = [
     "a-deleted-row",
     "a-moment",
@@ -491,6 +408,7 @@ it("no runbook is left out: maintenance.md is followed in maintenance.test.ts", 
     "an-incident",
     "drills",
     "maintenance",
+    "retention",
     "the-first-provider-is-gone",
   ];
   expect(pages.map(({ name }) => name.replace(".md", ""))).toEqual(followed);

@@ -1,7 +1,7 @@
 /** A full restore into the very database: definitions and rows by difference. The oracle is pg_dump and row hashes. */
 import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Client } from "pg";
@@ -44,6 +44,10 @@ function dumped(): string {
   return text.replace(/^\\(un)?restrict .*$/gm, "");
 }
 
+function statusPage(): { readonly state: string } {
+  return JSON.parse(readFileSync(`${folder}/page/status.json`, "utf8")) as { state: string };
+}
+
 /** Rows of every table, partition by partition, as text. */
 async function allRows(): Promise<Record<string, string[]>> {
   const tables = await query(
@@ -61,6 +65,7 @@ beforeAll(async () => {
     BACKUP_STORE: `file://${folder}/store`,
     BACKUP_KEYS: `test:${randomBytes(32).toString("base64url")}`,
     BACKUP_DB_URL: cluster().url("postgres"),
+    BACKUP_STATUS_PAGE: `file://${folder}/page`,
   };
   await ok(["init"]);
   app = await loadSampleApp({
@@ -163,7 +168,17 @@ describe("restore-full --apply replace", () => {
   it("makes definitions and rows what they were, after a safety backup, and begins a new chain", async () => {
     const smoke = join(folder, "smoke.sql");
     writeFileSync(smoke, "begin;\nselect count(*) > 0 as ok from public.tags;\nselect 1 from app.settings;\ncommit;\n");
-    const done = await ok(["restore-full", backup, "--apply", "replace", "--smoke", smoke, "--yes"]);
+    const page = () => existsSync(`${folder}/page/status.json`) ? statusPage().state : null;
+    expect(page(), "nobody has told it anything yet").toBeNull();
+    const doing = ok(["restore-full", backup, "--apply", "replace", "--smoke", smoke, "--yes"]);
+    // The public hears of it while it lasts, and once it is over, from the restore itself.
+    await eventually(
+      "the status page tells of it",
+      () => Promise.resolve(page() === "maintenance" ? true : null),
+      90_000,
+    );
+    const done = await doing;
+    expect(page()).toBe("operational");
     expect(done).toMatchObject({
       ok: true,
       differences: [],

@@ -9,6 +9,7 @@ import { emptyMap } from "../../src/shared/rows/ownership/map_file.ts";
 import { query, useCluster } from "../support/cluster.ts";
 import { seeded } from "../support/sample_app/words.ts";
 import { backup, type World, world } from "../integration/backup_fixture.ts";
+import { isLong, sampled } from "../support/sampled.ts";
 import { legsOf, uncalled, watched } from "./rows_legs_fixture.ts";
 
 const cluster = useCluster();
@@ -116,7 +117,7 @@ describe("a restore in legs", () => {
   it(`that are killed at any statement give the same, seed ${seed}`, async () => {
     const random = seeded(seed);
     let kills = 0;
-    for (const asked of [asTable, asUser, asRecord]) {
+    for (const asked of sampled("scopes that are killed", [asTable, asUser, asRecord], 1)) {
       await query(w.url, disaster);
       const broken = await state();
       const id = await legs.plan(asked);
@@ -151,7 +152,7 @@ describe("a restore in legs", () => {
       }
       expect(await state()).toEqual(then);
     }
-    expect(kills).toBeGreaterThan(5);
+    expect(kills).toBeGreaterThan(isLong ? 5 : 0);
   }, 240_000);
 
   it(

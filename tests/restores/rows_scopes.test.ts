@@ -22,6 +22,7 @@ import { loadCorpus } from "../corpus/load.ts";
 import { type Cluster, clusterMs, freshDatabase, query, startTestCluster } from "../support/cluster.ts";
 import { loadSampleApp } from "../support/sample_app/load.ts";
 import { databaseOf, restoreDeps, writeBackup } from "../integration/restore_fixture.ts";
+import { isLong, sampled } from "../support/sampled.ts";
 import { patient, sideName } from "./rows_fixture.ts";
 import { damage, growTables, type Now, readTables, reset, type ScopedTable } from "./rows_scopes_damage.ts";
 import {
@@ -304,8 +305,9 @@ describe.concurrent("rows of one table", () => {
       const wrong: string[] = [];
       const damaged = { gone: 0, changed: 0, own: 0 };
       let before = await footprints(lane.client);
-      for (const [place, table] of tables.entries()) {
-        if (place % 2 !== at) continue;
+      const half = [...tables.entries()].filter(([place]) => place % 2 === at);
+      const some = sampled(`half ${at}`, half, Math.ceil(half.length / 3));
+      for (const [place, table] of some) {
         const done = await damage(lane.client, table);
         for (const what of ["gone", "changed", "own"] as const) if (done[what] > 0) damaged[what]++;
         for (const one of [asTable(table), ...await recordsOf(lane, table, place % 4 < 2)]) {
@@ -320,7 +322,7 @@ describe.concurrent("rows of one table", () => {
       }
       expect(wrong).toEqual([]);
       expect(await definitionsOf(lane.database)).toBe(definitions);
-      for (const times of Object.values(damaged)) expect(times).toBeGreaterThan(30);
+      for (const times of Object.values(damaged)) expect(times).toBeGreaterThan(some.length / 3);
     },
     240_000,
   );
@@ -333,9 +335,11 @@ describe.concurrent("a row", () => {
     const done = new Set<string>();
     const wrong: string[] = [];
     const seen = { found: 0, refused: 0 };
+    const all = [...new Set(tables.flatMap(({ columns }) => columns.map(({ type }) => type)))].sort();
+    const types = new Set(sampled("types", all, 40));
     // The table of all types first: others have what it lacks.
     for (const table of tables.toSorted((a, b) => Number(b.name === "every_type") - Number(a.name === "every_type"))) {
-      const columns = table.columns.filter(({ type }) => !done.has(type));
+      const columns = table.columns.filter(({ type }) => types.has(type) && !done.has(type));
       if (columns.length === 0) continue;
       await damage(client, table);
       const comparable = await comparableOf(lane, table);
@@ -365,8 +369,8 @@ describe.concurrent("a row", () => {
       await reset(client, table, "then_rows");
     }
     expect(wrong).toEqual([]);
-    expect(seen.found).toBeGreaterThan(70);
-    expect(seen.refused).toBeGreaterThan(5);
+    expect(seen.found).toBeGreaterThan(isLong ? 70 : 15);
+    expect(seen.refused).toBeGreaterThan(isLong ? 5 : 0);
   }, 120_000);
 });
 

@@ -246,6 +246,15 @@ describe("many alerts", () => {
     });
   }, 60_000);
 
+  it("at once have a message each up to five, and one together from six on", async () => {
+    await set(async () => {
+      for (let one = 1; one <= 5; one++) await raise("leg_failed", `run:${one}`, "warning");
+      expect(await told()).toEqual([1, 2, 3, 4, 5].map((one) => `raised leg_failed run:${one}`));
+      for (let one = 11; one <= 16; one++) await raise("leg_failed", `run:${one}`, "warning");
+      expect(await told()).toEqual(["digest digest alerts"]);
+    });
+  });
+
   it("that drip, four a minute, have a message each up to twenty in an hour, then one together", async () => {
     await set(async () => {
       let single = 0;
@@ -608,59 +617,6 @@ describe("default rules", () => {
         ),
       )
         .toMatch(/^person:[0-9a-f]{64}$/);
-    });
-  });
-
-  it("store_unreachable: from a task, a leg or a drain, critical once it lasts, over with the next work that gets through", async () => {
-    await set(async () => {
-      const failure = (code: string, message = "s3 first: no answer") =>
-        JSON.stringify({ code, message, retry: "backoff" });
-      const note = (text: string) => postgres.query("select backup.note_store_failure($1)", [text]);
-      await note(failure("row_too_large"));
-      await note("{}");
-      expect(await alert("store_unreachable")).toEqual([]);
-      await note(failure("store_unreachable"));
-      await at(299);
-      await note(failure("store_denied"));
-      expect(await alert("store_unreachable")).toMatchObject([{ subject: "store:first", severity: "warning" }]);
-      await at(301);
-      await postgres.query("select backup.end_drain('n', null, $1)", [failure("store_unreachable")]);
-      expect(await alert("store_unreachable")).toMatchObject([{ subject: "store:first", severity: "critical" }]);
-      await at(360);
-      await postgres.query("select backup.end_drain('n', '{\"outcome\": \"end\"}', null)");
-      expect(await alert("store_unreachable")).toMatchObject([{ status: "resolved" }]);
-
-      await postgres.query("select backup.tell_stores('s3 first', 's3 second')");
-      await note(failure("store_full", "s3 second: no room"));
-      expect(await alert("store_unreachable")).toMatchObject([{ status: "resolved" }, {
-        subject: "store:second",
-        status: "open",
-      }]);
-    });
-  });
-
-  it("store_unreachable: the task of a run that could not reach its store, until one is done", async () => {
-    await set(async () => {
-      const run = await scalar(postgres, "select run from backup.request_run('full', '{manual}', 'cli', null)");
-      const { rows: [task] } = await postgres.query(
-        "select id, token from backup.claim_task($1, 'w', interval '1 minute')",
-        [run],
-      );
-      await postgres.query("select backup.return_task($1, $2, $3)", [
-        task.id,
-        task.token,
-        JSON.stringify({ code: "store_unreachable", message: "file: no answer", retry: "backoff" }),
-      ]);
-      expect(await alert("store_unreachable")).toMatchObject([{ subject: "store:first", status: "open" }]);
-      await postgres.query("select backup.watch_stores()");
-      expect(await alert("store_unreachable")).toMatchObject([{ status: "open" }]);
-      await at(60);
-      await postgres.query(
-        "update backup.tasks set status = 'done', done_at = backup.clock_now(), error = null where id = $1",
-        [task.id],
-      );
-      await postgres.query("select backup.watch_stores()");
-      expect(await alert("store_unreachable")).toMatchObject([{ status: "resolved" }]);
     });
   });
 });

@@ -169,6 +169,29 @@ describe("the check", () => {
     });
   });
 
+  it("logs_reviewed: counts the minutes without the watchdog, once a tenth of them is missing", async () => {
+    await rolledBack(postgres, async () => {
+      await postgres.query(
+        "update backup.schedules set enabled_since = backup.clock_now() - interval '200 minutes' where name = 'watchdog'",
+      );
+      await postgres.query("delete from cron.job_run_details where command = 'select backup.tick()'");
+      const ticks = (from: number, to: number) =>
+        postgres.query(
+          `insert into cron.job_run_details (jobid, runid, command, username, status, start_time, end_time)
+           select 1, 800000 + n, 'select backup.tick()', current_user, 'succeeded', m, m
+           from generate_series($1::integer, $2::integer) as n, lateral (select backup.clock_now() - n * interval '1 minute' as m) as x`,
+          [from, to],
+        );
+      const missing = async () =>
+        JSON.parse((await scalar(postgres, "select evidence::text from backup.prove_logs()")) ?? "{}").anomalies
+          .filter(({ what }: { what: string }) => what === "cron: minutes without the watchdog");
+      await ticks(1, 170);
+      expect(await missing()).toMatchObject([{ count: 30 }]);
+      await ticks(171, 185);
+      expect(await missing()).toEqual([]);
+    });
+  });
+
   it("failures_documented: each failure once, with its row of the maintenance log where there is one", async () => {
     await rolledBack(postgres, async () => {
       await postgres.query(

@@ -248,6 +248,86 @@ describe("what comes of a drill", () => {
   });
 });
 
+describe("the report of a drill", () => {
+  const reports = async () =>
+    (await postgres.query(
+      "select subject, severity, message, detail from backup.notices where kind = 'drill_report' order by id",
+    )).rows.map(({ detail, ...row }) => ({ ...row, detail: JSON.parse(detail) as Record<string, unknown> }));
+
+  it("goes out once for each drill, good or not, and for none that a person cancelled", async () => {
+    await rolledBack(postgres, async () => {
+      await project("2027-03-01 12:00+00");
+      const drilled = async (result: Record<string, unknown>) => {
+        const id = await scalar(postgres, "select drill from backup.request_drill('recovery', 'cli')");
+        await end(result);
+        return id;
+      };
+      const first = await drilled({ ...good, notes: "a note" });
+      const [report] = await reports();
+      expect(report).toMatchObject({
+        subject: "drill:recovery",
+        severity: "information",
+        message:
+          `Recovery test: Success; a note; recovered in 60 s; \`holdfast drills report ${first}\` has the evidence`,
+        detail: { drill: first, name: "recovery", ok: true, rtoSeconds: 60, rpoSeconds: 30 },
+      });
+      await postgres.query("select backup.judge_drill(d.run_id, '{\"ok\": false}') from backup.drills as d");
+      expect(await reports(), "it has ended already").toHaveLength(1);
+      await drilled({ ...good, ok: false, rtoSeconds: null, error: { code: "x", message: "no room", hint: "" } });
+      expect((await reports())[1]).toMatchObject({
+        message: expect.stringMatching(/^Recovery test: Failure; no room; `holdfast/) as string,
+        detail: { ok: false, rtoSeconds: null },
+      });
+      await drilled({ ...good, rpoSeconds: 76 });
+      expect((await reports())[2]?.["message"]).toContain("76 s would be lost, 75 are promised");
+      await drilled({ ...good, notes: "x".repeat(9000) });
+      expect(await reports()).toHaveLength(4);
+      await postgres.query("select backup.cancel_run((select run from backup.request_drill('recovery', 'cli')))");
+      expect(await reports()).toHaveLength(4);
+      expect(
+        await scalar(postgres, "select count(*) from backup.maintenance_log where notes like '%; drill ' || $1", [
+          first,
+        ]),
+      ).toBe("1");
+    });
+  });
+});
+
+describe("a clock that was set back behind the last good drill", () => {
+  it("lets it be due at once, and overdue after its grace, instead of years later", async () => {
+    await rolledBack(postgres, async () => {
+      await project("2027-03-01 12:00+00");
+      await postgres.query("update backup.drill_calendar set enabled = name = 'recovery'");
+      await setClock(postgres, "2035-03-07 12:00+00");
+      await postgres.query("select backup.request_drill('recovery', 'cli')");
+      await end(good);
+      await setClock(postgres, "2027-03-02 12:00+00");
+      await postgres.query("select backup.watch_drills()");
+      expect(await alerts(), "it has its grace").toEqual([]);
+      await setClock(postgres, "2027-03-04 12:00+00");
+      await postgres.query("select backup.watch_drills()");
+      expect(await alerts()).toEqual(["drill_overdue drill:recovery"]);
+      expect(await scalar(postgres, "select backup.call_drills()")).not.toBeNull();
+      await end(good);
+      expect(await alerts()).toEqual([]);
+      await postgres.query("select backup.watch_drills()");
+      expect(await alerts()).toEqual([]);
+      expect(await scalar(postgres, "select backup.call_drills()")).toBeNull();
+    });
+  });
+
+  it("a few hours of it make nothing due", async () => {
+    await rolledBack(postgres, async () => {
+      await project("2027-03-01 12:00+00");
+      await postgres.query("update backup.drill_calendar set enabled = name = 'recovery'");
+      await postgres.query("select backup.request_drill('recovery', 'cli')");
+      await end(good);
+      await setClock(postgres, "2027-03-01 02:00+00");
+      expect(await scalar(postgres, "select backup.call_drills()")).toBeNull();
+    });
+  });
+});
+
 describe("asking for a drill", () => {
   it("joins the same one, waits for no other, and knows only the calendar's", async () => {
     await rolledBack(postgres, async () => {
@@ -260,7 +340,7 @@ describe("asking for a drill", () => {
     });
   });
 
-  it("is not done by the cron job beside a backup or a restore, without a backup, in a copy, or without functions", async () => {
+  it("is not done by the cron job beside a backup, a restore or an incident, without a backup, in a copy, or without functions", async () => {
     const due = async () => {
       await project("2027-03-01 12:00+00");
       await setClock(postgres, "2027-04-02 12:00+00");
@@ -278,6 +358,7 @@ describe("asking for a drill", () => {
         "select backup.become_copy('', 'test')",
         "delete from vault.secrets",
         "update backup.drill_calendar set enabled = false",
+        "select backup.open_incident('rows are gone')",
       ]
     ) {
       await rolledBack(postgres, async () => {

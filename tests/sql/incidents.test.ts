@@ -97,6 +97,58 @@ describe("an incident", () => {
     });
   });
 
+  it("is in the status as long as it is open, and at once in what the dashboard shows", async () => {
+    await rolledBack(postgres, async () => {
+      const told = async () => {
+        const { rows: [row] } = await postgres.query<{ verdict: string; line: string; incident: string | null }>(
+          "select verdict, line, document -> 'incident' ->> 'reason' as incident from public.backup_status",
+        );
+        return row;
+      };
+      const standing = async () => JSON.parse(await scalar(postgres, "select backup.status()::text") ?? "{}");
+      expect(await standing()).toMatchObject({ incident: null });
+      const { id } = await open();
+      expect(await standing()).toMatchObject({
+        verdict: "critical",
+        line: expect.stringMatching(`^critical: incident ${id} is open since .*: notes are gone`),
+        incident: { id: Number(id), reason: "notes are gone" },
+      });
+      expect(await told()).toMatchObject({
+        verdict: "critical",
+        line: expect.stringMatching(`^critical: incident ${id} is open`),
+        incident: "notes are gone",
+      });
+      await postgres.query("select backup.close_incident($1, 'all is back')", [id]);
+      expect((await told())?.line).not.toContain("incident");
+      expect(await standing()).toMatchObject({ incident: null });
+    });
+  });
+
+  it("does not end while a restore puts rows into place, and ends where that one is dead", async () => {
+    await rolledBack(postgres, async () => {
+      await setClock(postgres, "2030-01-02 00:00:00+00");
+      const { id } = await open();
+      const { rows: [restore] } = await postgres.query<{ id: string; token: string }>(
+        "select id, token from backup.begin_restore($1)",
+        [{
+          scope: "table",
+          mode: "missing",
+          source_backup: "6f1c8c7e-1111-4c4e-9c36-5f1f4a1f7a01",
+          target_label: "here",
+        }],
+      );
+      await postgres.query('select backup.restore_progress($1, $2, \'{"status": "applying"}\')', [
+        restore?.id,
+        restore?.token,
+      ]);
+      expect(await sqlstate(postgres, "select backup.close_incident($1, 'all is back')", [id])).toBe("HF451");
+      const facts = JSON.parse(await scalar(postgres, "select backup.incident_facts($1)::text", [id]) ?? "");
+      expect(facts.followUps).toContain(`restore ${restore?.id} (table) is not over`);
+      await setClock(postgres, "2030-01-02 12:00:00+00");
+      expect(await sqlstate(postgres, "select backup.close_incident($1, 'all is back')", [id])).toBe("none");
+    });
+  });
+
   it("refuses what does not fit, and numbers that nobody has", async () => {
     await rolledBack(postgres, async () => {
       for (const reason of ["", "two\nlines", "x".repeat(301)]) {

@@ -133,6 +133,55 @@ describe("an object's turn", () => {
       expect(await names(9)).toEqual([]);
     });
   });
+
+  it("that is too large for who asks is named, and calls for somebody with more room once half of its days are over", async () => {
+    await rolledBack(postgres, async () => {
+      const lease = await begun("daily");
+      await enter(lease, "v1/objects/", [object(1), object(2), object(3)]);
+      await postgres.query("update backup.inventory set bytes = 11 where name <> $1", [object(3)]);
+      const standing = async (most: number) =>
+        JSON.parse(
+          (await scalar(postgres, "select backup.opened_standing('first', false, $1)::text", [most])) ?? "{}",
+        );
+      const aged = (hours: number) =>
+        postgres.query(
+          "update backup.inventory set looked_at = backup.clock_now() - $1 * interval '1 hour' where name = $2",
+          [hours, object(2)],
+        );
+      await aged(15 * 24 - 1);
+      expect(await standing(10)).toMatchObject({
+        objects: 3,
+        tooLarge: 2,
+        tooLargeWaiting: 0,
+        tooLargeFirst: [object(2), object(1)],
+        overdue: 0,
+      });
+      await aged(15 * 24 + 1);
+      expect(await standing(10)).toMatchObject({ tooLarge: 2, tooLargeWaiting: 1, overdue: 0 });
+      expect(await standing(11)).toMatchObject({ tooLarge: 0, tooLargeWaiting: 0, tooLargeFirst: [] });
+      await aged(30 * 24 + 1);
+      expect(await standing(10)).toMatchObject({ tooLargeWaiting: 1, overdue: 1 });
+      await postgres.query("insert into backup.condemned (store, name, run_id) values ('first', $1, $2)", [
+        object(2),
+        lease.run,
+      ]);
+      expect(await standing(10)).toMatchObject({ tooLargeWaiting: 0, overdue: 0 });
+    });
+  });
+});
+
+describe("a backup below another prefix", () => {
+  it("is counted, since nobody looks there from here; one that is gone is not", async () => {
+    await rolledBack(postgres, async () => {
+      const elsewhere = () => scalar(postgres, "select backup.backups_elsewhere()::text");
+      await backup(1);
+      expect(await elsewhere()).toBe("[]");
+      const ids = [await backup(30), await backup(50), await backup(70)];
+      await postgres.query("update backup.runs set store_prefix = 'clone-1' where id = any ($1)", [ids]);
+      await postgres.query("update backup.runs set status = 'pruned' where id = $1", [ids[2]]);
+      expect(JSON.parse((await elsewhere()) ?? "")).toEqual([{ prefix: "clone-1", backups: 2 }]);
+    });
+  });
 });
 
 describe("a listing", () => {
@@ -230,7 +279,7 @@ describe("damage", () => {
       await tell(lease, false, object(1), "key_wrong");
       expect(await verified(id)).toBe("t");
       const standing = JSON.parse(
-        (await scalar(postgres, "select backup.opened_standing('first', false)::text")) ?? "{}",
+        (await scalar(postgres, "select backup.opened_standing('first', false, 100)::text")) ?? "{}",
       );
       expect(standing).toMatchObject({ objects: 1, damaged: 1, overdue: 0 });
     });

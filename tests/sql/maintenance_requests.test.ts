@@ -20,6 +20,27 @@ describe.each([15, 17] as const)("a request while the project is closed, Postgre
     },
   );
 
+  it("names the emergency contact where there is one, as the window does; asked for again, the one that is set now", async () => {
+    const contact = (name: string) => `update backup.settings set value = '${name}' where name = 'contact_name';`;
+    await project().closed(async () => {
+      const { client } = project();
+      const told = async () => (await project().request({ method: "POST", path: "/entries", role: "anon" }))?.message;
+      const state = () => scalar(client, "select backup.maintenance_state() ->> 'contact'");
+      expect(await told()).toBe("Back at noon (contact: Ada Admin)");
+      expect(await state()).toBe("Ada Admin");
+      expect(await scalar(client, "select backup.maintenance_state() ->> 'message'")).toBe("Back at noon");
+      await client.query(contact("Bea Backup"));
+      expect(await told()).toBe("Back at noon (contact: Ada Admin)");
+      await client.query("select backup.maintenance_on('Back at one')");
+      expect(await told()).toBe("Back at one (contact: Bea Backup)");
+      expect(await state()).toBe("Bea Backup");
+      await client.query(contact(""));
+      await client.query("select backup.maintenance_on('Back at two')");
+      expect(await told()).toBe("Back at two");
+      expect(await state()).toBeNull();
+    }, contact("Ada Admin"));
+  });
+
   it.each(["GET", "HEAD", "OPTIONS"])("goes on when it is a %s", async (method) => {
     await project().closed(async () => {
       for (const role of ["anon", "authenticated", "service_role"]) {

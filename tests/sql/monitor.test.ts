@@ -117,7 +117,8 @@ const faults: readonly Fault[] = [
     severity: "critical",
     message: /the first store \(supabase:\/\/b\).*no answer \(store_unreachable\)/,
     inject: () => tell("store:first", { label: "supabase://b", failure: "no answer (store_unreachable)" }),
-    mend: () => tell("store:first", { label: "supabase://b", failure: null }),
+    // while there is an alert the probe writes
+    mend: () => tell("store:first", { label: "supabase://b", failure: null, wrote: true }),
   },
   {
     what: "a change stream that nobody drains",
@@ -385,6 +386,23 @@ describe("the monitor", () => {
     } finally {
       await other.end();
     }
+  });
+});
+
+describe("calls that are lost", () => {
+  it("are told from three on, and from a tenth of an hour's", async () => {
+    await wellWorld(postgres, async () => {
+      const told = () => scalar(postgres, "select count(*) from backup.see_calls()");
+      await run("delete from backup.calls");
+      await callsOf("lost", 2);
+      expect(await told()).toBe("0");
+      await callsOf("failed", 1);
+      expect(await told()).toBe("1");
+      await callsOf("ended", 27);
+      expect(await told()).toBe("0");
+      await callsOf("lost", 1);
+      expect(await told()).toBe("1");
+    });
   });
 });
 

@@ -103,6 +103,41 @@ describe("cron jobs", () => {
     });
   });
 
+  it.each(["30 seconds", "0 0 31 2 *", "0 0 $ * *"])(
+    "get the time of their row again where a person gave them one that is never due or not understood: %s",
+    async (odd) => {
+      await rolledBack(postgres, async () => {
+        const isTaken = await sqlstate(
+          postgres,
+          "select cron.alter_job(jobid, schedule => $1) from cron.job where jobname = 'holdfast-daily'",
+          [odd],
+        );
+        // pg_cron of this version may refuse it itself.
+        if (isTaken !== "none") return expect(await jobs()).toEqual(asInstalled);
+        expect(await apply()).toMatchObject({ daily: "refused", weekly: "kept" });
+        expect(await jobs()).toEqual(asInstalled);
+        expect(await scalar(postgres, "select count(*) from backup.audit_log where action = 'schedule.refused'")).toBe(
+          "1",
+        );
+        expect(await apply()).toMatchObject({ daily: "kept" });
+      });
+    },
+  );
+
+  it("that are there for the first time have missed nothing; one that was taken away by hand has", async () => {
+    await rolledBack(postgres, async () => {
+      const since = "select enabled_since > now() - interval '1 minute' from backup.schedules where name = 'anchor'";
+      await postgres.query("update backup.schedules set enabled_since = now() - interval '3 days'");
+      await postgres.query("select cron.unschedule('holdfast-anchor')");
+      expect(await apply()).toMatchObject({ anchor: "added" });
+      expect(await scalar(postgres, since)).toBe("f");
+      await postgres.query("select cron.unschedule('holdfast-anchor')");
+      await postgres.query("update backup.schedules set applied_cron = null where name = 'anchor'");
+      expect(await apply()).toMatchObject({ anchor: "added" });
+      expect(await scalar(postgres, since)).toBe("t");
+    });
+  });
+
   it("follow a row that was changed, come back when they are missing, and go when a schedule is not enabled", async () => {
     await rolledBack(postgres, async () => {
       await postgres.query("update backup.schedules set cron = '15 2 * * *' where name = 'daily'");

@@ -310,3 +310,32 @@ describe("the day after a full restore in place", () => {
     });
   });
 });
+
+describe("the newest run of pg_cron", () => {
+  it("is the one before those that have not begun, unless these never will; read of the newest 10,000 alone", async () => {
+    await rolledBack(postgres, async () => {
+      const newest = () => scalar(postgres, "select backup.newest_cron_run()");
+      const add = (run: number, status: string, begun: string | null) =>
+        postgres.query(
+          `insert into cron.job_run_details (jobid, runid, command, username, status, start_time)
+           values (1, $1, 'select 1', current_user, $2, $3)`,
+          [run, status, begun],
+        );
+      await add(5_000_000, "succeeded", at(0));
+      expect(await newest()).toBe("5000000");
+      await add(5_000_001, "starting", null);
+      await add(5_000_002, "running", at(0));
+      expect(await newest()).toBe("5000000");
+      await add(5_010_000, "failed", null);
+      expect(await newest()).toBe("5000000");
+      // A server that crashed left one that never begins: ten thousand later nobody waits for it.
+      await add(5_010_001, "succeeded", at(1));
+      expect(await newest()).toBe("5010001");
+      const { rows } = await postgres.query<{ "QUERY PLAN": string }>(
+        `explain select max(d.runid) from cron.job_run_details as d
+          where d.runid > (select max(n.runid) - 10000 from cron.job_run_details as n)`,
+      );
+      expect(rows.map((row) => row["QUERY PLAN"]).join("\n")).not.toContain("Seq Scan");
+    });
+  });
+});

@@ -2,6 +2,7 @@
 import { once } from "node:events";
 import { createServer as createHttps } from "node:https";
 import { type AddressInfo, createServer as createTcp, type Server, type Socket } from "node:net";
+import { createServer as createTls } from "node:tls";
 import { SMTPServer } from "smtp-server";
 import type { ServerCertificate } from "../../src/local/certificates.ts";
 
@@ -80,6 +81,8 @@ export interface Received {
 export interface Receiver {
   readonly port: number;
   readonly received: Received[];
+  /** Those of them that were answered with 200. */
+  readonly taken: Received[];
   /** Status of the next answers, the last for all that follow; `silent`: it never answers. */
   answers: (number | "silent")[];
   close(): Promise<void>;
@@ -87,20 +90,22 @@ export interface Receiver {
 
 /** HTTPS on 127.0.0.1. */
 export async function startReceiver({ certificate, key }: ServerCertificate): Promise<Receiver> {
-  const received: Received[] = [];
+  const [received, taken]: [Received[], Received[]] = [[], []];
   const server = createHttps({ cert: certificate, key }, (request, response) => {
     const parts: Uint8Array[] = [];
     request.on("data", (part: Uint8Array) => parts.push(part));
     request.on("end", () => {
-      received.push({
+      const one = {
         method: request.method ?? "",
         path: request.url ?? "",
         headers: Object.fromEntries(Object.entries(request.headers).map(([name, value]) => [name, String(value)])),
         body: new TextDecoder().decode(joined(parts)),
-      });
+      };
+      received.push(one);
       const [status = 200] = receiver.answers;
       if (receiver.answers.length > 1) receiver.answers.shift();
       if (status === "silent") return;
+      if (status === 200) taken.push(one);
       response.writeHead(status, status >= 300 && status < 400 ? { location: "https://127.0.0.1:1/elsewhere" } : {});
       response.end("a receiver's own words, of token-in-an-answer");
     });
@@ -110,10 +115,36 @@ export async function startReceiver({ certificate, key }: ServerCertificate): Pr
   const receiver: Receiver = {
     port: (server.address() as AddressInfo).port,
     received,
+    taken,
     answers: [200],
     close: () => closed(server, () => server.closeAllConnections()),
   };
   return receiver;
+}
+
+/** A server that does with each connection what it is told, behind TLS where it has a certificate. */
+export async function startOdd(
+  certificate: ServerCertificate | null,
+  act: (socket: Socket) => void,
+): Promise<{ readonly port: number; close(): Promise<void> }> {
+  const sockets = new Set<Socket>();
+  const taken = (socket: Socket) => {
+    sockets.add(socket);
+    socket.on("error", () => {});
+    act(socket);
+  };
+  const server = certificate === null
+    ? createTcp(taken)
+    : createTls({ cert: certificate.certificate, key: certificate.key }, taken);
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  return {
+    port: (server.address() as AddressInfo).port,
+    close: () =>
+      closed(server, () => {
+        for (const socket of sockets) socket.destroy();
+      }),
+  };
 }
 
 /** A port behind which somebody takes connections and says nothing, not even TLS; or says something else. */

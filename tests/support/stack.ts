@@ -75,8 +75,8 @@ export interface Project {
 }
 
 export interface Kill {
-  /** Resolves once it has killed an isolate; throws when that does not come. */
-  fired(): Promise<void>;
+  /** Resolves once it has killed an isolate; throws when that does not come within `ms` (default: 30 s). */
+  fired(ms?: number): Promise<void>;
 }
 
 /** Started before the tests, destroyed after them; the function that it returns gives the project inside tests and hooks. */
@@ -217,12 +217,12 @@ async function orderKill(stack: Stack, moment: KillMoment, functionName = "backu
   if (!answer.ok) throw new Error(`the kill was not ordered: ${answer.status} ${await answer.text()}`);
   const { id } = await answer.json() as { id: string };
   return {
-    async fired() {
+    async fired(ms) {
       const where = moment.at === "line" ? moment.text : moment.at;
       await eventually(`an isolate was killed at ${where}`, async () => {
         const order = await (await fetch(`${stack.gateway.url}/__kill/${id}`)).json() as { fired: unknown };
         return order.fired === null ? null : order.fired;
-      });
+      }, ms);
     },
   };
 }

@@ -64,6 +64,14 @@ export class VersionedBucket {
     return new Date(Date.now() + this.aheadMs);
   }
 
+  /** Names of what lies there below a prefix, in their order. */
+  keys(prefix: string): string[] {
+    return [...this.#versions.keys()].filter((key) =>
+      key.startsWith(prefix) && this.versionsOf(key).at(-1)?.body != null
+    )
+      .sort();
+  }
+
   /** The newest last. */
   versionsOf(key: string): readonly Version[] {
     return this.#versions.get(key) ?? [];
@@ -210,9 +218,7 @@ export class VersionedBucket {
   #list(query: URLSearchParams): BucketAnswer {
     const prefix = query.get("prefix") ?? "";
     const after = query.get("continuation-token") ?? "";
-    const names = [...this.#versions.keys()].filter((key) =>
-      key.startsWith(prefix) && key > after && this.versionsOf(key).at(-1)?.body != null
-    ).sort();
+    const names = this.keys(prefix).filter((key) => key > after);
     const page = names.slice(0, namesPerPage);
     const contents = page.map((key) =>
       `<Contents><Key>${key}</Key><Size>${this.versionsOf(key).at(-1)?.body?.byteLength}</Size></Contents>`

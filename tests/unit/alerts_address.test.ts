@@ -108,6 +108,8 @@ describe("an address", () => {
   );
 });
 
+const never = new AbortController().signal;
+
 describe("an address in a setting", () => {
   it.each([
     ["http://example.org/hook", "has to begin with https://"],
@@ -140,10 +142,18 @@ describe("an address in a setting", () => {
 
   it("is refused when its name leads inside, by any of its addresses", async () => {
     const lookup = () => Promise.resolve(["93.184.215.14", "10.1.2.3"]);
-    await expect(addressesOf("rebound.example.org", { ...strict, lookup })).rejects.toMatchObject({
+    await expect(addressesOf("rebound.example.org", { ...strict, lookup }, never)).rejects.toMatchObject({
       code: "channel_refused",
     });
-    await expect(addressesOf("rebound.example.org", { ...lax, lookup })).resolves.toHaveLength(2);
-    await expect(addressesOf("example.org", strict)).resolves.toEqual(["93.184.215.14"]);
+    await expect(addressesOf("rebound.example.org", { ...lax, lookup }, never)).resolves.toHaveLength(2);
+    await expect(addressesOf("example.org", strict, never)).resolves.toEqual(["93.184.215.14"]);
+  });
+
+  it("whose look-up does not end is waited for no longer than the exchange may last", async () => {
+    const lookup = () => new Promise<readonly string[]>(() => {});
+    const ended = AbortSignal.abort();
+    await expect(addressesOf("slow.example.org", { ...strict, lookup }, ended)).resolves.toEqual([]);
+    const soon = AbortSignal.timeout(20);
+    await expect(addressesOf("slow.example.org", { ...strict, lookup }, soon)).resolves.toEqual([]);
   });
 });

@@ -124,7 +124,19 @@ describe("a line in a chat", () => {
   it("calls nobody and links nowhere by what a message holds", () => {
     const text = slackText(notice({ message: "<!channel> <@U1> <https://evil.example|ok> &" }), sender);
     expect(text).not.toMatch(/[<>]/);
-    expect(text).toContain("&lt;!channel&gt; &lt;@U1&gt; &lt;https://evil.example|ok&gt; &amp;");
+    expect(text.replaceAll("\u200b", "")).toContain(
+      "&lt;!channel&gt; &lt;@U1&gt; &lt;https://evil.example|ok&gt; &amp;",
+    );
+  });
+
+  it("calls nobody by a name behind an @, and makes no link of brackets, as chats with Markdown do", () => {
+    const text = slackText(
+      notice({ subject: "table:public.@all", message: "@channel @here (@bob) ![x](https://evil.example/a.png)" }),
+      { ...sender, contact: "Ada, ada@example.org, a.b-c+d@example.org" },
+    );
+    expect(text).not.toMatch(/(^|[\s(.])@[a-z]/m);
+    expect(text).not.toContain("](");
+    expect(text).toContain("Ada, ada@example.org, a.b-c+d@example.org");
   });
 
   it("stays below what chats take", () => {

@@ -89,6 +89,24 @@ describe("an expectation", () => {
     },
   );
 
+  it("finds on all but one day in fifty that half is gone of what goes up and down by 8 % a day", () => {
+    const swinging = { name: "", start: 1e6, growth: 0.001, noise: 0.08 };
+    const found = [1, 2, 3].flatMap((seed) =>
+      verdicts(history(swinging, 1_030, seed), (value) => value / 2).slice(30).map((verdict) => verdict === "low")
+    );
+    expect(found.filter((one) => one).length / found.length).toBeGreaterThan(0.98);
+  });
+
+  it("does not call low what is a little below all before it, nor judges by the lowest of fewer than twenty", () => {
+    // Twenty up and down by a quarter: seven deviations are more than a half of them.
+    const swing = (count: number) =>
+      Array.from({ length: count }, (_, n) => ({ at: -(n + 1) * day, value: n % 2 === 0 ? 1_250 : 1_000 }));
+    expect(expectation(swing(20), { at: 0, value: 690 }).verdict).toBe("as_expected");
+    expect(expectation(swing(20), { at: 0, value: 540 }).verdict).toBe("low");
+    expect(expectation(swing(18), { at: 0, value: 540 }).verdict).toBe("as_expected");
+    expect(expectation(swing(20), { at: 0, value: 2_000 }).verdict).toBe("as_expected");
+  });
+
   it.each(kinds)("finds on every day that $name is empty, from the tenth backup on", (kind) => {
     const said = verdicts(history(kind, 400, 11), () => 0).slice(10);
     expect(said.filter((verdict) => verdict !== "low")).toEqual([]);

@@ -34,6 +34,15 @@ describe("output", () => {
     expect(JSON.parse(to.out.stdout)).toEqual({ error: { code: "verification_failed", message: "bad", hint } });
   });
 
+  it("gives a terminal no command, whatever a table is called", () => {
+    const to = printer();
+    const name = "\u001b]0;owned\u0007\u009b2Jtab\tx\rgone\u0000";
+    printOutcome({ exit: 0, document: {}, lines: [name, "next"] }, false, to);
+    expect(to.out.stdout).toBe("\ufffd]0;owned\ufffd\ufffd2Jtab\tx\ufffdgone\ufffd\nnext\n");
+    printFailure(new HoldfastError("key_wrong", name, { hint: name }), false, to);
+    expect(to.out.stderr.trimEnd()).not.toMatch(/(?![\n\t])\p{Cc}/u);
+  });
+
   it("never shows what a foreign error said", () => {
     const to = printer();
     expect(printFailure(new TypeError("password=hunter2"), false, to)).toBe(1);

@@ -50,6 +50,7 @@ describe("a row of COPY text", () => {
       { column: "id", value: "1" },
     ]);
     expect(conditionsOf(["id", "v", "w"], rowAt(text, 0), ["w"])).toBeNull();
+    expect(conditionsOf(["id", "v", "w"], rowAt(text, 0), ["id", "w"]), "half a key names other rows").toBeNull();
     expect(conditionsOf(["id", "v", "w"], rowAt(text, 0), [])).toBeNull();
   });
 });
@@ -79,6 +80,7 @@ describe("what a second database on a server cannot have", () => {
 it("moments keep their microseconds", () => {
   expect(microsOf("2026-11-22T03:46:58.123456Z")).toBe(1_795_319_218_123_456n);
   expect(microsOf("2026-11-22T03:46:58Z")).toBe(1_795_319_218_000_000n);
+  expect(microsOf("2026-11-22T03:46:58.12Z")).toBe(1_795_319_218_120_000n);
 });
 
 it("hashes of parts are together the hash of the whole, whatever the parts", () => {

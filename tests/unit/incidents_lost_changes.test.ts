@@ -2,7 +2,7 @@
 import { describe, expect, it } from "vitest";
 import type { Message } from "../../src/shared/changes/decode/messages.ts";
 import { type OpenedSegment, RecordBuffer } from "../../src/shared/changes/segments/segment.ts";
-import { isMuchSmaller, parentsFirst } from "../../src/shared/incidents/live_counts.ts";
+import { compareCounts, isMuchSmaller, parentsFirst } from "../../src/shared/incidents/live_counts.ts";
 import { LostChangesReader } from "../../src/shared/incidents/lost_changes.ts";
 import { offersOf, shellQuoted } from "../../src/shared/incidents/offers.ts";
 import { momentBefore, suspectsOf } from "../../src/shared/incidents/suspects.ts";
@@ -256,15 +256,29 @@ describe("offers", () => {
     const uncovered = lines(offered({ points: { ...points, windows: [] } }));
     expect(uncovered.filter((line) => !line.includes("restore-full"))).toEqual([]);
     expect(uncovered).toHaveLength(3);
+    for (const [from, to] of [["00:10:00", "01:00:00"], ["00:00:00", "00:09:59"]]) {
+      const windows = [{ from: `2026-01-01T${from}.000000Z`, to: `2026-01-01T${to}.000000Z` }];
+      expect(lines(offered({ points: { ...points, windows } })), `${from} to ${to}`).toEqual(uncovered);
+    }
   });
 
-  it("make a dropped table again before its rows come back", () => {
+  it("make a dropped table again, with all that hung on it, in one line that is looked at first", () => {
     const dropped = suspectsOf({
       transactions: [seen({ xid: "43", committedAt: "2026-01-01T00:10:00.000000Z", droppedTables: ["public.notes"] })],
     }, () => 10);
-    const said = lines(offered({ suspects: dropped }));
-    expect(said[2]).toBe('pg_dump --schema-only --table=public.notes "$COPY" | psql "$BACKUP_DB_URL"');
-    expect(said[3]).toContain("restore-table public.notes -- --at 2026-01-01T00:09:59.999999Z --apply missing");
+    const offers = offered({ suspects: dropped });
+    expect(offers[0]).toMatchObject({ scope: "table", rows: 10 });
+    const line = "npm run -s backup:restore-table public.notes -- --at 2026-01-01T00:09:59.999999Z --apply missing";
+    expect(lines(offers).slice(0, 4)).toEqual([
+      `${line} --dry-run`,
+      line,
+      "npm run -s backup:restore-point -- --before-xid 43",
+      "npm run -s backup:restore-point -- --before-xid 43 --yes",
+    ]);
+    const service = suspectsOf({
+      transactions: [seen({ xid: "44", committedAt: "2026-01-01T00:10:00.000000Z", droppedTables: ["auth.users"] })],
+    }, () => 10);
+    expect(lines(offered({ suspects: service })).filter((one) => one.includes("restore-table"))).toEqual([]);
   });
 
   it("bring people back with what is theirs, never rows of Auth or Storage by themselves", () => {
@@ -302,6 +316,35 @@ describe("offers", () => {
 });
 
 describe("live rows beside the backup", () => {
+  it("are counted for a minute at most, the smallest tables first; the rest is said not to have been", async () => {
+    let nowMs = 0;
+    const asked: string[] = [];
+    const limits: string[] = [];
+    const connection = {
+      execute: (sql: string) => Promise.resolve(void limits.push(sql)),
+      query: (sql: string) => {
+        asked.push(sql.replace(/^.* from only /, ""));
+        nowMs += 25_000;
+        return Promise.resolve([{ rows: "0" }]);
+      },
+    };
+    const table = (name: string, rows: number) => ({
+      schema: "public",
+      name,
+      rows,
+      dataOwner: "user",
+      relfilenode: 1,
+    });
+    const tables = [table("d", 40), table("b", 20), table("a", 10), table("e", 50), table("c", 30)];
+    const found = await compareCounts(connection, { tables }, { monotonicMs: () => nowMs });
+    expect(asked).toEqual(["public.a", "public.b", "public.c"]);
+    expect(found.tables.map((one) => one.table)).toEqual(asked);
+    expect(found.notDone).toEqual([
+      "2 tables were not counted, the smallest of them public.d: the others took a minute",
+    ]);
+    expect(limits.slice(1)).toEqual([15_000, 15_000, 10_000].map((ms) => `set statement_timeout = ${ms}`));
+  });
+
   it.each([[100, 100, false], [100, 91, false], [100, 90, true], [5, 4, false], [5, 0, true], [0, 0, false], [
     9,
     null,

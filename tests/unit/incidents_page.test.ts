@@ -115,6 +115,9 @@ describe("an incident while the database is down", () => {
     expect(once.incidents.map(({ id }) => id)).toEqual([null, 1]);
     const again = withIncident(once, "We are on it", "2026-01-01T10:05:00Z");
     expect(again).toEqual(once);
+    const known = withIncident(content, "Nearly done", "2026-01-01T10:05:00Z");
+    expect(known.since).toBe(at);
+    expect(known.incidents.map(({ id, updates }) => [id, updates.length])).toEqual([[2, 2], [1, 1]]);
     expect(pageContent.parse(withIncident(null, "We are on it", at)).incidents).toHaveLength(1);
   });
 });

@@ -23,6 +23,7 @@ describe("every runbook", () => {
       "an-incident.md",
       "drills.md",
       "maintenance.md",
+      "retention.md",
       "the-first-provider-is-gone.md",
     ]));
   });

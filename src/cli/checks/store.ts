@@ -1,13 +1,11 @@
 import { sameBytes, toHex } from "../../shared/crypto/digest.ts";
+import { probePrefix } from "../../shared/monitor/probe.ts";
 import type { Random } from "../../shared/random.ts";
 import type { Store } from "../../shared/store/store.ts";
 import type { Context } from "../context.ts";
 import { openStore, storePlace } from "../open_store.ts";
 import { type Check, fail, failed, ok, warn } from "./check.ts";
 import { checkLocks } from "./locks.ts";
-
-/** Where probes are written and removed again; no backup ever has such a name. */
-const probePrefix = "v1/probe/";
 
 /** The store of --store, by a probe. */
 export async function* checkStore(context: Context): AsyncIterable<Check> {

@@ -41,7 +41,7 @@ export async function run(context: Context): Promise<Outcome> {
     if (what === "list" || which === undefined) return await list(session);
     if (what === "run") return await order(context, session, which);
     const drill = backupById(await listDrills(session, mostDrills), which);
-    if (what === "verify") return await verify(context, drill.evidence);
+    if (what === "verify") return await verify(context, drill.evidence, drill);
     return what === "show" ? show(drill) : report(drill);
   } catch (error) {
     throw notFound(error, which);
@@ -110,18 +110,29 @@ function report({ id, evidence }: DrillRow): Outcome {
   };
 }
 
-async function verify(context: Context, evidence: unknown): Promise<Outcome> {
-  const ok = await verifyEvidence(evidence, await keyRing(context.settings));
+/** `drill`: in whose row it stands. */
+async function verify(context: Context, evidence: unknown, drill: DrillRow | null = null): Promise<Outcome> {
+  const isSigned = await verifyEvidence(evidence, await keyRing(context.settings));
   const { id, signature: { key } } = signedBy.parse(evidence);
+  const wrong = !isSigned
+    ? `The evidence of drill ${id} was CHANGED since it was signed with key ${key}.`
+    : drill !== null && !saysTheSame(drill, evidence)
+    ? `The row of drill ${drill.id} says OTHERWISE than its evidence, which is drill ${id}'s, as signed with key ${key}.`
+    : null;
   return {
-    exit: ok ? 0 : 3,
-    document: { id, ok, key },
-    lines: [
-      ok
-        ? `The evidence of drill ${id} is as it was signed with key ${key}.`
-        : `The evidence of drill ${id} was CHANGED since it was signed with key ${key}.`,
-    ],
+    exit: wrong === null ? 0 : 3,
+    document: { id: drill?.id ?? id, ok: wrong === null, key },
+    lines: [wrong ?? `The evidence of drill ${id} is as it was signed with key ${key}.`],
   };
+}
+
+/** Evidence of another drill, signed by the same key, would pass for this one's; so would a changed row beside it. */
+function saysTheSame({ id, drill, ok, rtoSeconds, rpoSeconds, startedAt }: DrillRow, evidence: unknown): boolean {
+  const parsed = evidenceFormat.safeParse(evidence);
+  if (!parsed.success) return false;
+  const said = parsed.data;
+  return said.id === id && said.drill === drill && said.ok === ok && said.orderedAt === startedAt &&
+    said.measured.rtoSeconds === rtoSeconds && said.measured.rpoSeconds === rpoSeconds;
 }
 
 /** Errors: `usage` for a file that is not there, or holds no JSON. */

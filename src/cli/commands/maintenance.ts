@@ -7,7 +7,7 @@ import type { Context } from "../context.ts";
 import { installedSession } from "../installed.ts";
 import { maintenanceDeps, untilOf } from "../maintenance_deps.ts";
 import type { Outcome } from "../output.ts";
-import { refreshPage } from "../status_page.ts";
+import { tellPage } from "../status_page.ts";
 
 /**
  * The document of `on`: `{state, probed[], notProbed[], unfenced[], stillOpen, ended}`, or `{dryRun: true, changes[], unfenced[]}`
@@ -41,6 +41,7 @@ async function turnOn(context: Context): Promise<Outcome> {
   const { state, probed, notProbed, unfenced, stillOpen } = closed;
   const lines = [
     `Maintenance mode is on: ${state.message ?? ""}`,
+    contactLine(state),
     `tried and refused: ${probed.join(", ")}`,
     ...notProbed.map((one) => `not tried: ${one}`),
     ...(stillOpen === 0 ? [] : [`${stillOpen} transactions of the API that began before are still open`]),
@@ -64,14 +65,11 @@ async function turnOff(context: Context): Promise<Outcome> {
   return { exit: 0, document: opened, lines };
 }
 
-/** The status page says so at once, where one is set up here. */
-async function tellPage(context: Context): Promise<void> {
-  const session = await installedSession(context, "holdfast:maintenance");
-  try {
-    await refreshPage(context, session);
-  } finally {
-    await session.close();
-  }
+/** As the API's 503 and `public.backup_announcements` have it. */
+function contactLine({ contact }: MaintenanceState): string {
+  return contact === null
+    ? "No emergency contact is told: settings set contact_name, contact_email, contact_phone"
+    : `emergency contact, as everybody is told: ${contact}`;
 }
 
 async function show(context: Context): Promise<Outcome> {
@@ -79,6 +77,7 @@ async function show(context: Context): Promise<Outcome> {
   if (!state.closed) return { exit: 0, document: { state, unfenced }, lines: ["Maintenance mode is off."] };
   const lines = [
     `Maintenance mode is on since ${state.since ?? ""}, by ${state.by ?? ""}: ${state.message ?? ""}`,
+    contactLine(state),
     state.until === null ? "no end is announced" : `announced until ${state.until}`,
     state.provenAt === null
       ? "not proven: run `maintenance on` again, or `maintenance off`"

@@ -9,7 +9,7 @@ import { ledgerHook } from "../ledger_hook.ts";
 import { keyRing } from "../open.ts";
 import { namedState, openNamed } from "../open_past.ts";
 import { openStore } from "../open_store.ts";
-import { inPlaceOnly } from "../command_table.ts";
+import { inPlaceOnly } from "../tables/restores.ts";
 import type { Outcome } from "../output.ts";
 import { amount, duration } from "../progress.ts";
 import { inTheWay, type Place, placeOf } from "../restore_place.ts";

@@ -8,8 +8,8 @@ import type { Outcome } from "../output.ts";
 const presets = ["standard", "short", "gfs"];
 
 /**
- * The document: `{tiers[{tier, keepHours, backups, oldestAt, newestAt}], windowHours, atLeast, prunedAt, waiting, condemned}`, after what
- * was set. Errors: `usage`, `policy_refused`, and then nothing was changed.
+ * The document: `{tiers[{tier, keepHours, backups, oldestAt, newestAt, expected, missing[], overdue}], windowHours, atLeast, prunedAt,
+ * waiting, condemned}`, after what was set; `missing`: when those were due that are not there. Errors: `usage`, `policy_refused`, and then nothing was changed.
  */
 export async function run(context: Context): Promise<Outcome> {
   const [preset] = context.words;
@@ -44,15 +44,29 @@ function parseTier(text: string): { readonly tier: string; readonly hours: numbe
 
 function shown({ tiers, windowHours, atLeast, prunedAt, waiting, condemned }: RetentionStanding): string[] {
   return [
-    ...tiers.map(({ tier, keepHours, backups, oldestAt }) => {
-      const kept = keepHours % 24 === 0 && keepHours > 24 ? `${keepHours / 24} d` : `${keepHours} h`;
-      return `${tier.padEnd(8)} ${kept.padEnd(8)} ${backups} there${
-        oldestAt === null ? "" : `, the oldest of ${oldestAt}`
-      }`;
-    }),
+    ...tiers.flatMap(tierLines),
     `every moment of the last ${windowHours} h, and the newest ${atLeast} backups whatever their age`,
     prunedAt === null ? "never pruned" : `pruned at ${prunedAt}`,
     ...(waiting > 0 ? [`${waiting} objects are ordered to go and are still there`] : []),
     ...(condemned > 0 ? [`${condemned} objects that no backup names go when their time is over`] : []),
+  ];
+}
+
+/** So many are named; `--json` has all of them. */
+const namedMissing = 5;
+
+function tierLines(
+  { tier, keepHours, backups, oldestAt, expected, missing, overdue }: RetentionStanding["tiers"][number],
+): string[] {
+  const kept = keepHours % 24 === 0 && keepHours > 24 ? `${keepHours / 24} d` : `${keepHours} h`;
+  const oldest = oldestAt === null ? "" : `, the oldest of ${oldestAt}`;
+  const more = missing.length > namedMissing ? ` and ${missing.length - namedMissing} more` : "";
+  const gap = " ".repeat(18);
+  return [
+    `${tier.padEnd(8)} ${kept.padEnd(8)} ${backups} there${oldest}`,
+    ...(missing.length === 0 ? [] : [
+      `${gap}${missing.length} of ${expected} missing, due at ${missing.slice(0, namedMissing).join(", ")}${more}`,
+    ]),
+    ...(overdue === 0 ? [] : [`${gap}${overdue} should be gone for three days and more`]),
   ];
 }

@@ -41,15 +41,34 @@ export function hostOf(url: URL): string {
 }
 
 /**
- * The addresses of a host; one that cannot be resolved here gives none, and is left to the connection itself. Errors:
- * `channel_refused` where one of them lies in a private network.
+ * The addresses of a host; one that cannot be resolved here, or not before `signal` ends the exchange, gives none, and is left to the
+ * connection itself. Errors: `channel_refused` where one of them lies in a private network.
  */
-export async function addressesOf(host: string, rules: AddressRules): Promise<readonly string[]> {
-  const addresses = isIP(host) === 0 ? await rules.lookup(host).catch(() => []) : [host];
+export async function addressesOf(
+  host: string,
+  rules: AddressRules,
+  signal: AbortSignal,
+): Promise<readonly string[]> {
+  const addresses = isIP(host) === 0 ? await before(signal, rules.lookup(host)).catch(() => []) : [host];
   if (!rules.allowPrivate && addresses.some(isPrivateAddress)) {
     throw new HoldfastError("channel_refused", "the host leads into a private network, and nothing was sent");
   }
   return addresses;
+}
+
+/** A look-up cannot be called off: nobody waits for it any more. */
+async function before<T>(signal: AbortSignal, work: Promise<T>): Promise<T> {
+  let end = () => {};
+  const ended = new Promise<never>((_, reject) => {
+    end = () => reject(signal.reason);
+    if (signal.aborted) end();
+    else signal.addEventListener("abort", end, { once: true });
+  });
+  try {
+    return await Promise.race([work, ended]);
+  } finally {
+    signal.removeEventListener("abort", end);
+  }
 }
 
 function isPrivateHost(host: string): boolean {

@@ -47,7 +47,7 @@ const callsOfDelivery = 4;
 
 /**
  * Tells the database which channels there are, lets it tell its alerts, sends the heartbeat that is due, then delivers until nothing is
- * due or the budget is spent. A channel that fails gets nothing more this time, and hinders no other. Errors: those of the database.
+ * due or the budget is spent. A channel that failed rests, as the database says, and hinders no other. Errors: those of the database.
  */
 export async function deliverNotices(deps: DeliverDeps, options: DeliverOptions): Promise<Delivered> {
   const { connection, log, teller } = deps;
@@ -61,9 +61,8 @@ export async function deliverNotices(deps: DeliverDeps, options: DeliverOptions)
   const heartbeat = await beat(deps, watcher);
   let delivered = 0;
   const failures: { channel: string; why: string }[] = [];
-  let open = [...usable];
-  while (open.length > 0 && !options.budget.spent() && options.signal?.aborted !== true) {
-    const claimed = await claimRound(deps, open, options);
+  while (!options.budget.spent() && options.signal?.aborted !== true) {
+    const claimed = await claimRound(deps, usable, options);
     if (claimed.length === 0) break;
     // The session takes one statement after the other; only the sending goes side by side.
     const outcomes = await Promise.all(claimed.map(async (one) => ({ ...one, why: await sent(one) })));
@@ -75,7 +74,6 @@ export async function deliverNotices(deps: DeliverDeps, options: DeliverOptions)
       else failures.push({ channel: channel.name, why });
       log.info("notice.sent", { notice: delivery.notice.id, channel: channel.name, ok: why === null, why: why ?? "" });
     }
-    open = outcomes.filter(({ why }) => why === null).map(({ channel }) => channel);
   }
   return { channels, delivered, failures, heartbeat };
 }

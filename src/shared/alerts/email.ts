@@ -20,7 +20,7 @@ const smtpsPort = 465;
 export function emailChannel(settings: SmtpSettings, sender: Sender, rules: AddressRules): Channel {
   const { url } = settings;
   const host = hostOf(url);
-  const user = decodeURIComponent(url.username);
+  const [user, pass] = [url.username, url.password].map(decoded);
   return {
     name: "email",
     target: host,
@@ -36,7 +36,7 @@ export function emailChannel(settings: SmtpSettings, sender: Sender, rules: Addr
           getSocket: (_options, done) => done(null, { connection: socket, secured: true }),
           greetingTimeout: channelMs,
           socketTimeout: channelMs,
-          ...(user === "" ? {} : { auth: { user, pass: decodeURIComponent(url.password) } }),
+          ...(user === "" ? {} : { auth: { user, pass } }),
         });
         const { subject, text, html } = letterOf(notice, sender);
         await transport.sendMail({
@@ -62,6 +62,15 @@ export function emailChannel(settings: SmtpSettings, sender: Sender, rules: Addr
   };
 }
 
+/** Errors: `channel_malformed`. */
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    throw new HoldfastError("channel_malformed", "BACKUP_SMTP_URL holds a % that is none of an address: write %25");
+  }
+}
+
 /** Everybody of `mail_to`; the emergency contact too where nobody has acknowledged it. */
 export function recipientsOf(notice: Notice, { mailTo, contactEmail }: Sender): string[] {
   return [...new Set(isEscalated(notice) && contactEmail !== "" ? [...mailTo, contactEmail] : mailTo)];
@@ -70,7 +79,7 @@ export function recipientsOf(notice: Notice, { mailTo, contactEmail }: Sender): 
 /** To one of the host's addresses that were looked at, so that it leads nowhere else meanwhile. */
 async function connectTls({ url, caPem }: SmtpSettings, rules: AddressRules, signal: AbortSignal): Promise<TLSSocket> {
   const name = hostOf(url);
-  const [address] = await addressesOf(name, rules);
+  const [address] = await addressesOf(name, rules, signal);
   if (address === undefined) throw new HoldfastError("channel_unreachable", "the name of the mail server is not known");
   return await new Promise((resolve, reject) => {
     const socket = connect({

@@ -19,8 +19,8 @@ export interface Posted {
 
 /** Errors: `channel_unreachable`, `channel_refused` for every status but 2xx. */
 export async function post({ fetch, rules }: PostDeps, { method, url, headers, body }: Posted): Promise<void> {
-  await addressesOf(hostOf(url), rules);
   const signal = AbortSignal.timeout(channelMs);
+  await addressesOf(hostOf(url), rules, signal);
   let response: Response;
   try {
     const type: Record<string, string> = body === null ? {} : { "content-type": "application/json" };

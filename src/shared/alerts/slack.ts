@@ -18,9 +18,15 @@ export function slackChannel(url: URL, sender: Sender, deps: PostDeps): Channel 
   };
 }
 
-/** Nothing in it is a command: `<!channel>` and links are shown as they are written. */
+/**
+ * Nothing in it is a command: `<!channel>` and links are shown as they are written, and nobody is called by `@all`, which is what
+ * Mattermost and Rocket.Chat go by: a blank without width behind the mark parts it from the word, but in an address of mail.
+ */
 export function slackText(notice: Notice, sender: Sender): string {
   const text = [headline(notice), ...bodyLines(notice, sender)].map((line) => clean(line)).join("\n");
   const marks: Readonly<Record<string, string>> = { "&": "&amp;", "<": "&lt;", ">": "&gt;" };
-  return bounded(text, textLength).replace(/[&<>]/g, (mark) => marks[mark] ?? "");
+  return bounded(text, textLength)
+    .replace(/(?<![\p{L}\p{N}_%+-])@(?=\p{L})/gu, "@\u200b")
+    .replace(/\]\(/g, "]\u200b(")
+    .replace(/[&<>]/g, (mark) => marks[mark] ?? "");
 }

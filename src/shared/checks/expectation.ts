@@ -29,6 +29,10 @@ const leastForGrowth = 10;
 const leastFactor = 1.5;
 /** Distances from the median, in standard deviations as the MAD tells them; few runs tell them badly. */
 const deviations = (runs: number) => 7 + 150 / (runs * runs);
+/** With so many earlier ones, what is far below all of them is low as well. */
+const leastForLowest = 20;
+/** How far below the lowest: so many standard deviations, and never closer than this factor. */
+const belowLowest = { deviations: 3, factor: 1.4 } as const;
 /** Of a normal distribution: standard deviation / MAD. */
 const deviationOfMad = 1.4826;
 const day = 86_400;
@@ -36,7 +40,8 @@ const day = 86_400;
 /**
  * Is the newest measure within what `before` lets expect? Compared by ratio, since databases grow by shares: logarithms, freed of their
  * steady growth (the median of the slopes between all pairs), have a median and a MAD; the bound is so many deviations of it, and
- * never closer than a factor of 1.5. Medians do not follow a single day that was wrong.
+ * never closer than a factor of 1.5. Medians do not follow a single day that was wrong. Of a table that swings a lot seven deviations are
+ * more than a half: there it is low what is far below the lowest of the last twenty and more.
  */
 export function expectation(before: readonly Measure[], newest: Measure): Expectation {
   const runs = before.length;
@@ -46,14 +51,18 @@ export function expectation(before: readonly Measure[], newest: Measure): Expect
   const level = points.map(({ days, size }) => size - growth * days);
   const expected = median(level);
   const mad = median(level.map((one) => Math.abs(one - expected)));
-  const bound = Math.max(Math.log(leastFactor), deviations(runs) * deviationOfMad * mad);
+  const deviation = deviationOfMad * mad;
+  const bound = Math.max(Math.log(leastFactor), deviations(runs) * deviation);
+  const margin = Math.max(Math.log(belowLowest.factor), belowLowest.deviations * deviation);
+  const farBelow = Math.max(Math.log(leastFactor), expected - Math.min(...level) + margin);
+  const lowest = expected - (runs < leastForLowest ? bound : Math.min(bound, farBelow));
   const size = Math.log1p(newest.value);
   return {
-    verdict: size < expected - bound ? "low" : size > expected + bound ? "high" : "as_expected",
+    verdict: size < lowest ? "low" : size > expected + bound ? "high" : "as_expected",
     runs,
     expected: Math.round(Math.expm1(expected)),
     mad: Number(Math.expm1(mad).toFixed(4)),
-    lowest: Math.max(0, Math.ceil(Math.expm1(expected - bound))),
+    lowest: Math.max(0, Math.ceil(Math.expm1(lowest))),
     highest: Math.floor(Math.expm1(expected + bound)),
   };
 }

@@ -4,7 +4,7 @@ import { sha256Hex } from "../crypto/digest.ts";
 import { asHoldfastError, HoldfastError } from "../errors.ts";
 import { parseManifestName } from "../format/layout.ts";
 import { openManifest } from "../format/manifest_codec.ts";
-import type { CheckOutcome, CheckTask, NameToOpen, Problem } from "../jobs/check_queries.ts";
+import type { CheckOutcome, CheckTask, Elsewhere, NameToOpen, Problem } from "../jobs/check_queries.ts";
 import { clockToleranceMs } from "../retention/refusals.ts";
 import { isVerdict } from "../verify/run.ts";
 import {
@@ -71,7 +71,7 @@ export async function openManifests(
       if (budget.spent() || signal?.aborted === true) return null;
     }
   }
-  return outcomeOf(state);
+  return outcomeOf(state, await task.elsewhere());
 }
 
 /** `gone`: retention removed it meanwhile. */
@@ -117,13 +117,18 @@ async function tell(task: CheckTask, { store, isSecond }: PlacedStore, state: St
   if (problem.code !== newerThanNow) await task.recordDamage(store.label, isSecond, [problem]);
 }
 
-function outcomeOf({ opened, newest, problems, problemCount }: State): CheckOutcome {
+function outcomeOf(
+  { opened, newest, problems, problemCount }: State,
+  elsewhere: readonly Elsewhere[],
+): CheckOutcome {
   const stores = Object.entries(opened).map(([store, count]) => ({
     store,
     opened: count,
     newest: newest[store] ?? null,
   }));
-  const evidence = { stores, problems: problemCount, problemsFirst: problems };
+  const evidence = { stores, problems: problemCount, problemsFirst: problems, elsewhere };
+  const others = elsewhere.reduce((sum, { backups }) => sum + backups, 0);
+  const notSeen = others === 0 ? "" : `; ${others} backups on record lie below another prefix and are not looked at`;
   const total = stores.reduce((sum, store) => sum + store.opened, 0);
   const [first] = problems;
   if (first !== undefined) {
@@ -133,6 +138,6 @@ function outcomeOf({ opened, newest, problems, problemCount }: State): CheckOutc
       evidence,
     };
   }
-  if (total === 0) return { outcome: "no_verdict", message: "no store has a manifest", evidence };
-  return { outcome: "passed", message: `${total} manifests were opened`, evidence };
+  if (total === 0) return { outcome: "no_verdict", message: `no store has a manifest${notSeen}`, evidence };
+  return { outcome: "passed", message: `${total} manifests were opened${notSeen}`, evidence };
 }

@@ -55,7 +55,7 @@ export async function openObjects(
   }
   const standings: StoreStanding[] = [];
   for (const { store, isSecond } of places) {
-    const standing = await task.standing(store.label, isSecond);
+    const standing = await task.standing(store.label, isSecond, limits.mostSealedBytes);
     standings.push({ ...standing, today: state.stores[store.label] ?? null });
   }
   return outcomeOf(standings);
@@ -136,12 +136,20 @@ function outcomeOf(stores: readonly StoreStanding[]): CheckOutcome {
       "what is too large for a function is opened by `holdfast checks run daily`";
     return { outcome: "failed", message, evidence };
   }
+  const large = stores.reduce((sum, { tooLarge }) => sum + tooLarge, 0);
+  const waiting = stores.reduce((sum, { tooLargeWaiting }) => sum + tooLargeWaiting, 0);
+  if (waiting > 0) {
+    const message = `${waiting} objects are too large for a function and have waited for half of their time: ` +
+      "run `holdfast checks run daily`";
+    return { outcome: "warning", message, evidence };
+  }
   const opened = stores.reduce((sum, { today }) => sum + (today?.opened ?? 0), 0);
   const total = stores.reduce((sum, { objects }) => sum + objects, 0);
   if (total === 0) return { outcome: "no_verdict", message: "no store has an object", evidence };
   return {
     outcome: "passed",
-    message: `${opened} of ${total} objects were opened, and all of them are sound`,
+    message: `${opened} of ${total} objects were opened, and all of them are sound` +
+      (large === 0 ? "" : `; ${large} are too large for a function, and \`holdfast checks run daily\` opens them`),
     evidence,
   };
 }

@@ -70,6 +70,11 @@ export async function dropDrillDatabase(
   { clock, log, server }: { readonly clock: Clock; readonly log: Log; readonly server: DrillServer },
   name: string,
 ): Promise<boolean> {
+  // It comes out of a row of the database: whatever is written there, nothing else is dropped.
+  if (!name.startsWith(prefix)) {
+    log.warn("drill.database_strange", {});
+    return false;
+  }
   for (let left = tries; left > 0; left--) {
     try {
       await dropDatabase(clock, server.database, name, { force: true });
@@ -82,8 +87,9 @@ export async function dropDrillDatabase(
 }
 
 /**
- * Databases that drills of this installation left on the server, none of a drill that is under way. Their names, once they are gone.
- * Never throws: what stays is for the next one.
+ * Databases that drills of this installation left on the server, none of a drill that is under way. A copy of the project has the same
+ * installation's name, and does not know what the original is at: it drops what it knows of. Their names, once they are gone. Never
+ * throws: what stays is for the next one.
  */
 export async function sweepDrillDatabases(
   deps: { readonly clock: Clock; readonly log: Log; readonly server: DrillServer; readonly connection: Connection },
@@ -107,14 +113,17 @@ export async function sweepDrillDatabases(
     }
     // Read after the list: one that was made since is not in it, and one in it that is under way is known by now.
     const active = await activeDatabases(connection);
+    const left = await leftDatabases(connection);
+    const [is] = await connection.query("select backup.is_original() as original");
+    const isOurs = (name: string) => is?.["original"] === "t" || left.some(({ database }) => database === name);
     const stayed = new Set<string>();
-    for (const name of there.filter((one) => !active.has(one))) {
+    for (const name of there.filter((one) => !active.has(one) && isOurs(one))) {
       if (await dropDrillDatabase(deps, name)) {
         log.info("drill.database_swept", { database: name });
         swept.push(name);
       } else stayed.add(name);
     }
-    for (const { drill, database } of await leftDatabases(connection)) {
+    for (const { drill, database } of left) {
       if (!stayed.has(database)) await databaseDropped(connection, drill);
     }
   } catch (error) {

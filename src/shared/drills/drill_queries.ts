@@ -54,9 +54,9 @@ export async function readCalendar(connection: Connection): Promise<CalendarRow[
       at("c.last_at", "last_at")
     }, c.last_ok,
             ${at("c.due_at", "due_at")},
-            case when not c.enabled then 'off' when c.due_at > backup.clock_now() then 'done'
-              when c.due_at + backup.drill_grace(c.cadence) > backup.clock_now() then 'due' else 'overdue' end as state
-       from backup.drill_calendar as c
+            case when not c.enabled then 'off' when w.since > backup.clock_now() then 'done'
+              when w.since + backup.drill_grace(c.cadence) > backup.clock_now() then 'due' else 'overdue' end as state
+       from backup.drill_calendar as c cross join lateral backup.drill_waits_since(c, backup.clock_now()) as w (since)
       order by c.due_at, c.name`,
     [],
   );
@@ -115,14 +115,15 @@ export async function requestDrill(
   return { run: text(row, "run"), drill: text(row, "drill"), joined: row["joined"] === "t" };
 }
 
-/** Seconds since the drill was ordered, by the clock of schema `backup`. */
-export async function secondsSince(connection: Connection, drill: string): Promise<number> {
+/** Seconds since the drill was ordered, by the clock of schema `backup`; null: that was set back meanwhile. */
+export async function secondsSince(connection: Connection, drill: string): Promise<number | null> {
   const [row = {}] = await call(
     connection,
     "select round(extract(epoch from backup.clock_now() - d.started_at), 3) as seconds from backup.drills as d where d.id = $1::uuid",
     [drill],
   );
-  return Math.max(0, Number(text(row, "seconds")));
+  const seconds = Number(text(row, "seconds"));
+  return seconds < 0 ? null : seconds;
 }
 
 /** Tables that drills of this name took, with the moment of the last time. */

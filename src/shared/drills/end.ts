@@ -14,8 +14,8 @@ import type { DrillDetail } from "./leg.ts";
 export interface DrillOutcome {
   readonly proof?: Validation;
   readonly person?: PersonResult;
-  /** From the order to the proof. */
-  readonly rtoSeconds?: number;
+  /** From the order to the proof; null: the clock went back meanwhile. */
+  readonly rtoSeconds?: number | null;
   /** What kept it from its end. */
   readonly failure?: HoldfastError;
   readonly notes: string;

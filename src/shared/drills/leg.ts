@@ -51,7 +51,7 @@ const detailFormat = z.object({
     z.object({ kind: z.literal("beside"), state: besideFormat }),
   ]).nullable().default(null),
   /** Proven: what is left is to drop what was made, and to say so. */
-  proven: z.object({ proof: proofFormat, rtoSeconds: z.number() }).nullable().default(null),
+  proven: z.object({ proof: proofFormat, rtoSeconds: z.number().nullable() }).nullable().default(null),
 });
 export type DrillDetail = z.infer<typeof detailFormat>;
 
@@ -228,7 +228,11 @@ class Leg {
 
   async #endProven({ proof, rtoSeconds }: NonNullable<DrillDetail["proven"]>): Promise<void> {
     const dropped = await this.#drop();
-    await this.#end({ proof, rtoSeconds, notes: dropped ? "" : "what it made could not be dropped yet" });
+    const notes = [
+      ...rtoSeconds === null ? ["the clock was set back meanwhile: no time was measured"] : [],
+      ...dropped ? [] : ["what it made could not be dropped yet"],
+    ];
+    await this.#end({ proof, rtoSeconds, notes: notes.join("; ") });
   }
 
   /** Errors: `usage` where nobody is there to look. */
@@ -247,7 +251,7 @@ class Leg {
   async #end(outcome: {
     readonly proof?: Validation;
     readonly person?: PersonResult;
-    readonly rtoSeconds?: number;
+    readonly rtoSeconds?: number | null;
     readonly failure?: HoldfastError;
     readonly notes: string;
   }): Promise<void> {
@@ -279,7 +283,7 @@ class Leg {
     const failure = asHoldfastError(error);
     this.#deps.log.warn("drill.stopped", { drill: this.#drill.id, code: failure.code, message: failure.message });
     if (this.#asked?.aborted === true) return void await this.#drop();
-    if (failure.code === "lease_lost" || this.#options.signal?.aborted === true) {
+    if (await this.#isLost(failure)) {
       // Cancelled by somebody; else another worker has it, with all that was made.
       const { status } = await readRun(this.#deps.connection, this.#task.run);
       if (!isActive(status)) await this.#drop();
@@ -296,6 +300,18 @@ class Leg {
     }
     const dropped = await this.#drop();
     await this.#end({ failure, notes: dropped ? "" : "what it made could not be dropped yet" });
+  }
+
+  /** Somebody else may have the task by now, and the database with it: nothing of it is dropped then. */
+  async #isLost({ code }: HoldfastError): Promise<boolean> {
+    if (code === "lease_lost" || this.#options.signal?.aborted === true) return true;
+    try {
+      await this.#lease.keep(null);
+      return false;
+    } catch (error) {
+      if (asHoldfastError(error).code === "lease_lost") return true;
+      throw error;
+    }
   }
 
   /** Only a session that an earlier leg left can be in the way of a database that is ours alone. */

@@ -1,5 +1,5 @@
 /** From a function's runtime to what every door needs: a function that does nothing else carries none of the other rooms. */
-import { systemClock } from "../clock.ts";
+import { type Clock, systemClock } from "../clock.ts";
 import { createLog, type LogLevel, type LogLine } from "../log.ts";
 import type { Database } from "../postgres/connection.ts";
 import { openDatabase } from "../postgres/pg_connection.ts";
@@ -20,11 +20,12 @@ export interface IsolateRuntime {
   readonly waitUntil: (work: Promise<void>) => void;
   readonly fetch: Fetch;
   readonly write: (line: LogLine) => void;
+  /** Default: the clock of this machine. */
+  readonly clock?: Clock;
 }
 
 /** Call it once when the isolate starts; its slot is the isolate's. Throws nothing. */
-export function frontDeps({ environment, waitUntil, fetch, write }: IsolateRuntime): FrontDeps {
-  const clock = systemClock;
+export function frontDeps({ environment, waitUntil, fetch, write, clock = systemClock }: IsolateRuntime): FrontDeps {
   const log = createLog(write, logLevel(environment));
   return {
     environment,

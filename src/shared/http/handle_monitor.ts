@@ -54,7 +54,7 @@ export function monitorDeps(deps: FrontDeps, fetch: Fetch): MonitorDeps {
       const stores = storePair(environment);
       const ring = parseKeyRing(environment[variables.keys]);
       const places = placesToProbe(stores, { environment, fetch, clock, random, log });
-      await lookAround({ connection, clock, fetch, places, stores, ring });
+      await lookAround({ connection, clock, fetch, random, places, stores, ring });
     },
   };
 }

@@ -3,6 +3,7 @@ import type { Clock } from "../clock.ts";
 import { asHoldfastError } from "../errors.ts";
 import { readPage, recordPageFailed, recordPagePut } from "../jobs/incident_queries.ts";
 import type { Connection } from "../postgres/connection.ts";
+import { inTransaction } from "../postgres/in_transaction.ts";
 import type { StatusPage } from "./publish_page.ts";
 
 /** `place` null: none is set up, or this database is a copy, whose state is nobody's concern. */
@@ -11,17 +12,24 @@ export interface KeptPage {
   readonly isOriginal: boolean;
 }
 
+/** Longer than another one puts it; whoever holds the lock for longer stands still, and an incident waits for nobody. */
+const waitMs = 40_000;
+
 /**
  * Repeated, it changes nothing but the moment. `open` gives the page; null: none is set up. Errors: those of `open` and of the store,
- * which are recorded too, and of the session.
+ * which are recorded too, and of the session; `lock_timeout` while another one has been at it for too long.
  */
 export async function keepPage(
   connection: Connection,
   open: () => StatusPage | null,
   clock: Clock,
+  mostMs = waitMs,
 ): Promise<KeptPage> {
   // One at a time: what was read first must not be put last. Held by the session, so that a dead one leaves it.
-  await connection.query(`select pg_catalog.pg_advisory_lock(${lockKey})`);
+  await inTransaction(connection, async () => {
+    await connection.execute(`set local lock_timeout = ${mostMs}`);
+    await connection.query(`select pg_catalog.pg_advisory_lock(${lockKey})`);
+  });
   try {
     const { content, hash, isOriginal } = await readPage(connection);
     if (!isOriginal) return { place: null, isOriginal };

@@ -111,7 +111,26 @@ function tableOffers(suspect: Suspect, facts: OfferFacts): Offer[] {
       } as const;
     },
   );
-  return [...userOffer(suspect, facts), ...tables];
+  return [...userOffer(suspect, facts), ...droppedOffers(suspect, facts), ...tables];
+}
+
+/** Of several, one that needs another says so: that one first. */
+function droppedOffers(suspect: Suspect, facts: OfferFacts): Offer[] {
+  const options = ["--at", suspect.before, "--apply", "missing"];
+  return suspect.droppedTables.filter((table) => !isOfService(table)).map((table) => ({
+    what:
+      `${table} as it was right before transaction ${suspect.xid} dropped it: with its keys, policies, grants and rows`,
+    scope: "table",
+    rows: suspect.droppedTables.length === 1 ? suspect.rows : null,
+    seconds: secondsOf(facts, "table"),
+    steps: [
+      { command: command("restore-table", [table], [...options, "--dry-run"]), does: "shows what it would make" },
+      {
+        command: command("restore-table", [table], options),
+        does: "asks for the name of the database, takes a safety backup, makes the table again in one transaction",
+      },
+    ],
+  }));
 }
 
 /** Rows of Auth and Storage come back with the person, or with the whole: by themselves they would not fit what the services know. */
@@ -149,16 +168,6 @@ function pointOffer(suspect: Suspect, facts: OfferFacts): Offer {
     steps: [
       { command: command("restore-point", [], options), does: "shows what it would make; exit 2, nothing is done" },
       { command: command("restore-point", [], [...options, "--yes"]), does: "makes a new database and names it" },
-      ...suspect.droppedTables.flatMap((table) => [
-        {
-          command: `pg_dump --schema-only --table=${shellQuoted(table)} "$COPY" | psql "$BACKUP_DB_URL"`,
-          does: `${table} is there again, empty; COPY is the address of the new database`,
-        },
-        {
-          command: command("restore-table", [table], ["--at", suspect.before, "--apply", "missing"]),
-          does: "asks for the name of the database, and brings its rows back",
-        },
-      ]),
     ],
   };
 }

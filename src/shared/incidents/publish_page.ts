@@ -45,7 +45,11 @@ export function openStatusPage(variable: Variable, deps: OpenStoreDeps): StatusP
   const files = (content: PageContent, updatedAt: string) =>
     pageFiles(content, updatedAt).filter(({ name }) => !isSupabase || name === "status.json");
   const types = new Map(pageFiles(nothing, "").map(({ name, contentType }) => [name as string, contentType]));
-  const typed = { ...deps, contentTypeOf: (name: string) => types.get(name) ?? "application/octet-stream" };
+  const typed = {
+    ...deps,
+    contentTypeOf: (name: string) => types.get(name) ?? "application/octet-stream",
+    isPublic: true,
+  };
   const store = openStore(address, credentials, typed, patience);
   return {
     label: store.label,

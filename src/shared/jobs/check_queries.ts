@@ -253,12 +253,24 @@ export class CheckTask {
     );
   }
 
-  async standing(store: string, isSecond: boolean): Promise<Standing> {
-    const [row] = await call(this.#connection, "select backup.opened_standing($1, $2::boolean) as standing", [
-      store,
-      String(isSecond),
-    ]);
+  /** `mostBytes`: what this process has room for. */
+  async standing(store: string, isSecond: boolean, mostBytes: number): Promise<Standing> {
+    const [row] = await call(
+      this.#connection,
+      "select backup.opened_standing($1, $2::boolean, $3::bigint) as standing",
+      [
+        store,
+        String(isSecond),
+        String(mostBytes),
+      ],
+    );
     return JSON.parse(text(row ?? {}, "standing")) as Standing;
+  }
+
+  /** Backups on record that lie below another prefix, where nobody looks from here. */
+  async elsewhere(): Promise<readonly Elsewhere[]> {
+    const [row] = await call(this.#connection, "select backup.backups_elsewhere() as elsewhere", []);
+    return JSON.parse(text(row ?? {}, "elsewhere")) as readonly Elsewhere[];
   }
 
   /** False: somebody has asked for further checks meanwhile. */
@@ -278,6 +290,11 @@ export interface NameToOpen {
   readonly storedHash: string | null;
 }
 
+export interface Elsewhere {
+  readonly prefix: string;
+  readonly backups: number;
+}
+
 /** How a store stands. */
 export interface Standing {
   readonly store: string;
@@ -286,6 +303,10 @@ export interface Standing {
   readonly oldestOpenedAt: string | null;
   readonly overdue: number;
   readonly unrecorded: number;
+  /** For which this process has no room; of these, for whom it is time that somebody with more room comes; their names. */
+  readonly tooLarge: number;
+  readonly tooLargeWaiting: number;
+  readonly tooLargeFirst: readonly string[];
   readonly damaged: number;
   readonly damagedFirst: readonly Problem[];
 }

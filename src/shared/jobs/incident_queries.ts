@@ -49,6 +49,18 @@ export async function openIncident(
   return { id: Number(text(row, "incident")), joined: row["joined"] === "t" };
 }
 
+/** Why nobody hears of an incident, in a sentence; null: somebody does. */
+export async function whyUntold(connection: Connection): Promise<string | null> {
+  const [row = {}] = await call(
+    connection,
+    `select backup.may_tell('incident_opened') as may,
+            exists (select from backup.channels as c where c.gone_at is null and c.name <> 'heartbeat') as channels`,
+    [],
+  );
+  if (row["may"] !== "t") return "nobody was told: this database is a copy, or may be one";
+  return row["channels"] === "t" ? null : "nobody was told: no channel is set up";
+}
+
 /** Errors: `incident_not_found`, `incident_state`. */
 export async function recordIncident(
   connection: Connection,

@@ -71,7 +71,21 @@ const statusFormat = z.object({
     medianSeconds: z.number().nullable(),
     limitSeconds: z.number().nullable(),
   })),
-  retention: z.object({ prunedAt: moment, followed: z.boolean(), waiting: z.number() }),
+  retention: z.object({
+    prunedAt: moment,
+    followed: z.boolean(),
+    waiting: z.number(),
+    tiers: z.array(z.object({
+      tier: z.string(),
+      backups: z.number(),
+      /** Null: nobody can say how many there should be. */
+      expected: z.number().nullable(),
+      missing: z.number(),
+      overdue: z.number(),
+    })),
+  }),
+  /** The one that is open. */
+  incident: z.object({ id: z.number(), openedAt: z.string(), reason: z.string() }).nullable(),
   paused: z.array(z.object({ schedule: z.string(), until: z.string(), reason: z.string() })),
   watchdogAt: moment,
   monitorAt: moment,
@@ -130,15 +144,21 @@ export async function tellClock(connection: Connection, whose: string, aheadMs: 
   ]);
 }
 
-/** `failure`: code and message of what kept the store from answering; null: it answers. */
+/** Those whose alert `store_unreachable` is not resolved. */
+export async function readTroubledStores(connection: Connection): Promise<string[]> {
+  const sql = `select pg_catalog.substr(a.subject, 7) as place from backup.alerts as a
+     where a.kind = 'store_unreachable' and a.status <> 'resolved'`;
+  return (await call(connection, sql, [])).map((row) => text(row, "place"));
+}
+
+/** `failure`: code and message of what kept the store from what it was asked for; null: nothing did. `wrote`: it was written to. */
 export async function tellStore(
   connection: Connection,
   place: "first" | "second",
-  label: string,
-  failure: string | null,
+  told: { readonly label: string; readonly failure: string | null; readonly wrote: boolean },
 ): Promise<void> {
   await call(connection, "select backup.tell_fact($1, $2::jsonb)", [
     `store:${place}`,
-    JSON.stringify({ label, failure }),
+    JSON.stringify(told),
   ]);
 }

@@ -1,4 +1,5 @@
 /** How long backups are kept: read and set. Every change is audited by the tables' own triggers. */
+import { z } from "zod";
 import type { Connection } from "../postgres/connection.ts";
 import { call } from "./call.ts";
 import { text } from "./run_row.ts";
@@ -10,6 +11,12 @@ export interface RetentionStanding {
     readonly backups: number;
     readonly oldestAt: string | null;
     readonly newestAt: string | null;
+    /** How many there should be by the schedule as it is; null: people and restores ask for them. */
+    readonly expected: number | null;
+    /** When those were due that are not there, oldest first. */
+    readonly missing: readonly string[];
+    /** Older than they should be, by three days and more. */
+    readonly overdue: number;
   }[];
   readonly windowHours: number;
   readonly atLeast: number;
@@ -35,13 +42,10 @@ export async function readStanding(connection: Connection): Promise<RetentionSta
   const at = (moment: string) => `to_char(${moment} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')`;
   const tiers = await call(
     connection,
-    `select p.tier, (extract(epoch from p.keep) / 3600)::bigint as hours, count(r.id) as backups,
-            ${at("min(r.consistent_at)")} as oldest, ${at("max(r.consistent_at)")} as newest
-       from backup.policies as p
-       left join backup.runs as r on p.tier = any (r.tiers) and r.kind in ('full', 'incremental')
-        and r.status in ('succeeded', 'quarantined')
-      group by p.tier, p.keep
-      order by p.keep, p.tier`,
+    `select t.tier, (extract(epoch from t.keep) / 3600)::bigint as hours, t.backups, ${at("t.oldest_at")} as oldest,
+            ${at("t.newest_at")} as newest, t.expected, t.overdue,
+            array_to_json(array(select ${at("m.due_at")} from unnest(t.missing) as m (due_at)))::text as missing
+       from backup.retention_standing() as t`,
     [],
   );
   const [row = {}] = await call(
@@ -60,6 +64,9 @@ export async function readStanding(connection: Connection): Promise<RetentionSta
       backups: Number(tier["backups"]),
       oldestAt: tier["oldest"] ?? null,
       newestAt: tier["newest"] ?? null,
+      expected: tier["expected"] == null ? null : Number(tier["expected"]),
+      missing: z.array(z.string()).parse(JSON.parse(text(tier, "missing"))),
+      overdue: Number(tier["overdue"]),
     })),
     windowHours: Number(row["window_hours"]),
     atLeast: Number(row["at_least"]),

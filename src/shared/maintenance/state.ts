@@ -9,8 +9,10 @@ const fence = z.enum(["fenced", "missing", "absent"]);
 
 const stateFormat = z.object({
   closed: z.boolean(),
-  /** Null while it is open, as are the four below. Times are ISO 8601 in UTC. */
+  /** Null while it is open, as are the five below. Times are ISO 8601 in UTC. */
   message: z.string().nullable(),
+  /** Whom those are told to ask who are refused; also null where nobody is named. */
+  contact: z.string().nullable(),
   until: z.string().nullable(),
   since: z.string().nullable(),
   by: z.string().nullable(),

@@ -13,6 +13,7 @@ import { hashChunks } from "./chunk_hashes.ts";
 import type { BackupContents } from "./contents.ts";
 import type { TableLoad } from "./load.ts";
 import { checkForeignKeys } from "./orphans.ts";
+import { otherWords } from "./other_words.ts";
 import { planRestore, type RestorePlan } from "./plan.ts";
 import { beginSide, type Difference, differencesOf, type ProveExpectations } from "./prove.ts";
 import { readContents } from "./read_contents.ts";
@@ -90,7 +91,7 @@ export async function proveInSteps(
     const leaveOut = await leftOutSchemas(reading);
     const capture = await beginSide(reading, leaveOut);
     const scope = scopeOf(plan, capture, false);
-    const found = differencesOf(
+    const seen = differencesOf(
       { capture: contents.capture, hashes: hashesOf(state, "backup") },
       { capture, hashes: hashesOf(state, "target") },
       // Sequences went on with the stream.
@@ -100,6 +101,8 @@ export async function proveInSteps(
     const keys = await checkForeignKeys(reading, leaveOut);
     const off = await foreignKeysOff(reading, leaveOut);
     await reading.execute("commit");
+    const same = await otherWords(reading, contents.capture, capture, seen);
+    const found = seen.filter(({ kind, name }) => kind !== "definition" || !same.has(name));
     const isChanged = changedBy(options.changed, [...contents.capture.definitions, ...capture.definitions]);
     const accessOf = otherAccess(contents, scope.expected);
     const isOther = (one: Difference) => accessOf(one) !== null;

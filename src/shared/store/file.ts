@@ -34,20 +34,31 @@ export interface FileStoreDeps {
   readonly clock?: Clock;
   readonly random?: Random;
   readonly fileSystem?: FileSystem;
+  /** Everybody on this machine may read what is put there, such as a web server. Default: this user only. */
+  readonly isPublic?: boolean;
 }
 
-/** Makes the folder (and those above it) where it is missing, readable for this user only. */
-export async function createFolder(folder: string): Promise<void> {
+/** Makes the folder (and those above it) where it is missing, readable for this user only, or for everybody. */
+export async function createFolder(folder: string, isPublic = false): Promise<void> {
   try {
-    await disk.mkdir(folder, { recursive: true, mode: 0o700 });
+    if (isPublic) await createPublicFolder(folder);
+    else await disk.mkdir(folder, { recursive: true, mode: 0o700 });
   } catch (error) {
     throw fileFailure(error, "make the folder", `file://${folder}`);
   }
 }
 
+/** Whatever the process keeps to itself (umask); a folder that is there stays as it is. */
+async function createPublicFolder(folder: string): Promise<void> {
+  if ((await disk.stat(folder).catch(() => null))?.isDirectory()) return;
+  await createPublicFolder(dirname(folder));
+  await disk.mkdir(folder);
+  await disk.chmod(folder, 0o755);
+}
+
 /** `folder` is absolute and exists; while it does not, every call is `store_missing`, so that an unmounted disk shows. */
 export function createFileStore(folder: string, deps: FileStoreDeps = {}): Store {
-  const { clock = systemClock, random = webCryptoRandom, fileSystem = localFileSystem } = deps;
+  const { clock = systemClock, random = webCryptoRandom, fileSystem = localFileSystem, isPublic = false } = deps;
   const label = `file://${folder}`;
   const pathOf = (name: string) => {
     checkName(name);
@@ -77,6 +88,7 @@ export function createFileStore(folder: string, deps: FileStoreDeps = {}): Store
       try {
         await makeFolders(folder, dirname(path), fileSystem);
         await fileSystem.write(unfinished, bytes);
+        if (isPublic) await disk.chmod(unfinished, 0o644);
         const result = await place(unfinished, path);
         await fileSystem.syncFolder(dirname(path));
         return result;

@@ -47,6 +47,8 @@ export interface OpenStoreDeps {
   readonly log?: Log;
   /** As what a name is served to browsers, for what is public. Default: bytes that nobody shows. */
   readonly contentTypeOf?: (name: string) => string;
+  /** Files of a folder are readable for everybody on this machine. */
+  readonly isPublic?: boolean;
 }
 
 /** The names of the environment that credentials come from; the first that is set counts. */
@@ -142,7 +144,7 @@ export async function preparePublicPlace(
   deps: OpenStoreDeps,
 ): Promise<void> {
   const place = parseStoreAddress(address);
-  if (place.kind === "file") await createFolder(place.folder);
+  if (place.kind === "file") await createFolder(place.folder, true);
   if (place.kind === "supabase-storage") await createPublicBucket(supabaseSettings(place.bucket, credentials), deps);
 }
 

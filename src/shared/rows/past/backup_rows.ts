@@ -43,6 +43,7 @@ export async function openBackupRows(
     at: manifest.consistentAt,
     tables: tables.map(({ table }) => table),
     graph,
+    definitions: () => Promise.resolve(capture),
     read(table, filter, after = null): AsyncIterable<PastPiece> {
       const found = byName.get(nameOf(table));
       if (found === undefined) throw new HoldfastError("internal", "a table is read that the backup does not list");

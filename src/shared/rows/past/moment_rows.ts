@@ -1,5 +1,6 @@
 /** Rows as they were at a moment: out of a restore to it, into a database that is thrown away. */
 import { openSession } from "../../backup/session.ts";
+import { leftOutSchemas } from "../../backup/tables.ts";
 import { momentOf } from "../../changes/decode/moment.ts";
 import type { Point } from "../../changes/replay/replay.ts";
 import { planPoint, type PointOptions, type PointPlan, restorePoint } from "../../changes/replay/restore_point.ts";
@@ -12,7 +13,9 @@ import { HoldfastError } from "../../errors.ts";
 import type { Connection } from "../../postgres/connection.ts";
 import { sqlstateOf } from "../../postgres/server_error.ts";
 import type { BackupContents } from "../../restore/contents.ts";
+import { beginSide } from "../../restore/prove.ts";
 import { readContents } from "../../restore/read_contents.ts";
+import type { SchemaCapture } from "../../schema/capture_format.ts";
 import { serviceOf, type TableName } from "../../restore/project_rows.ts";
 import type { RestoreDeps } from "../../restore/run.ts";
 import { captureGraph } from "./capture_graph.ts";
@@ -86,6 +89,7 @@ export async function openMomentRows(
       at: (point.by === "time" ? momentOf(point.at) : null) ?? reachedAt,
       tables: found.map(({ table }) => table),
       graph,
+      definitions: async () => await definitionsIn(session, open, plan, contents),
       warnings: unsettledWarnings(plan.survey.unsettled.filter((table) => isWanted(nameOf(table))), []),
       read(table, filter, after = null): AsyncIterable<PastPiece> {
         const known = byName.get(nameOf(table));
@@ -98,6 +102,29 @@ export async function openMomentRows(
   } catch (error) {
     await close();
     throw error;
+  }
+}
+
+/**
+ * Those of the full backup where none was changed since, with the values that sequences have at the point. Else as the restored database
+ * has them, in which webhooks are switched off.
+ */
+async function definitionsIn(
+  session: () => Promise<Connection>,
+  open: Set<Connection>,
+  { survey }: PointPlan,
+  { capture }: BackupContents,
+): Promise<SchemaCapture> {
+  const connection = await session();
+  try {
+    const now = await beginSide(connection, await leftOutSchemas(connection));
+    await connection.execute("rollback");
+    if (survey.ddl === 0) return { ...capture, sequences: now.sequences };
+    const held = new Map(capture.definitions.filter((one) => one.held !== null).map((one) => [one.identity, one]));
+    return { ...now, definitions: now.definitions.map((one) => held.get(one.identity) ?? one) };
+  } finally {
+    open.delete(connection);
+    await connection.close();
   }
 }
 

@@ -3,6 +3,7 @@ import type { Edge, GraphTable } from "./graph.ts";
 import type { Ledger } from "../../erase/ledger.ts";
 import type { Connection } from "../../postgres/connection.ts";
 import type { TableName } from "../../restore/project_rows.ts";
+import type { SchemaCapture } from "../../schema/capture_format.ts";
 
 export interface PastColumn {
   readonly name: string;
@@ -59,6 +60,8 @@ export interface PastRows {
   readonly at: string;
   readonly tables: readonly PastTable[];
   readonly graph: { readonly tables: readonly GraphTable[]; readonly edges: readonly Edge[] };
+  /** All definitions of then. Errors: those of the connection, of a moment. */
+  definitions(): Promise<SchemaCapture>;
   /**
    * Whole rows in pieces, fields in the order of `columns`; `after`: behind the piece with that end. Where the text of a type does not tell whether
    * two values are equal, a filter lets rows pass that do not fit: who reads compares again on the server.
