@@ -485,6 +485,18 @@ describe("a heartbeat", () => {
     }, ["heartbeat"]);
   });
 
+  it("is not put off by a whole minute where the job begins some seconds early", async () => {
+    await set(async () => {
+      await ticked();
+      expect(await due()).toBe("t");
+      await at(269);
+      await ticked();
+      expect(await due()).toBe("f");
+      await at(290);
+      expect(await due()).toBe("t");
+    }, ["heartbeat"]);
+  });
+
   it("stops when the watchdog stops, and while a critical alert is not acknowledged", async () => {
     await set(async () => {
       await ticked();
