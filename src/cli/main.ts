@@ -40,6 +40,7 @@ const load: Readonly<Record<CommandName, () => Promise<{ readonly run: Command }
   "restore-record": () => import("./commands/restore_record.ts"),
   "restore-file": () => import("./commands/restore_file.ts"),
   "restore-user": () => import("./commands/restore_user.ts"),
+  "erase": () => import("./commands/erase.ts"),
   "download": () => import("./commands/download.ts"),
   "export": () => import("./commands/export.ts"),
   "incremental": () => import("./commands/incremental.ts"),

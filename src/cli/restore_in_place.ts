@@ -17,6 +17,7 @@ import type { LayDeps } from "../shared/rows/beside/lay.ts";
 import { type DatabaseBeside, layDatabaseBeside, pairAgain } from "../shared/rows/beside/database_beside.ts";
 import type { RestoreMode } from "../shared/rows/apply/difference.ts";
 import { requireDeletable } from "../shared/rows/apply/published_deletes.ts";
+import { nameOf } from "../shared/rows/past/fold_partitions.ts";
 import type { PastRows } from "../shared/rows/past/past.ts";
 import { RowsWork } from "../shared/rows/work.ts";
 import { sessionName } from "../shared/rows/work_begin.ts";
@@ -257,7 +258,12 @@ class InPlace {
       }
       const differences = this.#mode === "replace" ? await findLeftOver(settling, work, beside, result) : [];
       const checks = await runChosenChecks(this.#context, this.#target, this.#other(), {
-        manifest: this.#backup.manifest,
+        manifest: {
+          tables: this.#backup.manifest.tables.map((table) => ({
+            ...table,
+            rows: table.rows - (laid.erased.get(nameOf(table)) ?? 0),
+          })),
+        },
         was: settling.was,
         leaveOutSchemas: settling.leaveOutSchemas,
         mode: this.#mode,

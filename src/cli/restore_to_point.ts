@@ -12,6 +12,7 @@ import { prepareRestore, type RestoreDeps } from "../shared/restore/run.ts";
 import { stateSchema } from "../shared/restore/target.ts";
 import { quoteQualified } from "../shared/schema/quote.ts";
 import type { Context } from "./context.ts";
+import { ledgerHook } from "./ledger_hook.ts";
 import { keyRing } from "./open.ts";
 import { openStore } from "./open_store.ts";
 import type { Outcome } from "./output.ts";
@@ -70,8 +71,9 @@ export async function restoreToPoint(context: Context, point: Point, choices: Ta
       ring: read.ring,
     },
     async (signal) => {
+      const beforeCommit = await ledgerHook(context, read);
       await place.make();
-      return await restorePoint(deps, plan, {
+      return await restorePoint({ ...deps, beforeCommit }, plan, {
         parallel,
         signal,
         onProgress: (at) => progress.update(restoreState(at)),

@@ -173,6 +173,43 @@ export const errorTable = {
     "The document was changed, or is of another project; order a new export.",
   ),
 
+  erasure_undecided: f(
+    409,
+    1,
+    "HF470",
+    "after_fix",
+    "Decide in backup.map.json what becomes of the rows that are named; docs/erasure.md says how.",
+  ),
+  erasure_held: f(
+    409,
+    1,
+    "HF471",
+    "after_fix",
+    "`holdfast erase release <user>` ends the hold once nothing forbids it.",
+  ),
+  last_administrator: f(
+    409,
+    1,
+    "HF472",
+    "after_fix",
+    "Make somebody else an administrator first: `holdfast admins add`.",
+  ),
+  user_erased: f(409, 1, "HF473", "never", "The person was erased; what was lawfully erased does not come back."),
+  ledger_unreadable: f(
+    500,
+    1,
+    "HF474",
+    "after_fix",
+    "Copy v1/erasures/ and v1/keys/ from the other store, or give the key that is named, then run the same command.",
+  ),
+  erasure_incomplete: f(
+    500,
+    3,
+    "HF475",
+    "after_fix",
+    "What is left is named; run the same command again, it goes on where it is.",
+  ),
+
   target_not_empty: f(409, 1, "HF501", "after_fix", "Restore into an empty database."),
   target_is_source: f(409, 1, "HF502", "after_fix", "Name another database as the target."),
   target_full: f(

@@ -61,7 +61,7 @@ create table backup.copies (
   failed_run uuid,
   failure jsonb,
   primary key (store, name),
-  constraint kind_is_known check (kind in ('repository', 'key', 'segment', 'anchor', 'object', 'blob', 'manifest')),
+  constraint kind_is_known check (kind in ('repository', 'key', 'erasure', 'segment', 'anchor', 'object', 'blob', 'manifest')),
   constraint status_is_known check (status in ('unopened', 'missing', 'stored')),
   constraint only_manifests_are_opened check (status <> 'unopened' or kind = 'manifest'),
   constraint stored_copy_says_what check (

@@ -133,7 +133,7 @@ end
 $$;
 revoke all on function backup.end_survey(bigint, bigint, text, timestamptz, bigint, text[], text[]) from public;
 
--- What comes next, at most so many: the repository, keys, segments in the order of their chains, anchors; then of the newest
+-- What comes next, at most so many: the repository, keys, the erasure ledger, segments in the order of their chains, anchors; then of the newest
 -- manifest what it waits for, and itself. What failed in this run is left out, and so is what stands behind it: the segments
 -- after it in its chain, the manifest that needs it. `status` unopened: enter_needs comes first; stored: its lock is to be renewed.
 create function backup.next_copies(task bigint, token bigint, second text, at_most integer)
@@ -151,7 +151,7 @@ begin
     select c.name, c.kind, c.status, c.first_bytes, c.first_hash,
       array(select i.hash from backup.copy_intents as i where i.store = c.store and i.name = c.name)
     from backup.copies as c
-    where c.store = next_copies.second and c.status = 'missing' and c.kind in ('repository', 'key', 'segment', 'anchor')
+    where c.store = next_copies.second and c.status = 'missing' and c.kind in ('repository', 'key', 'erasure', 'segment', 'anchor')
       and c.failed_run is distinct from run
       and not (
         c.kind = 'segment' and exists (
@@ -160,7 +160,7 @@ begin
             and pg_catalog.split_part(before.name, '/', 3) = pg_catalog.split_part(c.name, '/', 3)
         )
       )
-    order by pg_catalog.array_position(array['repository', 'key', 'segment', 'anchor'], c.kind), c.name
+    order by pg_catalog.array_position(array['repository', 'key', 'erasure', 'segment', 'anchor'], c.kind), c.name
     limit at_most;
   if found then
     return;

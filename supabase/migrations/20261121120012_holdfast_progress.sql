@@ -4,7 +4,7 @@
 -- Begins one. Of `facts`: scope, mode, source_backup, target_label; optional point_at, target_is_here (true), user_id, side
 -- (true for tables, rows and users), side_seconds, tables, steps_total, safety_run, state, worker, lease_seconds (90),
 -- requested_by, by_function (false: nobody has it yet, legs of the function do). A side schema is named here, where no schema has the name, and made by whoever fills it.
--- HF415 for a second one in place on the same tables.
+-- HF415 for a second one in place on the same tables, and while a person is being erased; HF473 (user_erased).
 create function backup.begin_restore(facts jsonb, out id uuid, out side_schema text, out token bigint)
 language plpgsql
 volatile
@@ -46,6 +46,9 @@ begin
     )
   )
   returning r.* into ours;
+  if ours.target_is_here then
+    perform backup.refuse_while_erasing(ours.user_id);
+  end if;
   perform backup.refuse_pruned(ours.source_backup);
   perform backup.refuse_same_tables(ours);
   perform backup.audit('restore.begun', 'restore:' || ours.id, backup.restore_detail(ours));

@@ -90,6 +90,7 @@ const views = [
   "public.backup_exports",
   "public.backup_checks",
   "public.backup_check_results",
+  "public.backup_erasures",
   "public.backup_incidents",
   "public.backup_incident_events",
   "public.backup_maintenance_log",
@@ -179,6 +180,7 @@ async function as<T>(caller: typeof callers[number], work: () => Promise<T>): Pr
     );
     await postgres.query("select backup.send_notice('test', 'subject', 'message')");
     await postgres.query("select backup.open_incident('why')");
+    await postgres.query("select backup.begin_erasure(gen_random_uuid())");
     await postgres.query("select set_config('request.jwt.claims', $1, true)", [JSON.stringify(caller.claims)]);
     await postgres.query(`set local role ${caller.role}`);
     return await work();
@@ -220,6 +222,7 @@ describe("every table and view", () => {
         ...["exports", "export_rows", "export_pieces", "export_files"],
         ...["incidents", "incident_events", "page"],
         ...["checks", "check_results"],
+        ...["erasures", "erasure_holds", "departures"],
         ...["second_store", "copies", "copy_needs", "copy_intents", "copy_egress"],
         ...["channels", "notices", "deliveries", "delivery_attempts", "pulse"],
       ]
@@ -317,6 +320,7 @@ describe("every table and view", () => {
       ["drill_calendar", "authenticated"],
       ["drills", "authenticated"],
       ["exports", "authenticated"],
+      ["erasures", "authenticated"],
       ["findings", "authenticated"],
       ["incident_events", "authenticated"],
       ["incidents", "authenticated"],
@@ -377,6 +381,8 @@ describe("every function of schema backup", () => {
       "backup.gate()",
       "backup.fence_files()",
       "backup.fence_accounts()",
+      // Auth's role deletes users, and may not write here
+      "backup.note_departure()",
       // evaluated by policies for callers who may not read the settings
       "backup.own_buckets()",
       // evaluated by a policy for callers who may not read the sessions of Auth

@@ -79,6 +79,7 @@ const unaudited: Readonly<Record<string, string>> = {
   record_export_file: "a step of an export",
   record_export_part: "a step of an export",
   record_files: "files of a run, whose end is audited",
+  record_erasure: "a step of an erasure, whose begin and end are audited",
   record_hold: "a step of a replication",
   record_holds: "locks that a backup renewed",
   record_laid: "a step of an export",

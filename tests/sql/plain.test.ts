@@ -58,6 +58,7 @@ describe.each([15, 17] as const)(
             watch_downloads: 0,
             watch_exports: 0,
             watch_drills: 0,
+            watch_erasures: 0,
             watch_page: 0,
             audit_refusals: 0,
             watch_findings: 0,

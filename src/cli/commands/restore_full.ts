@@ -5,6 +5,7 @@ import { prepareRestore, restoreBackup } from "../../shared/restore/run.ts";
 import type { OpenedBackup, ReadDeps } from "../../shared/verify/find_backup.ts";
 import type { Context } from "../context.ts";
 import { requireApply } from "../needless.ts";
+import { ledgerHook } from "../ledger_hook.ts";
 import { keyRing } from "../open.ts";
 import { namedState, openNamed } from "../open_past.ts";
 import { openStore } from "../open_store.ts";
@@ -58,8 +59,9 @@ export async function run(context: Context): Promise<Outcome> {
     context,
     { scope: "full", mode: "beside", sourceBackup: id, targetLabel: place.database.label, ring: read.ring },
     async (signal) => {
+      const beforeCommit = await ledgerHook(context, read);
       await place.make();
-      return await restoreBackup({ ...read, target: place.database, clock, log: context.log }, id, {
+      return await restoreBackup({ ...read, target: place.database, clock, log: context.log, beforeCommit }, id, {
         parallel,
         signal,
         onProgress: (at) => context.progress.update(restoreState(at)),

@@ -167,6 +167,21 @@ export const restores = {
       { line: "restore-file all latest -- --out ./files", does: "all of them into a folder" },
     ],
   },
+  "erase": {
+    summary: "erase a person from the live project, for good",
+    about:
+      "Prints whose rows go, by table, and does it once the person's id was typed: the ledger first (keyed hashes, in the stores), then rows, files and the account, then a second look. Rows that are others' as well stop it until backup.map.json decides. Every later restore leaves the person out. `hold` and an id: a law keeps the data, with --reason; `release` ends that. `departed`: users who were deleted otherwise and are still in backups; `pass` and an id: leave them. `list`: every erasure and how far it is. Broken off, the same command goes on. Backups that are kept still hold the person until they age out.",
+    words: [
+      { name: "user", required: true, help: "the id in auth.users; or `hold`, `release`, `departed`, `pass`, `list`" },
+      { name: "id", required: false, help: "of whom to hold, release or pass over" },
+    ],
+    options: ["dry-run", "yes", "map", "reason", ...database, ...store, "secondary"],
+    examples: [
+      { line: "erase 5b0d… -- --dry-run", does: "what would go, what stays, and what has to be decided" },
+      { line: "erase 5b0d… -- --yes --json", does: "does it, the result as a document" },
+      { line: 'erase hold 5b0d… -- --reason "a court order of 3 May"', does: "nobody erases them until `release`" },
+    ],
+  },
   "release": {
     summary: "turn on what a restore left switched off",
     about: "Shows what would be turned on and does it once confirmed.",

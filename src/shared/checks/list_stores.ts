@@ -16,6 +16,7 @@ import {
 const listedPrefixes: readonly string[] = [
   repositoryName,
   prefixes.keys,
+  prefixes.erasures,
   prefixes.anchors,
   prefixes.backups,
   prefixes.changes,

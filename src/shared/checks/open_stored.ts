@@ -1,11 +1,12 @@
 /** One object of a store opened by its name alone: whatever it is, nothing but the store, the keys and a recorded hash is needed. */
 import { openSegment } from "../changes/segments/segment.ts";
 import { sha256Hex } from "../crypto/digest.ts";
+import { openEntry } from "../erase/entry.ts";
 import { asHoldfastError, HoldfastError } from "../errors.ts";
 import { open } from "../format/container.ts";
 import { decodeHeader, type ObjectKind } from "../format/container_header.ts";
 import { decodeFileList } from "../format/file_list.ts";
-import { prefixes, repositoryName } from "../format/layout.ts";
+import { parseErasureName, prefixes, repositoryName } from "../format/layout.ts";
 import { objectName } from "../format/object_name.ts";
 import { decodeRepository } from "../format/repository.ts";
 import type { NameToOpen } from "../jobs/check_queries.ts";
@@ -57,7 +58,8 @@ export async function openStored(
   if (name.startsWith(prefixes.changes)) await openSegment(opening, name, bytes);
   else if (name.startsWith(prefixes.anchors)) {
     await open(opening, { kind: "anchor", name, bytes, maxBytes: maxAnchorBytes });
-  } else await openContents(opening, name, bytes, header.kind);
+  } else if (name.startsWith(prefixes.erasures)) await openEntry(opening, parseErasureName(name) ?? 0, bytes);
+  else await openContents(opening, name, bytes, header.kind);
   return { storedBytes, rawBytes, hashedOnly: false };
 }
 

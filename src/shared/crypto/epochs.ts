@@ -6,7 +6,7 @@ import type { Random } from "../random.ts";
 import type { Store } from "../store/store.ts";
 import { sameBytes } from "./digest.ts";
 import { decodeEpochFile, encodeEpochFile, readRecipients } from "./epoch_file.ts";
-import { deriveEpoch, type Epoch, epochLifeMs, type EpochSource, newEpochFacts } from "./epoch.ts";
+import { deriveEpoch, type Epoch, type EpochFacts, epochLifeMs, type EpochSource, newEpochFacts } from "./epoch.ts";
 import { keyBytes, type KeyRing } from "./key_ring.ts";
 
 export interface EpochDeps {
@@ -45,7 +45,10 @@ export function epochSource(store: Store, ring: KeyRing, repositoryId: string): 
 
 /** A fresh epoch, wrapped for every key of the ring, in the store and read back. */
 export async function newEpoch(deps: EpochDeps, repositoryId: string): Promise<Epoch> {
-  const facts = newEpochFacts(repositoryId, deps.clock.now(), deps.random);
+  return await makeEpoch(deps, newEpochFacts(repositoryId, deps.clock.now(), deps.random));
+}
+
+async function makeEpoch(deps: Omit<EpochDeps, "clock">, facts: EpochFacts): Promise<Epoch> {
   const secret = deps.random(keyBytes);
   const name = epochName(facts.id);
   const bytes = await encodeEpochFile(facts, secret, deps.ring);
@@ -71,6 +74,23 @@ export async function currentEpoch(deps: EpochDeps, repositoryId: string): Promi
   const newestNow = (await listEpochs(deps.store)).at(-1) ?? made.id;
   return newestNow <= made.id ? made : await openEpoch(deps.store, deps.ring, repositoryId, newestNow);
 }
+
+/**
+ * The epoch of the erasure ledger. Its id says the beginning of time, so it sorts before all others, is never the current one and
+ * seals nothing but the ledger; it is wrapped anew and copied as every epoch is, and never shredded. Made where there is none;
+ * of two that were made at once the first by name is taken. Errors: those of keys and store.
+ */
+export async function ledgerEpoch(deps: Omit<EpochDeps, "clock">, repositoryId: string): Promise<Epoch> {
+  const first = async () => (await listEpochs(deps.store)).find(isLedgerEpoch);
+  const there = await first();
+  if (there !== undefined) return await openEpoch(deps.store, deps.ring, repositoryId, there);
+  const made = await makeEpoch(deps, newEpochFacts(repositoryId, new Date(0), deps.random));
+  const taken = await first() ?? made.id;
+  return taken === made.id ? made : await openEpoch(deps.store, deps.ring, repositoryId, taken);
+}
+
+/** Does the id belong to the epoch of an erasure ledger? */
+export const isLedgerEpoch = (id: string): boolean => id.startsWith("e19700101T000000Z-");
 
 /**
  * Wraps every epoch for exactly the keys of the ring; objects are not touched. To retire a key, run it with both keys

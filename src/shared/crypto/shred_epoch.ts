@@ -7,7 +7,7 @@ import { decodeHeader } from "../format/container_header.ts";
 import { epochName, prefixes } from "../format/layout.ts";
 import { readAhead } from "../store/read_ahead.ts";
 import type { Store } from "../store/store.ts";
-import { listEpochs } from "./epochs.ts";
+import { isLedgerEpoch, listEpochs } from "./epochs.ts";
 
 /** Names of what an epoch sealed in a store, but for the objects that its backups share: they follow their manifests. */
 export interface SealedByEpoch {
@@ -48,10 +48,19 @@ export async function sealedByEpoch(
 }
 
 /**
- * Whether the store has the epoch's key file. Errors: `forbidden` for the newest epoch, which seals what comes next; those of
- * the store.
+ * Whether the store has the epoch's key file. Errors: `forbidden` for the newest epoch, which seals what comes next, and for that of
+ * the erasure ledger; those of the store.
  */
 export async function mayBeShredded(store: Store, epochId: string): Promise<boolean> {
+  if (isLedgerEpoch(epochId)) {
+    throw new HoldfastError(
+      "forbidden",
+      `epoch ${epochId} seals the erasure ledger: without it erased people come back`,
+      {
+        hint: "It seals no backup. It stays as long as the store does.",
+      },
+    );
+  }
   const epochs = await listEpochs(store);
   if (epochs.at(-1) === epochId) {
     throw new HoldfastError("forbidden", `epoch ${epochId} seals what is written now: it cannot be shredded`, {

@@ -1,11 +1,15 @@
 /** A whole database, as a drill brings it back: into a new one, in steps that a leg may end between, proven, and thrown away. */
 import { z } from "zod";
+import { openSession } from "../backup/session.ts";
 import { countChanges } from "../changes/plan/count_changes.ts";
 import { planPoint, type PointPlan, restorePoint } from "../changes/replay/restore_point.ts";
 import { readChain } from "../changes/segments/chain_reader.ts";
 import { snapshotView } from "../changes/segments/visibility.ts";
+import { keepErased, reapplyLedger } from "../erase/reapply.ts";
 import { asHoldfastError, HoldfastError } from "../errors.ts";
 import type { Manifest } from "../format/manifest.ts";
+import type { Database } from "../postgres/connection.ts";
+import { inTransaction } from "../postgres/in_transaction.ts";
 import { isReplaying, readRestoreRecord } from "../restore/state.ts";
 import { noProof, proveInSteps } from "../restore/prove_steps.ts";
 import { restoreBackup, type RestoreProgress } from "../restore/run.ts";
@@ -166,6 +170,7 @@ export async function recoverOn(
           return options.budget.spent();
         },
       });
+      if (proven.proof !== null) await takeOutErased(target, read);
       const next = { ...state, step: proven.proof === null ? "prove" : "proven", proof: proven.state } as const;
       return { state: recoveryFormat.parse(next), proof: proven.proof, facts: {} };
     }
@@ -200,10 +205,12 @@ async function restore(
     },
   };
   if (plan !== null) budget.spendText(plan.survey.changes, 2 * plan.segments.reduce((sum, one) => sum + one.size, 0));
+  // Erased people are taken out once the copy was compared with the backup.
+  const into = { ...read, target, clock, log, beforeCommit: keepErased };
   try {
-    if (plan === null) await restoreBackup({ ...read, target, clock, log }, state.backup.id, restoring);
+    if (plan === null) await restoreBackup(into, state.backup.id, restoring);
     else {
-      await restorePoint({ ...read, target, clock, log }, plan, {
+      await restorePoint(into, plan, {
         ...restoring,
         onReplay: ({ transactions, of, changes }) => {
           budget.spendText(2 * changes, 100 * changes);
@@ -217,6 +224,16 @@ async function restore(
     // The leg that ended the restore was killed before it could say so: nobody else works in this database.
     if (asHoldfastError(error).code === "target_not_empty" && await isRestored(deps, state.database)) return;
     throw error;
+  }
+}
+
+/** The copy may be kept for somebody to look at: nobody who was erased is in it. */
+async function takeOutErased(target: Database, read: ReadDeps): Promise<void> {
+  const connection = await openSession(target, "holdfast:drill");
+  try {
+    await inTransaction(connection, () => reapplyLedger(read)(connection));
+  } finally {
+    await connection.close();
   }
 }
 

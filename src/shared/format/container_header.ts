@@ -19,6 +19,7 @@ export const kindNumbers = {
   anchor: 6,
   claim: 7,
   files: 8,
+  erasure: 9,
 } as const;
 export type ObjectKind = keyof typeof kindNumbers;
 

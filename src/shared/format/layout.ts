@@ -15,6 +15,7 @@ export const prefixes = {
   backups: "v1/backups/",
   anchors: "v1/anchors/",
   claims: "v1/claims/",
+  erasures: "v1/erasures/",
 } as const;
 
 /** All blobs in steps that a leg can list, by the first digit of their names. */
@@ -125,6 +126,18 @@ export function claimName(number: number): string {
 /** Null for a name that no claim has. */
 export function parseClaimName(name: string): number | null {
   const number = Number(/^v1\/claims\/(\d{15})$/.exec(name)?.[1] ?? 0);
+  return number > 0 ? number : null;
+}
+
+/** Entries of the erasure ledger are counted from 1 on: a gap tells that one was taken away. */
+export function erasureName(number: number): string {
+  const digits = String(number).padStart(15, "0");
+  return `${prefixes.erasures}${must(digits, /^\d{15}$/, "number")}`;
+}
+
+/** Null for a name that no entry of the ledger has. */
+export function parseErasureName(name: string): number | null {
+  const number = Number(/^v1\/erasures\/(\d{15})$/.exec(name)?.[1] ?? 0);
   return number > 0 ? number : null;
 }
 

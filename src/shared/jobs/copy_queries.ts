@@ -5,7 +5,7 @@ import { call } from "./call.ts";
 import type { Requested, RunOrigin, Task } from "./queries.ts";
 import { numberOrNull, text } from "./run_row.ts";
 
-export type CopyKind = "repository" | "key" | "segment" | "anchor" | "object" | "manifest";
+export type CopyKind = "repository" | "key" | "erasure" | "segment" | "anchor" | "object" | "manifest";
 
 /** A name of the first store. `hash`: SHA-256 of its bytes, where they were read. */
 export interface NameToCopy {

@@ -12,6 +12,7 @@ import type { ReplicateDeps } from "./deps.ts";
 const lookPrefixes: readonly string[] = [
   repositoryName,
   prefixes.keys,
+  prefixes.erasures,
   prefixes.anchors,
   prefixes.changes,
   prefixes.backups,

@@ -3,9 +3,11 @@ import { openSegment } from "../changes/segments/segment.ts";
 import { sha256Hex } from "../crypto/digest.ts";
 import type { EpochSource } from "../crypto/epoch.ts";
 import type { KeyRing } from "../crypto/key_ring.ts";
+import { openEntry } from "../erase/entry.ts";
 import { HoldfastError } from "../errors.ts";
 import type { Compressor } from "../format/compressor.ts";
 import { open } from "../format/container.ts";
+import { parseErasureName } from "../format/layout.ts";
 import { openManifest } from "../format/manifest_codec.ts";
 import type { CopyToMake } from "../jobs/copy_queries.ts";
 import type { Store } from "../store/store.ts";
@@ -30,7 +32,8 @@ const maxSchemaBytes = 256 * 1024 * 1024;
 const maxAnchorBytes = 4096;
 
 /**
- * Compared with the hash that was recorded when it was written; where there is none, its seal is opened, and so is a key file.
+ * Compared with the hash that was recorded when it was written; where there is none, its seal is opened, and so
+ * are a key file and an entry of the erasure ledger.
  * Errors: `object_missing`, `object_damaged`, `manifest_damaged`, `format_newer`, those of keys and store.
  */
 export async function readOriginal(deps: OriginalDeps, copy: CopyToMake): Promise<Original> {
@@ -39,6 +42,8 @@ export async function readOriginal(deps: OriginalDeps, copy: CopyToMake): Promis
   const hash = await sha256Hex(bytes);
   if (copy.kind === "key") {
     await openKeyFile(deps, name, bytes);
+  } else if (copy.kind === "erasure") {
+    await openSeal(deps, copy, bytes);
   } else if (firstHash !== null) {
     if (hash !== firstHash) throw damaged(name, "is not the object that was stored");
   } else if (firstBytes !== null && bytes.byteLength !== firstBytes) {
@@ -59,6 +64,9 @@ async function openSeal(deps: OriginalDeps, { name, kind }: CopyToMake, bytes: U
       return;
     case "anchor":
       await open(deps, { kind: "anchor", name, bytes, maxBytes: maxAnchorBytes });
+      return;
+    case "erasure":
+      await openEntry(deps, parseErasureName(name) ?? 0, bytes);
       return;
     case "object":
       await open(deps, { kind: "schema", name, bytes, maxBytes: maxSchemaBytes });

@@ -1,6 +1,12 @@
 /** What the first store holds, entered as what the second one has to hold. */
 import { sha256Hex } from "../crypto/digest.ts";
-import { parseAnchorName, parseEpochName, parseManifestName, parseSegmentName } from "../format/layout.ts";
+import {
+  parseAnchorName,
+  parseEpochName,
+  parseErasureName,
+  parseManifestName,
+  parseSegmentName,
+} from "../format/layout.ts";
 import { prefixes, repositoryName } from "../format/layout.ts";
 import { HoldfastError } from "../errors.ts";
 import { adoptRepository, readRepository } from "../format/repository.ts";
@@ -11,9 +17,9 @@ import type { ReplicateDeps } from "./deps.ts";
 /** Names in one call: some 200 KB of JSON. */
 const namesAtOnce = 2_000;
 
-/** Listed each time: a new epoch's key has to come before what it seals. */
-const always = [prefixes.keys];
-const whenListed = [prefixes.keys, prefixes.changes, prefixes.anchors, prefixes.backups];
+/** Listed each time: a new epoch's key has to come before what it seals, and who was erased before any backup is restored. */
+const always = [prefixes.keys, prefixes.erasures];
+const whenListed = [prefixes.keys, prefixes.erasures, prefixes.changes, prefixes.anchors, prefixes.backups];
 
 /**
  * Where the task says that it is due. Errors: `object_conflict` where the second store holds another repository, those of the
@@ -36,7 +42,7 @@ export async function survey(deps: ReplicateDeps, task: CopyTask): Promise<void>
 }
 
 /**
- * Names of the first store in batches: the repository, keys, and with `listing` segments, anchors and manifests. Objects are
+ * Names of the first store in batches: the repository, keys, the erasure ledger, and with `listing` segments, anchors and manifests. Objects are
  * named by their manifests. With `listing` key files are read, since they are rewritten.
  */
 export async function* surveyed(first: Store, listing: boolean): AsyncGenerator<NameToCopy[]> {
@@ -63,6 +69,7 @@ export async function* surveyed(first: Store, listing: boolean): AsyncGenerator<
 export function kindOf(name: string): Exclude<CopyKind, "object"> | null {
   if (name === repositoryName) return "repository";
   if (parseEpochName(name) !== null) return "key";
+  if (parseErasureName(name) !== null) return "erasure";
   if (parseSegmentName(name) !== null) return "segment";
   if (parseAnchorName(name) !== null) return "anchor";
   if (parseManifestName(name) !== null) return "manifest";

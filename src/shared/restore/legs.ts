@@ -1,6 +1,8 @@
 /** A full backup into a new database of the same server, in legs of a function. */
 import type { Budget } from "../backup/budget.ts";
 import type { Clock } from "../clock.ts";
+import { knownEntries } from "../erase/erase_queries.ts";
+import { reapplyLedger } from "../erase/reapply.ts";
 import { asHoldfastError, HoldfastError } from "../errors.ts";
 import {
   claimRestore,
@@ -99,7 +101,8 @@ export async function runFullLeg(
       });
     }
     const target = deps.inDatabase(name);
-    const { clock, log, beforeCommit } = deps;
+    const { clock, log } = deps;
+    const beforeCommit = deps.beforeCommit ?? reapplyLedger(read, await knownEntries(connection, read.store.label));
     const result = await restoreBackup({ ...read, target, clock, log, beforeCommit }, manifest.id, {
       parallel: 1,
       signal: over.signal,

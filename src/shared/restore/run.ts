@@ -1,6 +1,7 @@
 /** A backup into an empty database, from the store and the keys alone. */
 import type { Clock } from "../clock.ts";
 import { sha256Hex } from "../crypto/digest.ts";
+import { reapplyLedger } from "../erase/reapply.ts";
 import { HoldfastError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import type { Connection, Database } from "../postgres/connection.ts";
@@ -38,7 +39,10 @@ export interface RestoreDeps extends ReadDeps {
   readonly target: Database;
   readonly clock: Clock;
   readonly log: Log;
-  /** In the transaction that ends the restore: nobody reads the rows before. */
+  /**
+   * In the transaction that ends the restore: nobody reads the rows before. Default: people whom the erasure ledger of the store
+   * names are taken out (`reapplyLedger`).
+   */
   readonly beforeCommit?: BeforeCommit | undefined;
 }
 
@@ -225,7 +229,7 @@ async function begin(
 }
 
 async function finish(
-  { beforeCommit }: RestoreDeps,
+  deps: RestoreDeps,
   sessions: RestoreSessions,
   plan: RestorePlan,
   done: ReadonlySet<string>,
@@ -235,7 +239,7 @@ async function finish(
   const keepState = plan.held.length > 0 || afterwards !== undefined;
   const ending = [...plan.ending, ...(afterwards?.(leaving) ?? leaving)];
   // What follows has the last word, where something does.
-  const lastWord = afterwards === undefined ? beforeCommit : undefined;
+  const lastWord = afterwards === undefined ? deps.beforeCommit ?? reapplyLedger(deps) : undefined;
   try {
     await finishRestore(sessions.main, ending, { keepState, keepQuiet: afterwards !== undefined }, async () => {
       if (lastWord === undefined) return;

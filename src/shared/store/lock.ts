@@ -51,7 +51,14 @@ export function renewalMs(days: number): number {
   return days * dayMs / 16;
 }
 
-const lockedPrefixes = [prefixes.objects, prefixes.blobs, prefixes.changes, prefixes.backups, prefixes.anchors];
+const lockedPrefixes = [
+  prefixes.objects,
+  prefixes.blobs,
+  prefixes.changes,
+  prefixes.backups,
+  prefixes.anchors,
+  prefixes.erasures,
+];
 
 /** The name without the prefix that a copy of the project has in front of its own. */
 export function nameInside(name: string): string {
@@ -60,7 +67,7 @@ export function nameInside(name: string): string {
 }
 
 /**
- * Backups, changes, anchors and the repository are locked. Never keys, which an epoch's end has to remove, nor claims and probes,
+ * Backups, changes, anchors, the erasure ledger and the repository are locked. Never keys, which an epoch's end has to remove, nor claims and probes,
  * which come and go.
  */
 export function isLocked(name: string): boolean {

@@ -181,11 +181,7 @@ export function createSupabaseStore(settings: SupabaseStorageSettings, deps: Sup
 
     async remove(names) {
       names.forEach(checkName);
-      for (let at = 0; at < names.length; at += namesPerRemoval) {
-        const prefixes = names.slice(at, at + namesPerRemoval);
-        const answer = await send("DELETE", `/object/${bucket}`, { json: { prefixes } });
-        if (answer.status !== 200) throw storageFailure(answer, `remove ${prefixes.length} objects`, label);
-      }
+      await removeObjects(settings, deps, names);
     },
   };
 }
@@ -264,6 +260,20 @@ export async function signObjects(
     }
   }
   return paths;
+}
+
+/** Removes objects of the user's own bucket, whatever they are called; those that are not there are no error. Errors: those of Storage. */
+export async function removeObjects(
+  settings: SupabaseStorageSettings,
+  deps: SupabaseStorageDeps,
+  names: readonly string[],
+): Promise<void> {
+  const { label, send } = placeOf(settings, deps);
+  for (let at = 0; at < names.length; at += namesPerRemoval) {
+    const prefixes = names.slice(at, at + namesPerRemoval);
+    const answer = await send("DELETE", `/object/${settings.bucket}`, { json: { prefixes } });
+    if (answer.status !== 200) throw storageFailure(answer, `remove ${prefixes.length} objects`, label);
+  }
 }
 
 /** `sb_` keys are no JWTs and go in `apikey` alone. */

@@ -28,7 +28,7 @@ export async function finishPoint(
   { survey, withoutTables, beforeCommit }: {
     readonly survey: Survey;
     readonly withoutTables: readonly string[];
-    readonly beforeCommit: BeforeCommit | undefined;
+    readonly beforeCommit: BeforeCommit;
   },
 ): Promise<FinishedPoint> {
   await connection.execute("begin");
@@ -36,7 +36,7 @@ export async function finishPoint(
     const marker = await readReplay(connection);
     if (marker === null) throw new HoldfastError("internal", "the replay has lost its place");
     for (const table of withoutTables) await emptyTable(connection, table);
-    await beforeCommit?.(connection);
+    await beforeCommit(connection);
     await wakeTriggers(connection);
     if (survey.ddl > 0) await holdWebhooks(connection);
     const held = await readHeld(connection);

@@ -1,5 +1,6 @@
 /** A database as it was at a moment: the newest full before it, then the stream up to it. */
 import { openSession } from "../../backup/session.ts";
+import { reapplyLedger } from "../../erase/reapply.ts";
 import { HoldfastError } from "../../errors.ts";
 import type { Connection } from "../../postgres/connection.ts";
 import { inTransaction } from "../../postgres/in_transaction.ts";
@@ -189,7 +190,7 @@ async function replayInto(deps: RestoreDeps, plan: PointPlan, options: PointOpti
     const { marker: end, held } = await finishPoint(connection, {
       survey: seen,
       withoutTables: withoutTables.names,
-      beforeCommit: deps.beforeCommit,
+      beforeCommit: deps.beforeCommit ?? reapplyLedger(deps),
     });
     const outcome = { ...resultOf(prepared, 0), held: held.map(({ identity, kind }) => ({ identity, kind })) };
     if (facts.kind !== "project") return { outcome, end };

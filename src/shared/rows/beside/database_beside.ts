@@ -1,4 +1,6 @@
 /** The rows of all tables into a side schema, for a full restore in place. */
+import { removeFromSides } from "../../erase/remove_erased.ts";
+import { inTransaction } from "../../postgres/in_transaction.ts";
 import { sqlstateOf } from "../../postgres/server_error.ts";
 import { quoteIdent, quoteQualified } from "../../schema/quote.ts";
 import { projectTables, treatmentOf } from "../ownership/auth_map.ts";
@@ -26,6 +28,8 @@ export interface DatabaseBeside extends Beside {
   readonly leftOut: readonly { readonly table: string; readonly reason: string; readonly rows: number }[];
   /** Tables that get their rows once the definitions are what they were: these do not fit the types of today. */
   readonly waiting: readonly WaitingTable[];
+  /** Rows of people who were erased since, by the name of the table of then: they do not come back. */
+  readonly erased: ReadonlyMap<string, number>;
 }
 
 export interface WaitingTable {
@@ -103,6 +107,12 @@ export async function layDatabaseBeside(
       scope: isGuarded ? ofGone(table) : null,
     });
   }
+  const ledger = await deps.source.erased(connection);
+  const erased = await inTransaction(
+    connection,
+    () => removeFromSides(connection, source.graph, laid.map(({ side }) => side), ledger),
+  );
+  for (const [at, one] of laid.entries()) laid[at] = { ...one, rows: one.rows - (erased.get(one.side.sql) ?? 0) };
   // What hangs on an account goes with it, as it would by the keys of the platform.
   for (const table of closed) {
     const scope = ofGone(table);
@@ -116,7 +126,8 @@ export async function layDatabaseBeside(
   const waits = new Set(waiting.map(({ past }) => past));
   const paired = await pairScoped(deps, laid, live.filter(({ oid }) => !oids.has(oid)));
   const unfit = paired.unfit.filter(({ past }) => !waits.has(past));
-  return { ...paired, unfit, laid, leftOut, waiting: waiting.map(({ told }) => told) };
+  const left = new Map(laid.map(({ side }) => [nameOf(side.past), erased.get(side.sql) ?? 0]));
+  return { ...paired, unfit, laid, leftOut, waiting: waiting.map(({ told }) => told), erased: left };
 }
 
 async function makeTyped(

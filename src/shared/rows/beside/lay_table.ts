@@ -1,4 +1,5 @@
 /** A table, or some of its rows, into a side schema. */
+import { removeFromSides } from "../../erase/remove_erased.ts";
 import { HoldfastError } from "../../errors.ts";
 import type { Connection } from "../../postgres/connection.ts";
 import { quoteQualified } from "../../schema/quote.ts";
@@ -64,12 +65,20 @@ async function layOne(
   const newcomers = typed.length === 0 || whyBesideOnly(table) !== null
     ? null
     : await findNewcomers(deps, steps, 1, { past: table, side }, live, await meantNow(deps, live, side, typed));
+  const ledger = await deps.source.erased(connection);
   return await settleOnce(connection, schema, async () => {
+    const erased = await removeFromSides(connection, deps.source.graph, [side], ledger);
     const treatment = treatmentOf(table);
     await forgetTokens(connection, treatment, side);
     const stay = newcomers === null ? 0 : await countStaying(deps, newcomers, side, live);
     return {
-      tables: [{ side, rows: step.rows, keep: keptColumns(treatment, false), newcomers, stay }],
+      tables: [{
+        side,
+        rows: step.rows - (erased.get(side.sql) ?? 0),
+        keep: keptColumns(treatment, false),
+        newcomers,
+        stay,
+      }],
       user: null,
     };
   });

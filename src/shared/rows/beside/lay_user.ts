@@ -1,4 +1,5 @@
 /** All that one user owned, into a side schema: found by the keys of then, row by row. */
+import { isErasedUser, removeFromSides } from "../../erase/remove_erased.ts";
 import { HoldfastError } from "../../errors.ts";
 import type { TableName } from "../../restore/project_rows.ts";
 import { quoteIdent, quoteLiteral } from "../../schema/quote.ts";
@@ -36,7 +37,7 @@ export interface UserChoice {
 }
 
 /**
- * Errors: `user_not_found`, then or (with `as`) now; `ownership_unclear` where one user would own too much of a table;
+ * Errors: `user_erased`; `user_not_found`, then or (with `as`) now; `ownership_unclear` where one user would own too much of a table;
  * those of `loadSideTable` and of the connection.
  */
 export async function layUser(deps: LayDeps, choice: UserChoice, comment: string): Promise<Laid> {
@@ -47,6 +48,10 @@ export async function layUser(deps: LayDeps, choice: UserChoice, comment: string
   const user = await readUserId(connection, choice.user);
   const as = choice.as === null ? null : await readUserId(connection, choice.as);
   const plan = planOwnership(source.graph, choice.map);
+  const ledger = await source.erased(connection);
+  if (await isErasedUser(connection, ledger, user)) {
+    throw new HoldfastError("user_erased", "the person was erased, and is not brought back");
+  }
   findPastTable(source, usersTable);
   if (as !== null && !(await userIsThere(connection, as))) {
     throw new HoldfastError("user_not_found", "the database has no user with the id of --as", {
@@ -79,6 +84,8 @@ export async function layUser(deps: LayDeps, choice: UserChoice, comment: string
     }
   }
   return await settleOnce(connection, schema, async () => {
+    const sides = [...tables.values()].flatMap(({ table }) => extraction.sideOf(table) ?? []);
+    await removeFromSides(connection, source.graph, sides, ledger);
     const shared = await keepOwned(deps, plan, extraction, user, choice.shared, equals);
     if (as !== null) await moveTo(deps, extraction, tables, userIdColumns(source.graph, choice.map), user, as);
     const leftOut: { table: string; reason: string }[] = [];

@@ -26,6 +26,9 @@ export interface Way {
   readonly reason: string | null;
 }
 
+/** The reason of a key that the map does not let follow. */
+export const mapSaysSo = `${mapFileName} says so`;
+
 /**
  * Foreign keys and columns that hold a user's id. Not followed, unless the map says so: keys of a table to itself, and keys
  * whose rows outlive what they refer to. Never followed: keys of auth.users, keys of tables that are left out, keys over
@@ -103,7 +106,7 @@ function reasonAgainst(edge: Edge, tables: ReadonlyMap<string, GraphTable>, map:
     !hasColumns(tables.get(nameOf(edge.from)), edge.columns) || !hasColumns(tables.get(nameOf(edge.to)), edge.toColumns)
   ) return "the server computes a column of it";
   const decided = map.keys.findLast((entry) => decides(entry, edge));
-  if (decided !== undefined) return decided.follow ? null : `${mapFileName} says so`;
+  if (decided !== undefined) return decided.follow ? null : mapSaysSo;
   if (map.users.some((entry) => isUserKey(entry, edge))) return null;
   if (nameOf(edge.from) === nameOf(edge.to)) return "it leads to its own table";
   return edge.onDelete === "set null" || edge.onDelete === "set default"

@@ -1,4 +1,6 @@
 /** Rows out of a full backup: its chunks, opened and checked as a restore does it. */
+import { knownEntries } from "../../erase/erase_queries.ts";
+import { readLedger } from "../../erase/ledger.ts";
 import { HoldfastError } from "../../errors.ts";
 import type { Compressor } from "../../format/compressor.ts";
 import type { ManifestChunk } from "../../format/manifest.ts";
@@ -47,6 +49,7 @@ export async function openBackupRows(
       if (found === undefined) throw new HoldfastError("internal", "a table is read that the backup does not list");
       return readTable({ ...deps, ahead }, backup, found, filter, after);
     },
+    erased: async (database) => await readLedger(deps, await knownEntries(database, deps.store.label)),
     close: () => Promise.resolve(),
   };
 }

@@ -6,6 +6,9 @@ import type { Point } from "../../changes/replay/replay.ts";
 import { planPoint, type PointOptions, type PointPlan, restorePoint } from "../../changes/replay/restore_point.ts";
 import { unsettledWarnings } from "../../changes/segments/coverage.ts";
 import { ChangeHistory } from "../../changes/segments/timeline.ts";
+import { knownEntries } from "../../erase/erase_queries.ts";
+import { readLedger } from "../../erase/ledger.ts";
+import { keepErased } from "../../erase/reapply.ts";
 import { HoldfastError } from "../../errors.ts";
 import type { Connection } from "../../postgres/connection.ts";
 import { sqlstateOf } from "../../postgres/server_error.ts";
@@ -93,6 +96,7 @@ export async function openMomentRows(
         if (known === undefined) throw new HoldfastError("internal", "a table is read that the moment does not list");
         return readIn(session, open, known, filter, after);
       },
+      erased: async (database) => await readLedger(deps, await knownEntries(database, deps.store.label)),
       close,
     };
   } catch (error) {
@@ -243,7 +247,8 @@ async function restoreOnce(
       ? plan.choices.withoutTables
       : [...without].filter((name) => known.has(name));
     const { reachedAt } = await restorePoint(
-      { ...deps, target: scratch.database },
+      // Erased people are taken out of the rows that come from it.
+      { ...deps, target: scratch.database, beforeCommit: keepErased },
       { ...plan, choices: { ...plan.choices, withoutTables } },
       {
         ...(parallel === undefined ? {} : { parallel }),

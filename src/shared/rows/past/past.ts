@@ -1,5 +1,7 @@
 /** Rows as they were: of a full backup, or of a moment. */
 import type { Edge, GraphTable } from "./graph.ts";
+import type { Ledger } from "../../erase/ledger.ts";
+import type { Connection } from "../../postgres/connection.ts";
 import type { TableName } from "../../restore/project_rows.ts";
 import type { SchemaCapture } from "../../schema/capture_format.ts";
 
@@ -66,6 +68,11 @@ export interface PastRows {
    * Errors: `object_missing`, `object_damaged`, those of keys and store.
    */
   read(table: PastTable, filter: RowFilter, after?: string | null): AsyncIterable<PastPiece>;
+  /**
+   * The erasure ledger of the store that they are from: who has to be taken out of them. `database`: knows which entries there are,
+   * where it made them. Errors: `ledger_unreadable`.
+   */
+  erased(database: Connection): Promise<Ledger>;
   /** Gives back what the source holds (a scratch database). Never throws. */
   close(): Promise<void>;
 }
