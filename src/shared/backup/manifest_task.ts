@@ -16,6 +16,7 @@ import {
   quarantineOf,
 } from "../format/manifest.ts";
 import { openManifest, sealManifest } from "../format/manifest_codec.ts";
+import { type DoneList, readDoneLists, warningsOfLists } from "../files/done_lists.ts";
 import { placeChanged, putAtPlace, settlePlace } from "../identity/settle_place.ts";
 import { finishRun, readRun, type Task } from "../jobs/queries.ts";
 import { type RunRow, text } from "../jobs/run_row.ts";
@@ -50,16 +51,6 @@ const detailFormat = z.object({
   files: manifestSchema.shape.files.unwrap().unwrap().omit({ lists: true }).nullable(),
 });
 
-/** What a task of files leaves. */
-const listFormat = z.object({
-  list: manifestSchema.shape.files.unwrap().unwrap().shape.lists.element,
-  unreadable: z.int(),
-});
-type DoneList = z.infer<typeof listFormat>;
-
-/** Code of the warning that Storage did not give files that it lists. */
-const unreadableCode = "files_unreadable";
-
 export interface ManifestContext {
   /** With the store below `storePrefix`. */
   readonly deps: BackupDeps;
@@ -89,7 +80,7 @@ export async function doManifest(context: ManifestContext, task: Task): Promise<
   const project = await readProject(connection);
   const quarantine = await quarantineReason(connection, run, tables, chunks);
   const chain = await knowsChain(deps, connection, run) ? run.chainId : null;
-  const lists = await readLists(connection, task);
+  const lists = await readDoneLists(connection, task);
   const manifest = build({
     run,
     chain,
@@ -195,17 +186,6 @@ async function readChunks(connection: Connection, task: Task): Promise<ChunksByT
   return byTable;
 }
 
-/** In the order of the ids of their files. */
-async function readLists(connection: Connection, task: Task): Promise<DoneList[]> {
-  const rows = await connection.query(
-    `select t.result from backup.tasks as t
-      where t.run_id = $1::uuid and t.attempt = $2::int and t.kind = 'files' and t.status = 'done'
-      order by t.detail ->> 'prefix'`,
-    [task.run, String(task.attempt)],
-  );
-  return rows.map((row) => listFormat.parse(JSON.parse(text(row, "result"))));
-}
-
 function checkCounts(tables: ReadonlyMap<string, RunTable>, chunks: ChunksByTable): void {
   for (const table of tables.values()) {
     const read = sum((chunks.get(table.oid) ?? []).map((chunk) => chunk.rows));
@@ -272,7 +252,6 @@ function build(parts: {
   const all = tables.flatMap((table) => table.chunks);
   const objects = new Map(all.map((chunk) => [chunk.object, chunk]));
   const lists = parts.lists.map(({ list }) => list);
-  const unreadable = sum(parts.lists.map((each) => each.unreadable));
   const consistentAt = must(run.consistentAt, "consistent_at");
   return {
     format: "holdfast/manifest",
@@ -303,10 +282,7 @@ function build(parts: {
     largeObjects: [],
     warnings: [
       ...run.warnings.map(({ code, message }) => ({ code, message })),
-      ...(unreadable === 0 ? [] : [{
-        code: unreadableCode,
-        message: `Storage does not give ${unreadable} of the files that it lists: their content is not in the backup`,
-      }]),
+      ...warningsOfLists(parts.lists),
       ...(parts.quarantine === null ? [] : [{ code: quarantinedCode, message: parts.quarantine }]),
     ],
     notCaptured: detail.notCaptured,
