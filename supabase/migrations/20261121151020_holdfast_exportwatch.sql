@@ -181,10 +181,9 @@ begin
   if pg_catalog.to_regrole('authenticated') is null then
     return;
   end if;
-  create policy administrators_read_exports on backup.exports
-    for select to authenticated using ((select backup.is_admin()));
-  create policy people_read_their_own_exports on backup.exports
-    for select to authenticated using (user_id::text = (select backup.own_person()));
+  -- one policy: two that permit would both be asked of each row
+  create policy administrators_and_the_person_read_exports on backup.exports
+    for select to authenticated using ((select backup.is_admin()) or user_id::text = (select backup.own_person()));
   grant execute on function backup.own_person() to authenticated;
   grant select (
     id, user_id, status, stage, origin, actor, by_function, created_at, started_at, consistent_at, ready_at, expires_at, ended_at,
