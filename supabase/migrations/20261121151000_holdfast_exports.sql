@@ -71,6 +71,7 @@ create index exports_not_removed on backup.exports (created_at) where status <> 
 
 -- Which rows are theirs, while they are read: gone before the transaction ends.
 create unlogged table backup.export_rows (
+  id bigint generated always as identity primary key,
   export_id uuid not null,
   -- of the table in the plan
   place integer not null,
