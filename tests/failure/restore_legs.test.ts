@@ -3,7 +3,7 @@ import { createHash, createHmac, randomInt, randomUUID } from "node:crypto";
 import { beforeAll, describe, expect, it } from "vitest";
 import { HoldfastError } from "../../src/shared/errors.ts";
 import { callHeaders } from "../../src/shared/http/caller.ts";
-import type { DoorDeps } from "../../src/shared/http/door.ts";
+import type { RestoreDoorDeps } from "../../src/shared/http/door.ts";
 import { handleRestore } from "../../src/shared/http/handle_restore.ts";
 import { createLegSlot } from "../../src/shared/http/leg_slot.ts";
 import type { Database } from "../../src/shared/postgres/connection.ts";
@@ -369,7 +369,7 @@ const fullDeps = (wrap: typeof asIs = asIs) => ({
 
 /** The function as its callers meet it; legs are not begun. */
 async function call(request: object): Promise<{ status: number; document: Record<string, unknown> }> {
-  const deps: DoorDeps = {
+  const deps: RestoreDoorDeps = {
     environment: { BACKUP_WORKER_SECRET: secret },
     clock: w.deps.clock,
     random: w.deps.random,
@@ -379,26 +379,10 @@ async function call(request: object): Promise<{ status: number; document: Record
     checkPerson: () => Promise.reject(new Error("no person calls")),
     letIn: () => Promise.reject(new Error("no person calls")),
     countRefusal: () => Promise.resolve(0),
-    anchor: () => Promise.reject(new Error("no anchor was asked for")),
     openDatabase: () => w.deps.database,
-    legs: {
-      full: () => Promise.resolve(),
-      verify: () => Promise.resolve(),
-      replicate: () => Promise.resolve(),
-      prune: () => Promise.resolve(),
-    },
-    planRetention: () => Promise.reject(new Error("no plan was asked for")),
-    requestCopies: () => Promise.resolve(null),
-    drain: () => Promise.reject(new Error("no drain was asked for")),
     requireStored: () => Promise.reject(new Error("the database knows its backups")),
     outlineFull: async (connection, wanted) => await outlineFull(fullDeps(), connection, wanted),
     restore: () => Promise.resolve(),
-    downloads: {
-      bucket: () => {
-        throw new Error("no download was asked for");
-      },
-      leg: () => Promise.reject(new Error("no download was asked for")),
-    },
   };
   const body = JSON.stringify(request);
   const [timestamp, nonce] = [String(Math.floor(Date.now() / 1000)), randomUUID()];

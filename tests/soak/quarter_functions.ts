@@ -2,6 +2,10 @@
 import { Buffer } from "node:buffer";
 import type pg from "pg";
 import type { Clock } from "../../src/shared/clock.ts";
+import { backupDoorDeps } from "../../src/shared/http/backup_deps.ts";
+import { restoreDoorDeps } from "../../src/shared/http/restore_deps.ts";
+import { retentionDoorDeps } from "../../src/shared/http/retention_deps.ts";
+import { verifyDoorDeps } from "../../src/shared/http/verify_deps.ts";
 import { drillDoorDeps, handleDrill } from "../../src/shared/http/handle_drill.ts";
 import { handleBackup } from "../../src/shared/http/handle_backup.ts";
 import { handleIncident, incidentDeps } from "../../src/shared/http/handle_incident.ts";
@@ -11,7 +15,6 @@ import { handleRestore } from "../../src/shared/http/handle_restore.ts";
 import { handleRetention } from "../../src/shared/http/handle_retention.ts";
 import { handleVerify } from "../../src/shared/http/handle_verify.ts";
 import { frontDeps, type IsolateRuntime } from "../../src/shared/http/front.ts";
-import { isolateDeps } from "../../src/shared/http/isolate.ts";
 import type { LogLine } from "../../src/shared/log.ts";
 import type { Fetch } from "../../src/shared/store/http_call.ts";
 
@@ -27,10 +30,10 @@ type Handler = (request: Request, runtime: IsolateRuntime, fetch: Fetch) => Prom
 
 /** As the files of supabase/functions put them together. */
 const handlers: Readonly<Record<string, Handler>> = {
-  backup: (request, runtime) => handleBackup(request, isolateDeps(runtime)),
-  verify: (request, runtime) => handleVerify(request, isolateDeps(runtime)),
-  retention: (request, runtime) => handleRetention(request, isolateDeps(runtime)),
-  restore: (request, runtime) => handleRestore(request, isolateDeps(runtime)),
+  backup: (request, runtime) => handleBackup(request, backupDoorDeps(runtime)),
+  verify: (request, runtime) => handleVerify(request, verifyDoorDeps(runtime)),
+  retention: (request, runtime) => handleRetention(request, retentionDoorDeps(runtime)),
+  restore: (request, runtime) => handleRestore(request, restoreDoorDeps(runtime)),
   drill: (request, runtime, fetch) => handleDrill(request, drillDoorDeps(frontDeps(runtime), fetch)),
   monitor: (request, runtime, fetch) => handleMonitor(request, monitorDeps(frontDeps(runtime), fetch)),
   notify: (request, runtime, fetch) => handleNotify(request, notifyDeps(frontDeps(runtime), fetch)),

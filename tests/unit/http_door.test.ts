@@ -1,7 +1,7 @@
 import { createHash, createHmac } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import { HoldfastError } from "../../src/shared/errors.ts";
-import type { DoorDeps } from "../../src/shared/http/door.ts";
+import type { BackupDoorDeps } from "../../src/shared/http/door.ts";
 import { handleBackup } from "../../src/shared/http/handle_backup.ts";
 import { createLegSlot } from "../../src/shared/http/leg_slot.ts";
 import { createLetIn } from "../../src/shared/http/people.ts";
@@ -51,19 +51,19 @@ class ScriptedDatabase {
 }
 
 interface Scene {
-  readonly deps: DoorDeps;
+  readonly deps: BackupDoorDeps;
   readonly database: ScriptedDatabase;
   readonly work: Promise<void>[];
   /** Calls of nobody known. */
   readonly counted: string[];
 }
 
-function scene(answers: Readonly<Record<string, Row | Error>> = {}, changes: Partial<DoorDeps> = {}): Scene {
+function scene(answers: Readonly<Record<string, Row | Error>> = {}, changes: Partial<BackupDoorDeps> = {}): Scene {
   const database = new ScriptedDatabase(answers);
   const work: Promise<void>[] = [];
   const counted: string[] = [];
   const clock = { now: () => now, monotonicMs: () => 0, sleep: () => Promise.resolve() };
-  const deps: DoorDeps = {
+  const deps: BackupDoorDeps = {
     environment: { BACKUP_WORKER_SECRET: secret },
     clock,
     random: webCryptoRandom,
@@ -79,23 +79,11 @@ function scene(answers: Readonly<Record<string, Row | Error>> = {}, changes: Par
     openDatabase: () => ({ label: "scripted", connect: () => database.connect() }),
     legs: {
       full: () => Promise.resolve(),
-      verify: () => Promise.resolve(),
       replicate: () => Promise.resolve(),
-      prune: () => Promise.resolve(),
     },
-    planRetention: () => Promise.reject(new Error("no plan was asked for")),
     requestCopies: () => Promise.resolve(null),
     anchor: () => Promise.reject(new Error("no anchor was asked for")),
     drain: () => Promise.reject(new Error("no drain was asked for")),
-    requireStored: () => Promise.reject(new Error("no restore was asked for")),
-    outlineFull: () => Promise.reject(new Error("no restore was asked for")),
-    restore: () => Promise.reject(new Error("no restore was asked for")),
-    downloads: {
-      bucket: () => {
-        throw new Error("no download was asked for");
-      },
-      leg: () => Promise.reject(new Error("no download was asked for")),
-    },
     ...changes,
   };
   return { deps, database, work, counted };
@@ -219,7 +207,7 @@ describe("a leg", () => {
     let begin = () => {};
     const begun = new Promise<void>((resolve) => begin = resolve);
     const { deps, database, work } = scene({}, {
-      legs: { full: () => begun, verify: () => begun, replicate: () => begun, prune: () => begun },
+      legs: { full: () => begun, replicate: () => begun },
     });
     const response = await handleBackup(call(leg), deps);
     expect(response.status).toBe(202);
@@ -237,7 +225,7 @@ describe("a leg", () => {
     let end = () => {};
     const first = new Promise<void>((resolve) => end = resolve);
     const { deps, work } = scene({}, {
-      legs: { full: () => first, verify: () => first, replicate: () => first, prune: () => first },
+      legs: { full: () => first, replicate: () => first },
     });
     await handleBackup(call(leg), deps);
     const second = await handleBackup(call(leg, { nonce: "0123456789abcde2" }), deps);
@@ -254,9 +242,7 @@ describe("a leg", () => {
     const { deps, database, work } = scene({}, {
       legs: {
         full: () => Promise.reject(failure),
-        verify: () => Promise.reject(failure),
         replicate: () => Promise.reject(failure),
-        prune: () => Promise.reject(failure),
       },
     });
     expect((await handleBackup(call(leg), deps)).status).toBe(202);
@@ -270,9 +256,7 @@ describe("a leg", () => {
     const { deps, database, work } = scene({}, {
       legs: {
         full: () => Promise.reject(lost),
-        verify: () => Promise.reject(lost),
         replicate: () => Promise.reject(lost),
-        prune: () => Promise.reject(lost),
       },
     });
     await handleBackup(call(leg), deps);

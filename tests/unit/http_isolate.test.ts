@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { functionBudget, prices } from "../../src/shared/backup/budget.ts";
 import { defaultStore, projectRef, storageKey } from "../../src/shared/http/environment.ts";
-import { isolateDeps } from "../../src/shared/http/isolate.ts";
+import { backupDoorDeps } from "../../src/shared/http/backup_deps.ts";
+import { verifyDoorDeps } from "../../src/shared/http/verify_deps.ts";
 import { createIsolateBudget, isolateCpuMs } from "../../src/shared/http/isolate_budget.ts";
 import { parseStoreAddress } from "../../src/shared/store/open_store.ts";
 import { type Connection } from "../../src/shared/postgres/connection.ts";
@@ -80,13 +81,14 @@ describe("an isolate", () => {
     ],
     ["a usable BACKUP_STORE", { BACKUP_KEYS: `k:${"A".repeat(43)}`, BACKUP_STORE: "ftp://x" }, "usage"],
   ])("without %s fails its leg with a code, for the run to keep", async (_what, environment, code) => {
-    const deps = isolateDeps({
+    const runtime = {
       environment,
       waitUntil: () => {},
       fetch: () => Promise.reject(new Error("nothing is fetched")),
       write: () => {},
-    });
-    for (const leg of [deps.legs.full, deps.legs.verify]) {
+    };
+    const deps = backupDoorDeps(runtime);
+    for (const leg of [deps.legs.full, verifyDoorDeps(runtime).legs.verify]) {
       await expect(leg(nothing, "0b5c1f0e-5f6d-4c4e-9c36-5f1f4a1f7a01", "call:x")).rejects.toMatchObject({
         code,
         retry: "after_fix",

@@ -48,29 +48,45 @@ export interface FrontDeps {
   readonly openDatabase: (environment: Environment) => Database;
 }
 
-/** What the doors onto backups need besides; `isolate.ts` puts it together. */
-export interface DoorDeps extends FrontDeps {
-  readonly legs: Readonly<Record<Exclude<CalledKind, "drill">, Leg>>;
+/** What the function `backup` needs besides; `backup_deps.ts` makes it. So it is with the others: each carries its own rooms alone. */
+export interface BackupDoorDeps extends FrontDeps {
+  readonly legs: Readonly<Record<"full" | "replicate", Leg>>;
   /** Drains the change stream, as `worker`, until its end or the budget's. */
   readonly drain: (worker: string) => Promise<DrainResult>;
   /** Puts the head of the audit's chain into the store; null where it stands there. Errors: of key, store and database. */
   readonly anchor: (connection: Connection) => Promise<Anchor | null>;
   /** The run that copies what the second store lacks; null where there is none. Errors: those of settings and database. */
   readonly requestCopies: (connection: Connection) => Promise<Requested | null>;
-  /** Is a full backup of that id in the store? Errors: `backup_not_found`, those of the store. */
-  readonly requireStored: RequireStored;
+}
+
+export interface VerifyDoorDeps extends FrontDeps {
+  readonly legs: Readonly<Record<"verify", Leg>>;
+}
+
+export interface RetentionDoorDeps extends FrontDeps {
+  readonly legs: Readonly<Record<"prune", Leg>>;
   /** What a prune would remove now. Errors: those of settings, stores and database. */
   readonly planRetention: (connection: Connection) => Promise<PlanDocument>;
+}
+
+export interface RestoreDoorDeps extends FrontDeps {
+  /** Is a full backup of that id in the store? Errors: `backup_not_found`, those of the store. */
+  readonly requireStored: RequireStored;
   /** What a full restore into a new database would make. Errors: those of the store and the keys. */
   readonly outlineFull: (connection: Connection, backup: string) => Promise<FullOutline>;
+  /** Works on a restore, as `worker`, until its budget is spent or it has ended. Throws what ended it. */
+  readonly restore: (connection: Connection, restore: string, worker: string) => Promise<void>;
+}
+
+export interface DownloadDoorDeps extends FrontDeps {
+  /** As `RestoreDoorDeps` has it. */
+  readonly requireStored: RequireStored;
   readonly downloads: {
     /** Errors: `setting_missing`. */
     readonly bucket: () => DownloadBucket;
     /** Lays out a download, as `worker`, until its budget is spent or it has ended. Throws what ended it. */
     readonly leg: (connection: Connection, download: string, worker: string) => Promise<void>;
   };
-  /** Works on a restore, as `worker`, until its budget is spent or it has ended. Throws what ended it. */
-  readonly restore: (connection: Connection, restore: string, worker: string) => Promise<void>;
 }
 
 /** A call that was accepted: its caller is known, it is understood, and brought for the first time. */
@@ -90,7 +106,7 @@ export interface Outcome {
   readonly work?: () => Promise<void>;
 }
 
-export interface Door<T, D extends FrontDeps = DoorDeps> {
+export interface Door<T, D extends FrontDeps> {
   readonly functionName: string;
   readonly schema: z.ZodType<T>;
   /** What a person needs for the action. A call that the worker secret signed may do everything. */
@@ -239,7 +255,7 @@ export function legWork<K extends CalledKind>(
 }
 
 /** A drain; where it is busy the next minute brings another. What goes wrong raises an alert; nothing is thrown. */
-export function drainWork(call: AcceptedCall, deps: DoorDeps): SlotWork {
+export function drainWork(call: AcceptedCall, deps: BackupDoorDeps): SlotWork {
   return slotWork(
     { name: "drain", of: {} },
     deps,
@@ -249,7 +265,7 @@ export function drainWork(call: AcceptedCall, deps: DoorDeps): SlotWork {
 }
 
 /** The leg of a restore. What goes wrong is written to the restore; nothing is thrown. */
-export function restoreWork(restore: string, call: AcceptedCall, deps: DoorDeps): SlotWork {
+export function restoreWork(restore: string, call: AcceptedCall, deps: RestoreDoorDeps): SlotWork {
   return slotWork(
     { name: "restore", of: { restore } },
     deps,
@@ -259,7 +275,7 @@ export function restoreWork(restore: string, call: AcceptedCall, deps: DoorDeps)
 }
 
 /** The leg of a download. What goes wrong is written to the download; nothing is thrown. */
-export function downloadWork(download: string, call: AcceptedCall, deps: DoorDeps): SlotWork {
+export function downloadWork(download: string, call: AcceptedCall, deps: DownloadDoorDeps): SlotWork {
   return slotWork(
     { name: "download", of: { download } },
     deps,

@@ -3,12 +3,12 @@
 import { readRun, type Requested, requestRun } from "../jobs/queries.ts";
 import type { Needs } from "./admission.ts";
 import { attachCall, launchRun } from "./call_queries.ts";
-import { type AcceptedCall, type DoorDeps, drainWork, handle, legWork, type Outcome } from "./door.ts";
+import { type AcceptedCall, type BackupDoorDeps, drainWork, handle, legWork, type Outcome } from "./door.ts";
 import { type BackupRequest, backupRequest } from "./requests.ts";
 import { runDocument } from "./run_document.ts";
 
 /** Errors as answers: `method_not_allowed`, `payload_…`, `unauthorised`, `run_not_found`, those of the database. */
-export function handleBackup(request: Request, deps: DoorDeps): Promise<Response> {
+export function handleBackup(request: Request, deps: BackupDoorDeps): Promise<Response> {
   return handle({ functionName: "backup", schema: backupRequest, needs, act }, request, deps);
 }
 
@@ -16,7 +16,7 @@ function needs({ action }: BackupRequest): Needs {
   return action === "start" || action === "status" || action === "replicate" ? "second factor" : "machines";
 }
 
-async function act(action: BackupRequest, call: AcceptedCall, deps: DoorDeps): Promise<Outcome> {
+async function act(action: BackupRequest, call: AcceptedCall, deps: BackupDoorDeps): Promise<Outcome> {
   switch (action.action) {
     case "start":
       return await start(action, call, deps);
@@ -47,7 +47,7 @@ async function act(action: BackupRequest, call: AcceptedCall, deps: DoorDeps): P
 async function start(
   action: Extract<BackupRequest, { action: "start" }>,
   call: AcceptedCall,
-  deps: DoorDeps,
+  deps: BackupDoorDeps,
 ): Promise<Outcome> {
   const requested = await requestRun(call.connection, {
     kind: "full",
@@ -63,7 +63,7 @@ async function begun(
   kind: "full" | "replicate",
   { run, joined }: Requested,
   call: AcceptedCall,
-  deps: DoorDeps,
+  deps: BackupDoorDeps,
 ): Promise<Outcome> {
   const document = { run, joined };
   if (joined) return { status: 202, document };
@@ -74,7 +74,12 @@ async function begun(
   return { status: 202, document };
 }
 
-async function leg(kind: "full" | "replicate", run: string, call: AcceptedCall, deps: DoorDeps): Promise<Outcome> {
+async function leg(
+  kind: "full" | "replicate",
+  run: string,
+  call: AcceptedCall,
+  deps: BackupDoorDeps,
+): Promise<Outcome> {
   const status = await attachCall(call.connection, call.nonce, run, kind);
   const work = legWork(kind, run, call, deps);
   if (work === "busy") return { status: 202, document: { run, status, leg: "busy" } };

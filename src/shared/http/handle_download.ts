@@ -17,12 +17,12 @@ import { newestFull } from "../jobs/restore_queries.ts";
 import { requireBackup } from "./require_backup.ts";
 import { tableAsked } from "./restore_request.ts";
 import type { Needs } from "./admission.ts";
-import { type AcceptedCall, type DoorDeps, downloadWork, handle, type Outcome } from "./door.ts";
+import { type AcceptedCall, type DownloadDoorDeps, downloadWork, handle, type Outcome } from "./door.ts";
 import { type DownloadRequest, downloadRequest } from "./requests.ts";
 
 /** Errors as answers: `method_not_allowed`, `payload_…`, `unauthorised`, `backup_not_found`, `run_not_found`, `run_state`, `usage`
  * for rows of an incremental, those of the stores and the database. */
-export function handleDownload(request: Request, deps: DoorDeps): Promise<Response> {
+export function handleDownload(request: Request, deps: DownloadDoorDeps): Promise<Response> {
   return handle({ functionName: "download", schema: downloadRequest, needs, act }, request, deps);
 }
 
@@ -34,7 +34,7 @@ function needs({ action }: DownloadRequest): Needs {
 /** Metadata, newest first. */
 const mostListed = 200;
 
-async function act(action: DownloadRequest, call: AcceptedCall, deps: DoorDeps): Promise<Outcome> {
+async function act(action: DownloadRequest, call: AcceptedCall, deps: DownloadDoorDeps): Promise<Outcome> {
   const { connection } = call;
   switch (action.action) {
     case "start": {
@@ -72,7 +72,7 @@ async function act(action: DownloadRequest, call: AcceptedCall, deps: DoorDeps):
 async function start(
   { backup, at, format, table, expirySeconds }: Extract<DownloadRequest, { action: "start" }>,
   call: AcceptedCall,
-  deps: DoorDeps,
+  deps: DownloadDoorDeps,
 ): Promise<string> {
   requirePerson(format, call);
   if (at !== undefined) throw needsReplay("what stood there at a moment");
@@ -104,7 +104,7 @@ function requirePerson(format: DownloadFormat, { byPerson }: AcceptedCall): void
 }
 
 /** Its first leg is this isolate's own work, where it has none yet. */
-async function begun(download: string, call: AcceptedCall, deps: DoorDeps): Promise<Outcome> {
+async function begun(download: string, call: AcceptedCall, deps: DownloadDoorDeps): Promise<Outcome> {
   const work = downloadWork(download, call, deps);
   if (work !== "busy") return { status: 202, document: { download }, work };
   await launchDownload(call.connection, download);
@@ -112,13 +112,13 @@ async function begun(download: string, call: AcceptedCall, deps: DoorDeps): Prom
 }
 
 /** Where no watchdog has sent a sweep, whoever comes next does it. What does not go is told by its alert. */
-async function sweepDue({ connection }: AcceptedCall, deps: DoorDeps): Promise<void> {
+async function sweepDue({ connection }: AcceptedCall, deps: DownloadDoorDeps): Promise<void> {
   if ((await dueDownloads(connection)).length === 0) return;
   await sweepDownloads(connection, deps.downloads.bucket()).catch(() => {});
 }
 
 /** What Storage does not let go now goes with a later sweep, and is told by an alert. */
-async function remove(download: string, { connection }: AcceptedCall, deps: DoorDeps): Promise<Outcome> {
+async function remove(download: string, { connection }: AcceptedCall, deps: DownloadDoorDeps): Promise<Outcome> {
   if (await endDownload(connection, download)) {
     await sweepDownloads(connection, deps.downloads.bucket()).catch(() => {});
   }

@@ -13,7 +13,7 @@ import { inTransaction } from "../postgres/in_transaction.ts";
 import { makeSideSchema } from "../rows/beside/side_tables.ts";
 import { refuseUnplanned } from "../rows/leg.ts";
 import type { Needs } from "./admission.ts";
-import { type AcceptedCall, type DoorDeps, handle, type Outcome, restoreWork } from "./door.ts";
+import { type AcceptedCall, handle, type Outcome, type RestoreDoorDeps, restoreWork } from "./door.ts";
 import { type PlanRequest, type RestoreRequest, restoreRequest } from "./requests.ts";
 import { requireBackup } from "./require_backup.ts";
 import { restoreDocument } from "./restore_document.ts";
@@ -21,7 +21,7 @@ import { keepRequest, legRequestOf, readLegRequest } from "./restore_request.ts"
 
 /** Errors as answers: `method_not_allowed`, `payload_…`, `unauthorised`, `backup_not_found`, `run_not_found`, `run_state`,
  * `confirmation_wrong`, those of the store and of the database. */
-export function handleRestore(request: Request, deps: DoorDeps): Promise<Response> {
+export function handleRestore(request: Request, deps: RestoreDoorDeps): Promise<Response> {
   return handle({ functionName: "restore", schema: restoreRequest, needs, act }, request, deps);
 }
 
@@ -31,7 +31,7 @@ function needs({ action }: RestoreRequest): Needs {
   return action === "status" ? "second factor" : "fresh second factor";
 }
 
-async function act(action: RestoreRequest, call: AcceptedCall, deps: DoorDeps): Promise<Outcome> {
+async function act(action: RestoreRequest, call: AcceptedCall, deps: RestoreDoorDeps): Promise<Outcome> {
   const { connection } = call;
   switch (action.action) {
     case "plan":
@@ -58,7 +58,7 @@ async function act(action: RestoreRequest, call: AcceptedCall, deps: DoorDeps): 
   }
 }
 
-async function plan(request: PlanRequest, { connection }: AcceptedCall, deps: DoorDeps): Promise<string> {
+async function plan(request: PlanRequest, { connection }: AcceptedCall, deps: RestoreDoorDeps): Promise<string> {
   const { asked } = legRequestOf(request);
   const sourceBackup = request.backup === "latest" ? await newestFull(connection) : request.backup;
   if (await requireBackup(connection, sourceBackup, deps.requireStored) !== "full") {
@@ -90,7 +90,7 @@ async function plan(request: PlanRequest, { connection }: AcceptedCall, deps: Do
 async function full(
   { backup, confirm }: Extract<RestoreRequest, { action: "full" }>,
   call: AcceptedCall,
-  deps: DoorDeps,
+  deps: RestoreDoorDeps,
 ): Promise<Outcome> {
   const { connection } = call;
   const wanted = backup === "latest" ? await newestFull(connection) : backup;
@@ -138,7 +138,7 @@ async function order(
 }
 
 /** Its first leg is this isolate's own work, where it has none yet. */
-async function begun(restore: string, call: AcceptedCall, deps: DoorDeps): Promise<Outcome> {
+async function begun(restore: string, call: AcceptedCall, deps: RestoreDoorDeps): Promise<Outcome> {
   const work = restoreWork(restore, call, deps);
   if (work !== "busy") return { status: 202, document: { restore }, work };
   await launchRestore(call.connection, restore);

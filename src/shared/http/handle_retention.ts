@@ -2,11 +2,11 @@
 import { requestPrune } from "../jobs/retention_queries.ts";
 import type { Needs } from "./admission.ts";
 import { attachCall, launchRun } from "./call_queries.ts";
-import { type AcceptedCall, type DoorDeps, handle, legWork, type Outcome } from "./door.ts";
+import { type AcceptedCall, handle, legWork, type Outcome, type RetentionDoorDeps } from "./door.ts";
 import { type RetentionRequest, retentionRequest } from "./requests.ts";
 
 /** Errors as answers: `method_not_allowed`, `payload_…`, `unauthorised`, `run_not_found`, those of the database and the stores. */
-export function handleRetention(request: Request, deps: DoorDeps): Promise<Response> {
+export function handleRetention(request: Request, deps: RetentionDoorDeps): Promise<Response> {
   return handle({ functionName: "retention", schema: retentionRequest, needs, act }, request, deps);
 }
 
@@ -15,7 +15,7 @@ function needs({ action }: RetentionRequest): Needs {
   return action === "start" ? "fresh second factor" : "second factor";
 }
 
-async function act(action: RetentionRequest, call: AcceptedCall, deps: DoorDeps): Promise<Outcome> {
+async function act(action: RetentionRequest, call: AcceptedCall, deps: RetentionDoorDeps): Promise<Outcome> {
   switch (action.action) {
     case "plan":
       return { status: 200, document: await deps.planRetention(call.connection) };

@@ -3,11 +3,11 @@ import { requestChecks } from "../jobs/check_queries.ts";
 import type { Requested } from "../jobs/queries.ts";
 import type { Needs } from "./admission.ts";
 import { attachCall, launchRun, requestVerification } from "./call_queries.ts";
-import { type AcceptedCall, type DoorDeps, handle, legWork, type Outcome } from "./door.ts";
+import { type AcceptedCall, handle, legWork, type Outcome, type VerifyDoorDeps } from "./door.ts";
 import { type VerifyRequest, verifyRequest } from "./requests.ts";
 
 /** Errors as answers: `method_not_allowed`, `payload_…`, `unauthorised`, `backup_not_found`, `run_not_found`, those of the database. */
-export function handleVerify(request: Request, deps: DoorDeps): Promise<Response> {
+export function handleVerify(request: Request, deps: VerifyDoorDeps): Promise<Response> {
   return handle({ functionName: "verify", schema: verifyRequest, needs, act }, request, deps);
 }
 
@@ -15,7 +15,7 @@ function needs({ action }: VerifyRequest): Needs {
   return action === "leg" ? "machines" : "second factor";
 }
 
-async function act(action: VerifyRequest, call: AcceptedCall, deps: DoorDeps): Promise<Outcome> {
+async function act(action: VerifyRequest, call: AcceptedCall, deps: VerifyDoorDeps): Promise<Outcome> {
   if (action.action === "start") return await begin(await requestVerification(call.connection, action.id), call, deps);
   if (action.action === "check") {
     const requested = await requestChecks(call.connection, action.cadence, "http");
@@ -28,7 +28,7 @@ async function act(action: VerifyRequest, call: AcceptedCall, deps: DoorDeps): P
 }
 
 /** The first leg of a run, unless somebody has begun it. */
-async function begin({ run, joined }: Requested, call: AcceptedCall, deps: DoorDeps): Promise<Outcome> {
+async function begin({ run, joined }: Requested, call: AcceptedCall, deps: VerifyDoorDeps): Promise<Outcome> {
   const document = { run, joined };
   if (joined) return { status: 202, document };
   await attachCall(call.connection, call.nonce, run, "verify");

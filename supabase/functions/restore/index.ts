@@ -1,10 +1,10 @@
 import { handleRestore } from "../../../src/shared/http/handle_restore.ts";
-import { isolateDeps } from "../../../src/shared/http/isolate.ts";
+import { restoreDoorDeps } from "../../../src/shared/http/restore_deps.ts";
 import { jsonLine } from "../../../src/shared/log.ts";
 
 declare const EdgeRuntime: { waitUntil(work: Promise<void>): void };
 
-const deps = isolateDeps({
+const deps = restoreDoorDeps({
   environment: Deno.env.toObject(),
   waitUntil: (work) => EdgeRuntime.waitUntil(work),
   fetch: (input, init) => fetch(input, init),

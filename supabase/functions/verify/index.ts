@@ -1,10 +1,10 @@
 import { handleVerify } from "../../../src/shared/http/handle_verify.ts";
-import { isolateDeps } from "../../../src/shared/http/isolate.ts";
+import { verifyDoorDeps } from "../../../src/shared/http/verify_deps.ts";
 import { jsonLine } from "../../../src/shared/log.ts";
 
 declare const EdgeRuntime: { waitUntil(work: Promise<void>): void };
 
-const deps = isolateDeps({
+const deps = verifyDoorDeps({
   environment: Deno.env.toObject(),
   waitUntil: (work) => EdgeRuntime.waitUntil(work),
   fetch: (input, init) => fetch(input, init),
