@@ -90,6 +90,7 @@ describe("content of files", () => {
     await query(pair.url, "insert into storage.buckets (id, name) values ('notes', 'notes')");
     await query(pair.url, "create table public.notes (id int primary key)");
     for (let n = 0; n < 90; n++) await shelf.put(`stays-${n}`);
+    for (const name of ["same-1", "same-2"]) await shelf.put(name, new Uint8Array(4_000).fill(7));
     await shelf.put("goes");
     await shelf.put("changes", randomBytes(5 * 1024 * 1024));
     taken.push(await backup(deps));

@@ -7,7 +7,7 @@ import { sha256Hex } from "../crypto/digest.ts";
 import { HoldfastError } from "../errors.ts";
 import { epochName, prefixes, repositoryName } from "../format/layout.ts";
 import type { Store } from "../store/store.ts";
-import { allNeedsOf } from "../replicate/open_manifest.ts";
+import { allNeededObjects } from "../verify/needed_objects.ts";
 import type { OpenedBackup, ReadDeps } from "../verify/find_backup.ts";
 import { byHandPage, byHandScript } from "./by_hand.ts";
 import type { Contents, Step } from "./contents.ts";
@@ -88,7 +88,7 @@ async function bundleFiles(deps: ReadDeps, backup: OpenedBackup, end: BundleEnd 
     if (size === null) throw new HoldfastError("object_missing", `${name} is not in ${store.label}`);
     return { name, size };
   };
-  const needs = await allNeedsOf({ ...deps, epochOf: backup.epochOf }, manifest);
+  const needs = await allNeededObjects({ ...deps, epochOf: backup.epochOf }, manifest);
   const objects = needs.map(({ name, bytes: size, hash }) => ({ name, size, hash: hash ?? undefined }));
   return [
     ...[["restore-by-hand.md", byHandPage], ["restore-by-hand.mjs", byHandScript]].map(([name = "", content]) => {

@@ -4,6 +4,7 @@ import { tellKeys } from "../audit/tell_keys.ts";
 import { newestEpoch } from "../backup/repository_epoch.ts";
 import { drain, functionDrainLimits } from "../changes/drain/drain.ts";
 import { asHoldfastError } from "../errors.ts";
+import { openProjectFiles } from "../files/project_files.ts";
 import { recognise } from "../identity/identity_queries.ts";
 import { settlePlace } from "../identity/settle_place.ts";
 import { requestCopies, tellCopiesFailed } from "../jobs/copy_queries.ts";
@@ -11,7 +12,7 @@ import { runReplicateLeg } from "../replicate/leg.ts";
 import { ownBucketOf } from "../store/open_store.ts";
 import { runBackupLeg } from "./backup_leg.ts";
 import type { BackupDoorDeps, Leg } from "./door.ts";
-import { projectRef } from "./environment.ts";
+import { projectRef, projectStorage } from "./environment.ts";
 import type { IsolateRuntime } from "./front.ts";
 import { storeAddress } from "./places.ts";
 import { worksOf } from "./works.ts";
@@ -19,10 +20,11 @@ import { worksOf } from "./works.ts";
 /** Once an isolate. Throws nothing. */
 export function backupDoorDeps(runtime: IsolateRuntime): BackupDoorDeps {
   const { environment } = runtime;
-  const { front, budget, open, tellPair } = worksOf(runtime);
+  const { front, outside, budget, open, tellPair } = worksOf(runtime);
   const full: Leg = async (connection, run, worker) => {
     await recognise(connection, projectRef(environment));
-    const deps = await open();
+    const project = projectStorage(environment);
+    const deps = { ...await open(), files: project === null ? null : openProjectFiles(project, outside.fetch) };
     // What is wrong with the second store's settings hinders no backup.
     await tellPair(connection).catch((error: unknown) => {
       front.log.error("second.not_told", { code: asHoldfastError(error).code });

@@ -4,7 +4,7 @@ import { openManifest } from "../format/manifest_codec.ts";
 import { readRepository } from "../format/repository.ts";
 import { type NameToCopy, readCopied } from "../jobs/copy_queries.ts";
 import type { ReplicateDeps } from "./deps.ts";
-import { allNeedsOf } from "./open_manifest.ts";
+import { allNeededObjects } from "../verify/needed_objects.ts";
 import { surveyed } from "./survey.ts";
 
 export interface MissingCopies {
@@ -29,7 +29,7 @@ export async function missingCopies(
       missing.set(one.name, one.bytes);
       if (one.kind !== "manifest") continue;
       const { manifest } = await openManifest(opening, one.name, await first.read(one.name));
-      for (const { name, bytes } of await allNeedsOf({ ...opening, store: first }, manifest)) {
+      for (const { name, bytes } of await allNeededObjects({ ...opening, store: first }, manifest)) {
         if (!copied.has(name)) missing.set(name, bytes);
       }
     }
