@@ -1,13 +1,12 @@
 /** What the functions that work on backups have in common: stores, keys and the database, opened when a leg needs them. */
 import type { BackupDeps } from "../backup/deps.ts";
 import { parseKeyRing } from "../crypto/key_ring.ts";
-import { openProjectFiles } from "../files/project_files.ts";
 import { loadZstd } from "../format/zstd.ts";
 import { prefixOfBackup, recognise } from "../identity/identity_queries.ts";
 import { placeIn } from "../identity/settle_place.ts";
 import { tellStores } from "../jobs/copy_queries.ts";
 import type { Connection } from "../postgres/connection.ts";
-import { projectRef, projectStorage, variables } from "./environment.ts";
+import { projectRef, variables } from "./environment.ts";
 import { databaseOf, frontDeps, type IsolateRuntime } from "./front.ts";
 import { createIsolateBudget } from "./isolate_budget.ts";
 import { firstStore, type PlaceDeps, storesOf } from "./places.ts";
@@ -25,9 +24,7 @@ export function worksOf(runtime: IsolateRuntime) {
   const open = async (): Promise<BackupDeps> => {
     const ring = parseKeyRing(environment[variables.keys]);
     const store = firstStore(outside);
-    const project = projectStorage(environment);
-    const files = project === null ? null : openProjectFiles(project, fetch);
-    return { database: databaseOf(environment), store, files, ring, compressor: await loadZstd(), clock, random, log };
+    return { database: databaseOf(environment), store, ring, compressor: await loadZstd(), clock, random, log };
   };
   /** Whether there is a second store SQL cannot know. */
   const tellPair = async (connection: Connection) => {
