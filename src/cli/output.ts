@@ -28,10 +28,9 @@ function printable(text: string): string {
 /** One line on stderr, or with `json` a document on stdout. Returns the exit code. */
 export function printFailure(error: unknown, json: boolean, printer: Printer): number {
   const failure = asHoldfastError(error);
+  const [message, hint] = [failure.message, failure.hint].map((text) => printable(oneLine(text)));
   if (json) printer.stdout(`${JSON.stringify(failure.toDocument(), null, 2)}\n`);
-  else {printer.stderr(
-      `${failure.code}: ${printable(oneLine(failure.message))} (${printable(oneLine(failure.hint))})\n`,
-    );}
+  else printer.stderr(`${failure.code}: ${message} (${hint})\n`);
   return failure.exit;
 }
 
