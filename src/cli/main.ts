@@ -43,6 +43,7 @@ const load: Readonly<Record<CommandName, () => Promise<{ readonly run: Command }
   "erase": () => import("./commands/erase.ts"),
   "download": () => import("./commands/download.ts"),
   "export": () => import("./commands/export.ts"),
+  "import-export": () => import("./commands/import_export.ts"),
   "incremental": () => import("./commands/incremental.ts"),
   "follow": () => import("./commands/follow.ts"),
   "timeline": () => import("./commands/timeline.ts"),

@@ -186,7 +186,7 @@ export const options = {
     type: "string",
     value: "mode",
     help:
-      "put the rows into place: `missing` inserts what is gone, `merge` also puts back what differs, `replace` also deletes what was not there",
+      "put the rows into place: `missing` inserts what is gone, `merge` also puts back what differs, `replace` also deletes what was not there; of an import `all`, refused where anything is there, or `missing`",
   },
   "dry-run": { type: "boolean", help: "print the plan, change nothing" },
   "scope": { type: "string", value: "scope", help: "what is to come back: table, record, user, full" },
@@ -195,6 +195,12 @@ export const options = {
     value: "tier=time",
     multiple: true,
     help: "how long a tier is kept, as daily=14d or hourly=24h; monthly and yearly may be set to 0; repeated",
+  },
+  "only": {
+    type: "string",
+    value: "schema.table",
+    multiple: true,
+    help: "rows of these tables alone, and no files; several with commas or repeated; with --where of one table",
   },
   "where": {
     type: "string",

@@ -14,6 +14,7 @@ import { compareProjects } from "./demo/compare.ts";
 import { disaster, liveOn, rowHashes } from "./demo/disaster.ts";
 import { holdfast } from "./demo/holdfast.ts";
 import { entryCommands, isAsBefore, loseAndFind, signInBoth } from "./demo/one_entry.ts";
+import { ownData } from "./demo/own_data.ts";
 import { megabytes, Screen, seconds } from "./demo/screen.ts";
 import { untilDone } from "./demo/until_done.ts";
 import { isWhole, scheduleNextMinute, type Trace, traceOf } from "./demo/trace.ts";
@@ -80,11 +81,17 @@ async function demo(): Promise<number> {
   // Before the backup, which is compared with the original later on: signing in writes rows of its own.
   const people = await signInBoth(stack.gateway, [one, two]);
 
-  screen.step("3  The change stream begins, with a full backup of its own");
+  screen.step("3  A person asks for all that the app holds of them");
+  const beganExport = performance.now();
+  const own = await ownData(people.owner, stack.keys, app.people.slice(1).flatMap(({ id, email }) => [id, email]));
+  const exportMs = performance.now() - beganExport;
+  screen.done(`${own.rows} rows of ${own.tables} tables and ${own.files} voice notes, signed; nothing of another's`);
+
+  screen.step("4  The change stream begins, with a full backup of its own");
   await beginStream(client);
   screen.done("every commit from now on is in it");
 
-  screen.step("4  pg_cron starts a full backup");
+  screen.step("5  pg_cron starts a full backup");
   const { trace, created } = await backUp(client);
   screen.fact(`cron.job_run_details ${trace.cronRun} (${trace.cronJob}, ${trace.cronStatus})`);
   screen.fact(`  → net.http_post request ${trace.requestId}, answered ${trace.answerStatus}`);
@@ -97,13 +104,13 @@ async function demo(): Promise<number> {
     } sealed`,
   );
 
-  screen.step("5  Verify: every object read, opened, hashed and counted");
+  screen.step("6  Verify: every object read, opened, hashed and counted");
   const keys = { BACKUP_STORE: s3.store, BACKUP_KEYS: stack.keys, ...credentials };
   const verified = await holdfast(["verify", trace.run], keys);
   if (verified["ok"] !== true) throw new Error(`verify found problems: ${JSON.stringify(verified["problems"])}`);
   screen.done(`${verified["objects"]} objects are sound`);
 
-  screen.step("6  A person deletes an entry by mistake");
+  screen.step("7  A person deletes an entry by mistake");
   const beganEntry = performance.now();
   const entry = await loseAndFind(people, async (id) => {
     for (const { shown, args } of entryCommands(trace.run, id)) {
@@ -119,12 +126,12 @@ async function demo(): Promise<number> {
   await client.query("select backup.drop_side(r.id) from backup.restores as r");
   screen.done("its owner reads it again through /rest/v1, every value as before; another person does not");
 
-  screen.step("7  The project is lost");
+  screen.step("8  The project is lost");
   await endClient(client);
   await stack.stop();
   screen.done("its database and its Storage are gone; what is left is the bucket at another provider and the key");
 
-  screen.step("8  Restore into a new project, from the store and the key alone");
+  screen.step("9  Restore into a new project, from the store and the key alone");
   const target = await startCluster({ version: 15, platform: true });
   ends.push(() => target.destroy());
   const began = performance.now();
@@ -139,7 +146,7 @@ async function demo(): Promise<number> {
   screen.done(`${inserted.toLocaleString("en")} rows are back`);
   for (const one of held) screen.fact(`held until you say release: ${one.identity}`);
 
-  screen.step("9  The old database is started once more, only to compare");
+  screen.step("10 The old database is started once more, only to compare");
   await source.start();
   const comparison = await compareProjects(source, target, {
     held: held.map((one) => one.identity),
@@ -155,7 +162,7 @@ async function demo(): Promise<number> {
       : `${comparison.differences.length} differences`,
   );
 
-  screen.step("10 Life goes on in the old database, then something terrible happens");
+  screen.step("11 Life goes on in the old database, then something terrible happens");
   const life = await openClient(source, "postgres");
   ends.push(() => endClient(life));
   const changed = await liveOn(life);
@@ -165,7 +172,7 @@ async function demo(): Promise<number> {
   const drained = await holdfast(["incremental"], { ...keys, BACKUP_DB_URL: source.url("postgres") });
   screen.done(`${changed.toLocaleString("en")} rows had changed since the backup; the stream is stored`);
 
-  screen.step("11 Restore to one second before");
+  screen.step("12 Restore to one second before");
   const database = await target.createDatabase("moment", { platform: false });
   const beganPoint = performance.now();
   const point = await holdfast(["restore-point", moment, "--yes"], {
@@ -184,13 +191,13 @@ async function demo(): Promise<number> {
       : `${wrong.length} tables differ`,
   );
 
-  screen.step("12 A drill: the newest backup and the stream, proven in a database of their own");
+  screen.step("13 A drill: the newest backup and the stream, proven in a database of their own");
   await life.query("update backup.settings set value = '100000' where name = 'disk_mb'");
   const withSource = { ...keys, BACKUP_DB_URL: source.url("postgres") };
   const drill = await testRecovery(withSource);
   screen.done(`recovered in ${drill.rtoSeconds} s and dropped again; signed with key ${drill.key}`);
 
-  screen.step("13 Status");
+  screen.step("14 Status");
   const status = await holdfast(["status"], withSource, () => {}, [0, 3]);
   for (const one of (status["alerts"] ?? []) as { severity: string; message: string }[]) {
     screen.fact(`${one.severity}: ${one.message}`);
@@ -212,6 +219,7 @@ async function demo(): Promise<number> {
       `${inserted.toLocaleString("en")} rows in ${seconds(restoreMs)}, into an empty project`,
     ],
     ["one entry", `deleted, brought back and read by its owner in ${seconds(entryMs)}`],
+    ["one's own data", `${own.rows} rows and ${own.files} files, ordered, signed and fetched in ${seconds(exportMs)}`],
     ["held back", `${held.length} (cron jobs, webhooks) until \`holdfast release\``],
     ["files", `${files} voice notes are not part of a database backup yet`],
     [
@@ -306,7 +314,7 @@ async function backUp(client: pg.Client): Promise<{ trace: Trace; created: Creat
 async function figures(gatewayUrl: string): Promise<{ count: number; cpuMs: number; peakBytes: number }> {
   const answer = await fetch(`${gatewayUrl}/__metrics`);
   const { ended, running } = await answer.json() as { ended: IsolateRecord[]; running: IsolateRecord[] };
-  const used = [...ended, ...running].filter((isolate) => isolate.requests > 0);
+  const used = [...ended, ...running].filter((isolate) => isolate.function === "backup" && isolate.requests > 0);
   return {
     count: used.length,
     cpuMs: Math.max(0, ...used.map((isolate) => isolate.cpuMs)),

@@ -173,6 +173,29 @@ export const errorTable = {
     "The document was changed, or is of another project; order a new export.",
   ),
 
+  import_foreign: f(
+    409,
+    1,
+    "HF476",
+    "after_fix",
+    "Import it where it was made, or adopt that project's place in the store first: `holdfast adopt`.",
+  ),
+  import_not_agreed: f(
+    403,
+    1,
+    "HF477",
+    "after_fix",
+    "An administrator asks by the function import-export, another one or the person agrees; docs/imports.md says how.",
+  ),
+  rows_exist: f(
+    409,
+    1,
+    "HF478",
+    "after_fix",
+    "Name tables or rows with --only and --where, or leave what is there as it is: --apply missing.",
+  ),
+  sign_in_old: f(403, 1, "HF479", "after_fix", "Sign out and in again, then repeat the call."),
+
   erasure_undecided: f(
     409,
     1,

@@ -154,8 +154,8 @@ $$;
 revoke all on function backup.intend_claim(text, bigint, text) from public;
 
 -- A claim was put and read back. The server may be another one since the last: told for a day. `adopts`: this database has
--- taken the original's place.
-create function backup.hold_claim(nonce text, adopts boolean default false) returns void
+-- taken the original's place, and that of `installs`.
+create function backup.hold_claim(nonce text, adopts boolean default false, installs uuid[] default '{}') returns void
 language plpgsql
 volatile
 set search_path = ''
@@ -193,6 +193,7 @@ begin
     update backup.identity as i
     set standing = 'original', store_prefix = '', copied_because = null, noticed_at = null, adopting = false,
       adopted_at = moment, project_ref = coalesce(i.present_ref, i.project_ref), present_ref = null;
+    perform backup.note_adopted(installs);
     perform backup.resolve_alert('identity_changed', 'store');
     perform backup.resolve_alert('identity_changed', 'adoption');
     perform backup.audit('install.adopted', 'store:' || pg_catalog.substr(held.store, 1, 280), pg_catalog.jsonb_build_object(
@@ -202,7 +203,7 @@ begin
   delete from backup.claims as c where c.store = held.store and c.number < held.number - 1000;
 end
 $$;
-revoke all on function backup.hold_claim(text, boolean) from public;
+revoke all on function backup.hold_claim(text, boolean, uuid[]) from public;
 
 -- What a person says of a copy, naming the prefix that the alert told: it takes the original's place and store, or, with
 -- `keep_prefix`, stays for good where it writes now, as an original of its own. HF415 (run_state) where it is no copy, HF513

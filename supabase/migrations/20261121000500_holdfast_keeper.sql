@@ -20,19 +20,19 @@ as $$
 $$;
 revoke all on function backup.end_keeper(uuid) from public;
 
--- Seconds that the longest waiter has waited for this backend, whatever the lock: a table, or the end of its snapshot,
+-- Seconds that the longest waiter has waited for a backend, this one if none is named, whatever the lock: a table, or the end of its snapshot,
 -- for which CREATE INDEX CONCURRENTLY waits. Null when nobody waits. Who stands in a queue behind such a waiter is
 -- free once the waiter is.
-create function backup.longest_wait() returns double precision
+create function backup.longest_wait(backend integer default pg_catalog.pg_backend_pid()) returns double precision
 language sql
 volatile
 set search_path = ''
 as $$
   select max(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - w.waitstart))
   from pg_catalog.pg_locks as w
-  where not w.granted and pg_catalog.pg_backend_pid() = any (pg_catalog.pg_blocking_pids(w.pid))
+  where not w.granted and backend = any (pg_catalog.pg_blocking_pids(w.pid))
 $$;
-revoke all on function backup.longest_wait() from public;
+revoke all on function backup.longest_wait(integer) from public;
 
 -- The keeper's sleep, inside the transaction that holds snapshot and locks. It reads the catalog of locks only, never a
 -- row of the run: its snapshot is old. Returns why it ended: 'yielded' when a session had waited 4 s for one of its

@@ -133,10 +133,27 @@ as $$
 $$;
 revoke all on function backup.second_factor_at(jsonb) from public;
 
+-- When the person of these claims last proved who they are, by whatever they sign in with; null: nothing says so. A token that was
+-- renewed proves nothing.
+create function backup.signed_in_at(claims jsonb) returns timestamptz
+language sql
+immutable
+set search_path = ''
+as $$
+  select max(pg_catalog.to_timestamp((used.entry ->> 'timestamp')::double precision))
+  from pg_catalog.jsonb_array_elements(
+    case when pg_catalog.jsonb_typeof(claims -> 'amr') = 'array' then claims -> 'amr' else '[]' end
+  ) as used (entry)
+  where used.entry ->> 'method' not in ('token_refresh', 'anonymous')
+    and used.entry ->> 'timestamp' ~ '^[0-9]{1,12}$'
+$$;
+revoke all on function backup.signed_in_at(jsonb) from public;
+
 -- May the person whose genuine token has these claims do this? `needs`: `own session` (anybody who is signed in, for what is
--- theirs), `second factor`, `fresh second factor` (used within second_factor_seconds), or `machines`: no person may. Says `accepted`, and then every act of this session is theirs in the
--- audit; else, counted, why not: `paused`, `session_over` (signed out, banned or deleted since), `not_admin`, `one_factor`,
--- `factor_old`, `machines_only`.
+-- theirs), `fresh sign-in` (the same, signed in within second_factor_seconds), `second factor`, `fresh second factor` (used within
+-- second_factor_seconds), or `machines`: no person may. Says `accepted`, and then every act of this session is theirs in the
+-- audit; else, counted, why not: `paused`, `session_over` (signed out, banned or deleted since), `sign_in_old`, `not_admin`,
+-- `one_factor`, `factor_old`, `machines_only`.
 create function backup.accept_person(
   claims jsonb, function_name text, needs text, out verdict text, out pause integer
 )
@@ -148,6 +165,7 @@ declare
   person constant text := claims ->> 'sub';
   caller constant text := backup.person_hash(person);
   moment constant timestamptz := backup.clock_now();
+  since constant timestamptz := moment - backup.setting_integer('second_factor_seconds') * interval '1 second';
   level text;
 begin
   if caller is null then
@@ -161,12 +179,14 @@ begin
     verdict := case
       when level is null then 'session_over'
       when needs = 'own session' then 'accepted'
+      when needs = 'fresh sign-in' then case
+        when backup.signed_in_at(claims) between since and moment + interval '1 minute' then 'accepted' else 'sign_in_old'
+      end
       when not exists (select from backup.admins as a where a.user_id::text = person) then 'not_admin'
       when claims ->> 'aal' is distinct from 'aal2' or level <> 'aal2' then 'one_factor'
       when needs = 'second factor' then 'accepted'
       when needs is distinct from 'fresh second factor' then 'machines_only'
-      when backup.second_factor_at(claims) between moment - backup.setting_integer('second_factor_seconds') * interval '1 second'
-        and moment + interval '1 minute' then 'accepted'
+      when backup.second_factor_at(claims) between since and moment + interval '1 minute' then 'accepted'
       else 'factor_old'
     end;
   end if;
@@ -174,7 +194,7 @@ begin
     perform pg_catalog.set_config(
       'request.jwt.claims',
       pg_catalog.jsonb_build_object(
-        'sub', person, 'role', 'authenticated', 'aal', case needs when 'own session' then 'aal1' else 'aal2' end
+        'sub', person, 'role', 'authenticated', 'aal', case when needs in ('own session', 'fresh sign-in') then 'aal1' else 'aal2' end
       )::text,
       false
     );

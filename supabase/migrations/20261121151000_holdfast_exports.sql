@@ -54,7 +54,7 @@ create table backup.exports (
   error_code text,
   error_message text,
   error_hint text,
-  constraint origin_is_known check (origin in ('user', 'admin', 'cli')),
+  constraint origin_is_known check (origin in ('user', 'admin', 'cli', 'check')),
   constraint status_is_known check (status in ('queued', 'making', 'ready', 'failed', 'ending', 'removed')),
   constraint stage_is_known check (stage in ('rows', 'files', 'document')),
   constraint ready_one_says_until_when check (status <> 'ready' or (ready_at is not null and expires_at is not null)),
@@ -158,7 +158,7 @@ $$;
 revoke all on function backup.user_is_there(uuid) from public;
 
 -- Orders an export, or joins the one of this person that is under way (`joined`; its token is null). `origin`: `user` for one's
--- own, `admin`, `cli`. HF510 (user_not_found); HF465 (export_too_often) for a person's own orders.
+-- own, `admin`, `cli`; `check` for a sample that is thrown away. HF510 (user_not_found); HF465 (export_too_often) for a person's own orders.
 create function backup.begin_export(
   user_id uuid, origin text, worker text default null, lease interval default null,
   out id uuid, out token bigint, out joined boolean
@@ -182,7 +182,10 @@ begin
   end if;
   select e.* into ours from backup.exports as e
   where e.user_id = begin_export.user_id and e.status in ('queued', 'making');
-  if ours.id is not null then
+  if ours.origin = 'check' and begin_export.origin <> 'check' then
+    -- nobody waits for a sample
+    perform backup.end_export(ours.id);
+  elsif ours.id is not null then
     begin_export.id := ours.id;
     begin_export.joined := true;
     return;

@@ -120,8 +120,8 @@ end
 $$;
 revoke all on function backup.record_laid(uuid, bigint, jsonb) from public;
 
--- How far a file is. `facts`: {state, parts, why, version, bytes, changed}, of which what is left out stays. HF413.
-create function backup.record_export_file(id uuid, token bigint, number integer, facts jsonb, lease interval) returns void
+-- How far files are: [{number, state, parts, why, version, bytes, changed}], of which what is left out stays. HF413.
+create function backup.record_export_files(id uuid, token bigint, files jsonb, lease interval) returns void
 language plpgsql
 volatile
 set search_path = ''
@@ -130,21 +130,25 @@ declare
   ours backup.exports := backup.held_export(id, token);
 begin
   update backup.export_files as f
-  set state = coalesce(facts ->> 'state', f.state), parts = coalesce(facts -> 'parts', f.parts),
-    why = coalesce(facts ->> 'why', f.why), version = coalesce(facts ->> 'version', f.version),
-    bytes = coalesce((facts ->> 'bytes')::bigint, f.bytes), changed = coalesce((facts ->> 'changed')::integer, f.changed)
-  where f.export_id = ours.id and f.number = record_export_file.number;
+  set state = coalesce(facts.one ->> 'state', f.state), parts = coalesce(facts.one -> 'parts', f.parts),
+    why = coalesce(facts.one ->> 'why', f.why), version = coalesce(facts.one ->> 'version', f.version),
+    bytes = coalesce((facts.one ->> 'bytes')::bigint, f.bytes), changed = coalesce((facts.one ->> 'changed')::integer, f.changed)
+  from pg_catalog.jsonb_array_elements(record_export_files.files) as facts (one)
+  where f.export_id = ours.id and f.number = (facts.one ->> 'number')::integer;
   update backup.exports as e
-  set legs_begun = case when e.by_function then 1 else 0 end, lease_until = backup.clock_now() + record_export_file.lease,
-    files_done = done.files, file_bytes = coalesce(done.bytes, 0)
+  set legs_begun = case when e.by_function then 1 else 0 end, lease_until = backup.clock_now() + record_export_files.lease,
+    files_done = e.files_done + done.files, file_bytes = e.file_bytes + done.bytes
   from (
-    select count(*) as files, sum(f.bytes) filter (where f.state = 'copied') as bytes
-    from backup.export_files as f where f.export_id = ours.id and f.state <> 'open'
+    select count(*) as files, coalesce(sum(f.bytes) filter (where f.state = 'copied'), 0) as bytes
+    from backup.export_files as f
+    join pg_catalog.jsonb_array_elements(record_export_files.files) as facts (one)
+      on f.number = (facts.one ->> 'number')::integer and facts.one ->> 'state' in ('copied', 'missing')
+    where f.export_id = ours.id
   ) as done
   where e.id = ours.id;
 end
 $$;
-revoke all on function backup.record_export_file(uuid, bigint, integer, jsonb, interval) from public;
+revoke all on function backup.record_export_files(uuid, bigint, jsonb, interval) from public;
 
 -- Every file is copied or missing: the document ends with what became of them, and from now on every byte of it has its place.
 -- False where what was laid is not all there any more. HF413, HF415.
@@ -225,6 +229,13 @@ begin
   update backup.export_files as f
   set state = 'open', parts = '[]', why = null
   where f.export_id = ours.id and f.number = any (redo_export.files);
+  update backup.exports as e
+  set files_done = done.files, file_bytes = done.bytes
+  from (
+    select count(*) as files, coalesce(sum(f.bytes) filter (where f.state = 'copied'), 0) as bytes
+    from backup.export_files as f where f.export_id = ours.id and f.state <> 'open'
+  ) as done
+  where e.id = ours.id;
 end
 $$;
 revoke all on function backup.redo_export(uuid, bigint, text, integer[], text) from public;
@@ -297,7 +308,8 @@ begin
   loop
     perform backup.note_export_mail(late.id, 'not sent: the function notify did not send it within an hour');
   end loop;
-  if exists (select from backup.exports as e where e.mail = 'due') then
+  perform backup.forget_import_mails();
+  if exists (select from backup.exports as e where e.mail = 'due') or exists (select from backup.imports as m where m.mail = 'due') then
     perform backup.invoke('notify', '{"action": "deliver"}');
   end if;
 exception

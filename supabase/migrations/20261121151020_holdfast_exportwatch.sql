@@ -104,6 +104,11 @@ begin
       );
     end if;
   end loop;
+  -- whoever reads rows gives way by itself, unless its process has ended meanwhile
+  perform pg_catalog.pg_cancel_backend(a.pid)
+  from pg_catalog.pg_stat_activity as a
+  where a.application_name = 'holdfast:export' and a.usename = current_user and a.datname = pg_catalog.current_database()
+    and a.pid <> pg_catalog.pg_backend_pid() and backup.longest_wait(a.pid) >= 4;
   perform backup.launch_exports();
   perform backup.call_mailer();
   for found_one in
@@ -157,7 +162,7 @@ select
   e.id, e.status, e.stage, e.origin, e.created_at, e.started_at, e.consistent_at, e.ready_at, e.expires_at, e.removed_at,
   e.tables, e.rows, e.files, e.files_done, e.file_bytes, e.document_bytes, e.links, e.mail, e.error_code, e.error_message, e.error_hint
 from backup.exports as e
-where e.user_id::text = (select backup.own_person());
+where e.user_id::text = (select backup.own_person()) and e.origin <> 'check';
 comment on view public.my_exports is 'Holdfast: exports of one''s own data. For whoever is signed in, their own only.';
 
 create view public.backup_exports with (security_invoker = true) as
@@ -191,5 +196,11 @@ begin
     error_message, error_hint
   ) on backup.exports to authenticated;
   grant select on table public.my_exports, public.backup_exports to authenticated;
+end
+$$;
+
+do $$
+begin
+  perform backup.add_check('sample_export', 'weekly', 'a sample user''s data can be exported', step => 'export');
 end
 $$;

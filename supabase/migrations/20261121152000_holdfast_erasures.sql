@@ -317,6 +317,7 @@ begin
     delete from backup.admins as a where a.user_id = empty_erasure.user_id;
   end if;
   update backup.restores as r set user_id = backup.person_hash(r.user_id) where r.user_id = empty_erasure.user_id::text;
+  delete from backup.imports as m where m.user_id = empty_erasure.user_id;
 end
 $$;
 revoke all on function backup.empty_erasure(uuid, uuid, jsonb) from public;

@@ -24,6 +24,7 @@ export interface AskedFor {
 export interface JsonSchema {
   readonly type?: string;
   readonly format?: string;
+  readonly pattern?: string;
   readonly const?: unknown;
   readonly enum?: readonly unknown[];
   readonly anyOf?: readonly JsonSchema[];
@@ -40,36 +41,45 @@ export function functionNames(): string[] {
     .sort();
 }
 
-/** Every action of every function that is deployed, from its schema: a new one is attacked without being named here. */
+/**
+ * Every action of every function that is deployed, from its schema: a new one is attacked without being named here. What anybody who
+ * is signed in may do about themselves is attacked beside it: exports.test.ts, imports.test.ts.
+ */
 export function everythingAskedFor(): AskedFor[] {
   const needs = needsByAction();
   return functionNames().flatMap((functionName) => {
-    const schema: unknown = Reflect.get(schemas, `${functionName}Request`);
+    const name = `${functionName.replace(/-([a-z])/g, (_, letter: string) => letter.toUpperCase())}Request`;
+    const schema: unknown = Reflect.get(schemas, name);
     if (!(schema instanceof z.ZodDiscriminatedUnion)) {
-      throw new Error(`requests.ts exports no ${functionName}Request with a list of actions`);
+      throw new Error(`requests.ts exports no ${name} with a list of actions`);
     }
-    return schema.options.map((option) => {
+    return schema.options.flatMap((option) => {
       const json = z.toJSONSchema(option as z.ZodType) as JsonSchema;
       const action = String(json.properties?.["action"]?.const);
       const needed = needs.get(`${functionName}: ${action}`);
       if (needed === undefined) throw new Error(`docs/http.md does not say who may do ${functionName}: ${action}`);
-      return {
+      if (needed === "own session" || needed === "fresh sign-in") return [];
+      return [{
         functionName,
         action,
         body: exampleOf(json) as Record<string, unknown>,
         schema: json,
         needs: needed,
-      };
+      }];
     });
   });
 }
 
-function needsByAction(): Map<string, Needs> {
+function needsByAction(): Map<string, Needs | "own session" | "fresh sign-in"> {
   const page = readFileSync(join(root, "docs/http.md"), "utf8");
-  const rows = page.matchAll(/^\| ((?:`[a-z]+: [a-z]+`(?:, )?)+) *\| (machines|(?:fresh )?second factor) *\|$/gm);
+  const rows = page.matchAll(
+    /^\| ((?:`[a-z-]+: [a-z]+`(?:, )?)+) *\| (machines|own session|fresh sign-in|(?:fresh )?second factor) *\|$/gm,
+  );
   return new Map(
     [...rows].flatMap(([, actions = "", needs]) =>
-      [...actions.matchAll(/`([^`]+)`/g)].map(([, action = ""]) => [action, needs as Needs] as const)
+      [...actions.matchAll(/`([^`]+)`/g)].map(([, action = ""]) =>
+        [action, needs as Needs | "own session" | "fresh sign-in"] as const
+      )
     ),
   );
 }
@@ -86,6 +96,7 @@ function exampleOf(schema: JsonSchema): unknown {
     case "array":
       return [];
     case "string":
+      if (schema.pattern === "^[0-9a-f]{64}$") return "0".repeat(64);
       return schema.format === "uuid" || schema.format === "guid" ? randomUUID() : "x";
     case "boolean":
       return true;

@@ -65,6 +65,9 @@ const actions = [
   ["export", { action: "cancel", export: nobody }, "fresh second factor"],
   ["export", { action: "leg", export: nobody }, "machines"],
   ["export", { action: "sweep" }, "machines"],
+  ["import-export", { action: "list" }, "second factor"],
+  ["import-export", { action: "approve", import: nobody }, "fresh second factor"],
+  ["import-export", { action: "withdraw", import: nobody }, "fresh second factor"],
 ] as const;
 
 beforeAll(async () => {

@@ -2,6 +2,7 @@
 import { Buffer } from "node:buffer";
 import { readFileSync } from "node:fs";
 import { unlimited } from "../../src/shared/backup/budget.ts";
+import { systemClock } from "../../src/shared/clock.ts";
 import { KeyRing } from "../../src/shared/crypto/key_ring.ts";
 import type { ReadFile } from "../../src/shared/export/copy_files.ts";
 import { type ExportDocument, exportDocument } from "../../src/shared/export/document_format.ts";
@@ -70,7 +71,7 @@ export async function exported(
     const { lease } = await beginExport(connection, { user, origin: "cli", worker: "test", leaseSeconds: 600 });
     if (lease === null) throw new Error("an export of this user is under way");
     try {
-      await makeExport({ connection, database, ring, target, readFile, log: silentLog }, lease, {
+      await makeExport({ connection, database, ring, target, readFile, clock: systemClock, log: silentLog }, lease, {
         map: emptyMap,
         files: true,
         budget: unlimited,

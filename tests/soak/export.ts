@@ -49,7 +49,7 @@ try {
   const connection = await openDatabase({ url: cluster.plainUrl("postgres") }).connect("soak");
   const place = { projectUrl: gateway.url, serviceKey: gateway.serviceRoleKey };
   const bucket = downloadBucket(place, { fetch, clock: systemClock, random: webCryptoRandom }, "data-exports");
-  const link = await makeExportLink(connection, bucket, id, 3600);
+  const link = await makeExportLink(connection, bucket, id, { expirySeconds: 3600, after: 0 });
   await connection.close();
   const fetched = async (urls: readonly string[]) => {
     const parts: Uint8Array[] = [];

@@ -88,6 +88,7 @@ const views = [
   "public.backup_restore_watches",
   "public.backup_downloads",
   "public.backup_exports",
+  "public.backup_imports",
   "public.backup_checks",
   "public.backup_check_results",
   "public.backup_erasures",
@@ -172,6 +173,11 @@ async function as<T>(caller: typeof callers[number], work: () => Promise<T>): Pr
       [adminId, userId],
     );
     await postgres.query(
+      `insert into backup.imports (document, export_id, install_id, user_id, asked_by, expires_at)
+       values (repeat('0', 64), gen_random_uuid(), gen_random_uuid(), $1, 'x', backup.clock_now() + interval '1 hour')`,
+      [adminId],
+    );
+    await postgres.query(
       `insert into backup.check_results (run_id, check_name, outcome, message)
        select id, 'clock', 'passed', 'message' from backup.runs limit 1`,
     );
@@ -219,7 +225,7 @@ describe("every table and view", () => {
       const table of [
         ...["settings", "policies", "schedules", "runs", "tasks", "objects", "audit_log", "alerts", "admins"],
         ...["restores", "restore_watches", "restore_smokes", "drills", "objectives", "downloads"],
-        ...["exports", "export_rows", "export_pieces", "export_files"],
+        ...["exports", "export_rows", "export_pieces", "export_files", "imports", "adopted_installs"],
         ...["incidents", "incident_events", "page"],
         ...["checks", "check_results"],
         ...["erasures", "erasure_holds", "departures"],
@@ -322,6 +328,7 @@ describe("every table and view", () => {
       ["erasures", "authenticated"],
       ["exports", "authenticated"],
       ["findings", "authenticated"],
+      ["imports", "authenticated"],
       ["incident_events", "authenticated"],
       ["incidents", "authenticated"],
       ["maintenance_log", "authenticated"],

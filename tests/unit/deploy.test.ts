@@ -50,6 +50,7 @@ describe("the folder of functions", () => {
       "download",
       "drill",
       "export",
+      "import-export",
       "incident",
       "monitor",
       "notify",

@@ -9,6 +9,7 @@ import {
   downloadRequest,
   drillRequest,
   exportRequest,
+  importExportRequest,
   incidentRequest,
   monitorRequest,
   notifyRequest,
@@ -33,6 +34,7 @@ function fromSchemas() {
     restore: restoreRequest,
     download: downloadRequest,
     export: exportRequest,
+    "import-export": importExportRequest,
   }).flatMap((
     [functionName, schema],
   ) =>
@@ -63,7 +65,7 @@ describe("docs/http.md", () => {
 
   it("shows a call of its own action with every required field", () => {
     for (const { functionName, action, fields, call } of page.actions) {
-      const shown = /^call (\w+) '(.*)'$/.exec(call);
+      const shown = /^call ([\w-]+) '(.*)'$/.exec(call);
       expect(shown?.[1]).toBe(functionName);
       const body = JSON.parse((shown?.[2] ?? "").replace(/'"\$\w+"'/g, "x"));
       expect(body.action).toBe(action);

@@ -23,7 +23,7 @@ export function httpPage(): HttpPage {
   const page = readFileSync(fileURLToPath(new URL("../../docs/http.md", import.meta.url)), "utf8");
   const sections = page.split(/^## /m).slice(1);
   const actions = sections.flatMap((section) => {
-    const title = /^([a-z]+): ([a-z]+)\n/.exec(section);
+    const title = /^([a-z-]+): ([a-z]+)\n/.exec(section);
     if (title === null) return [];
     const fields = [...section.matchAll(/^\| `(\w+)` *\| (yes|no) +\| (.+?) *\|$/gm)]
       .map(([, name = "", required, meaning = ""]) => ({ name, required: required === "yes", meaning }));

@@ -1,6 +1,6 @@
 import { unlimited } from "../../shared/backup/budget.ts";
 import { failureOf } from "../../shared/backup/run.ts";
-import { processOpenLimits } from "../../shared/checks/deps.ts";
+import { type CheckDeps, processOpenLimits } from "../../shared/checks/deps.ts";
 import { runChecksLeg } from "../../shared/checks/leg.ts";
 import { toHex } from "../../shared/crypto/digest.ts";
 import { asHoldfastError, HoldfastError } from "../../shared/errors.ts";
@@ -17,11 +17,11 @@ import {
 import { cancelRun, readRun, recordVerification } from "../../shared/jobs/queries.ts";
 import { isActive } from "../../shared/jobs/states.ts";
 import type { Connection } from "../../shared/postgres/connection.ts";
-import type { PruneDeps } from "../../shared/retention/deps.ts";
 import { verifyBackup } from "../../shared/verify/run.ts";
 import { bothStores } from "../both_stores.ts";
 import type { Context } from "../context.ts";
 import { installedSession } from "../installed.ts";
+import { sourceDatabase } from "../open.ts";
 import { columns, type Outcome } from "../output.ts";
 
 /** Between two looks at a run that others work on. */
@@ -82,7 +82,7 @@ async function show(context: Context, session: Connection, name: string | undefi
 
 async function make(context: Context, session: Connection, word: string | undefined): Promise<Outcome> {
   if (word !== "daily" && word !== "weekly") throw new HoldfastError("usage", "checks run takes `daily` or `weekly`");
-  const deps = await bothStores(context, session);
+  const deps = { ...await bothStores(context, session), database: await sourceDatabase(context) };
   if (word === "daily") await verifyNewest(context, session, deps);
   const run = await made(context, session, deps, word);
   const verdict = await readVerdict(session, run);
@@ -103,7 +103,7 @@ function sentence({ verdict, notYetAvailable, noVerdict }: Verdict, checks: read
 }
 
 /** A backup that was taken from here is verified from here: the functions do it for theirs. */
-async function verifyNewest(context: Context, session: Connection, deps: PruneDeps): Promise<void> {
+async function verifyNewest(context: Context, session: Connection, deps: CheckDeps): Promise<void> {
   const id = await readUnverified(session);
   if (id === null) return;
   try {
@@ -126,7 +126,7 @@ async function verifyNewest(context: Context, session: Connection, deps: PruneDe
 }
 
 /** The run, once its checks are made; one that the functions are at is waited for. Errors: the run's own, `run_state` in a copy, `cancelled`. */
-async function made(context: Context, session: Connection, deps: PruneDeps, cadence: Cadence): Promise<string> {
+async function made(context: Context, session: Connection, deps: CheckDeps, cadence: Cadence): Promise<string> {
   const { clock, signal, random, progress } = context;
   const worker = `cli:${toHex(random(4))}`;
   const requested = await requestChecks(session, cadence, "cli");

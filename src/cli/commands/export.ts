@@ -69,7 +69,7 @@ async function make(context: Context, who: string): Promise<Outcome> {
         });
       }
       let laid: LaidFacts = { leftOut: nothingLeftOut, unmatched: [] };
-      await makeExport({ connection: session, database, ring, target: folder.target, readFile, log }, lease, {
+      await makeExport({ connection: session, database, ring, target: folder.target, readFile, clock, log }, lease, {
         map,
         files,
         budget: unlimited,

@@ -68,6 +68,41 @@ export const access = {
       { line: "export verify export-1b4e28ba-20240109T120000Z/export.json", does: "has it been changed?" },
     ],
   },
+  "import-export": {
+    summary: "bring a person's own rows and files in from the document of an export",
+    about:
+      "For support staff, where somebody asks for what they had once taken with them. The document has to be as this project signed it, or one whose identity was adopted here. Without --apply, what is missing, what is there and where it differs; nothing is changed. With it, rows go in in the order of their keys, are read again, and every reference is verified; files follow with their owner. Nothing that is there is overwritten: an export is no backup. Before, an administrator asks by the function import-export, and another one agrees, or the person, freshly signed in (docs/imports.md). Whoever was erased stays erased. A call that was broken off goes on when it is repeated. `list` shows imports, `withdraw` ends one that has not gone in.",
+    words: [
+      { name: "document", required: true, help: "the file export.json, its files beside it; or `list` or `withdraw`" },
+      { name: "which", required: false, help: "with `withdraw`: the id of the import" },
+    ],
+    options: [
+      "apply",
+      "only",
+      "where",
+      "dry-run",
+      "yes",
+      "map",
+      "without-files",
+      "fire-triggers",
+      "skip-safety-backup",
+      "limit",
+      ...database,
+      ...store,
+      "project-url",
+      "jobs",
+      "max-memory",
+    ],
+    examples: [
+      { line: "import-export export-1b4e28ba/export.json", does: "what is missing, and how what is there differs" },
+      { line: "import-export export-1b4e28ba/export.json -- --apply all --yes", does: "all of it, once it is agreed" },
+      {
+        line: "import-export export.json -- --only public.notes --where id=7 --apply all",
+        does: "one row, which must not be there",
+      },
+      { line: "import-export list -- --json", does: "who asked, who agreed, what came of it" },
+    ],
+  },
   "audit": {
     summary: "show, export or verify the audit log; look for open doors",
     about:

@@ -4,13 +4,15 @@ import type { KeyRing } from "../crypto/key_ring.ts";
 import type { Compressor } from "../format/compressor.ts";
 import type { CheckOutcome } from "../jobs/check_queries.ts";
 import type { Log } from "../log.ts";
-import type { Connection } from "../postgres/connection.ts";
+import type { Connection, Database } from "../postgres/connection.ts";
 import type { Store } from "../store/store.ts";
 
 /** What checks work with. The stores are those below the place where this database writes, wrapped in retrying(). */
 export interface CheckDeps {
   /** In no transaction. */
   readonly connection: Connection;
+  /** For a session of its own, where a check needs one. */
+  readonly database: Database;
   readonly first: Store;
   /** Null where there is none. */
   readonly second: Store | null;

@@ -8,6 +8,7 @@ import { judgeRows, judgeSize, readHistory } from "./judge_history.ts";
 import { listStores } from "./list_stores.ts";
 import { openManifests } from "./open_manifests.ts";
 import { openObjects } from "./open_objects.ts";
+import { sampleExport } from "./sample_export.ts";
 
 /** Longer than a leg may last; each call renews it. */
 const leaseSeconds = 180;
@@ -23,6 +24,7 @@ const steps: Readonly<Record<string, Step>> = {
   list: listStores,
   manifests: openManifests,
   objects: openObjects,
+  export: sampleExport,
   size: async (_, task) => judgeSize(readHistory(await task.history())),
   rows: async (_, task) => judgeRows(readHistory(await task.history())),
 };

@@ -4,7 +4,14 @@ import { sha256Hex } from "../crypto/digest.ts";
 import { HoldfastError } from "../errors.ts";
 import type { Connection } from "../postgres/connection.ts";
 import { blockBytes } from "./document_format.ts";
-import { type ExportFile, exportFiles, type ExportLease, type ExportPart, recordExportFile } from "./export_queries.ts";
+import {
+  type ExportFile,
+  type ExportFileFacts,
+  exportFiles,
+  type ExportLease,
+  type ExportPart,
+  recordExportFiles,
+} from "./export_queries.ts";
 import type { ExportTarget } from "./export_target.ts";
 
 /** Bytes `from` to `to` of an object of the project's Storage, or all of it; null where Storage does not have it. */
@@ -45,14 +52,15 @@ export async function copyFiles(
     if (batch.length === 0) return "done";
     if (budget.spent()) return "rest";
     if (signal?.aborted === true) throw new HoldfastError("cancelled", "the export was cancelled");
-    const copied = await Promise.all(batch.map(async (file) => await copyPart(deps, file)));
-    for (const [at, part] of copied.entries()) {
-      const file = batch[at];
-      if (file === undefined) continue;
-      await recordExportFile(deps.connection, lease, file.number, await factsOf(deps, file, part), leaseSeconds);
-      budget.spendText(0, part === null ? 0 : part.bytes);
-      budget.spendCalls(4);
-    }
+    const copied = await Promise.all(batch.map(async (file) => ({ file, part: await copyPart(deps, file) })));
+    const now = await presentVersions(deps.connection, batch);
+    const facts = copied.map(({ file, part }) => ({
+      number: file.number,
+      ...factsOf(file, part, now.get(file.number)),
+    }));
+    await recordExportFiles(deps.connection, lease, facts, leaseSeconds);
+    budget.spendText(0, copied.reduce((sum, { part }) => sum + (part?.bytes ?? 0), 0));
+    budget.spendCalls(3 + 3 * batch.length);
   }
 }
 
@@ -78,23 +86,32 @@ async function copyPart({ target, readFile }: CopyDeps, file: ExportFile): Promi
   return { bytes: bytes.byteLength, sha256: await sha256Hex(bytes) };
 }
 
-async function factsOf(
-  { connection }: CopyDeps,
-  file: ExportFile,
-  part: ExportPart | null,
-): Promise<Record<string, unknown>> {
-  const [now] = await connection.query(
-    `select o.version, coalesce((o.metadata ->> 'size')::bigint, 0) as bytes
-     from storage.objects as o where o.bucket_id = $1 and o.name = $2`,
-    [file.bucket, file.name],
+/** What Storage's table says of them now, by number; none of one that is gone. */
+async function presentVersions(connection: Connection, files: readonly ExportFile[]): Promise<Map<number, Present>> {
+  const rows = await connection.query(
+    `select f.number, o.version, coalesce((o.metadata ->> 'size')::bigint, 0) as bytes
+     from pg_catalog.jsonb_to_recordset($1::jsonb) as f (number integer, bucket text, name text)
+     join storage.objects as o on o.bucket_id = f.bucket and o.name = f.name`,
+    [JSON.stringify(files.map(({ number, bucket, name }) => ({ number, bucket, name })))],
   );
+  return new Map(
+    rows.map((row) => [Number(row["number"]), { version: row["version"] ?? null, bytes: Number(row["bytes"]) }]),
+  );
+}
+
+interface Present {
+  readonly version: string | null;
+  readonly bytes: number;
+}
+
+function factsOf(file: ExportFile, part: ExportPart | null, now: Present | undefined): ExportFileFacts {
   if (now === undefined) return { state: "missing", why: "it was removed while the export was made", parts: [] };
-  if ((now["version"] ?? null) !== file.version) {
+  if (now.version !== file.version) {
     if (file.changed + 1 >= mostChanges) {
       return { state: "missing", why: "it kept changing while the export was made", parts: [] };
     }
     // From its beginning, as it is now.
-    return { parts: [], version: now["version"] ?? "", bytes: Number(now["bytes"]), changed: file.changed + 1 };
+    return { parts: [], version: now.version ?? "", bytes: now.bytes, changed: file.changed + 1 };
   }
   if (part === null) return { state: "missing", why: "Storage names it and does not have it", parts: [] };
   const parts = [...file.parts, part];

@@ -11,7 +11,8 @@ export interface ExportLease {
   readonly token: string;
 }
 
-export type ExportOrigin = "user" | "admin" | "cli";
+/** `check`: of a sample person, by the weekly verification, thrown away at once. */
+export type ExportOrigin = "user" | "admin" | "cli" | "check";
 export type ExportStage = "rows" | "files" | "document";
 
 const part = z.object({ bytes: z.int().nonnegative(), sha256: z.string() });
@@ -107,19 +108,27 @@ export async function holdExport(connection: Connection, { id, token }: ExportLe
   ]);
 }
 
+/** How far a file is; what is left out stays. */
+export interface ExportFileFacts {
+  readonly state?: "copied" | "missing";
+  readonly parts?: readonly ExportPart[];
+  readonly why?: string;
+  readonly version?: string;
+  readonly bytes?: number;
+  readonly changed?: number;
+}
+
 /** Errors: `lease_lost`. */
-export async function recordExportFile(
+export async function recordExportFiles(
   connection: Connection,
   { id, token }: ExportLease,
-  number: number,
-  facts: Readonly<Record<string, unknown>>,
+  files: readonly (ExportFileFacts & { readonly number: number })[],
   leaseSeconds: number,
 ): Promise<void> {
-  await call(connection, `select backup.record_export_file($1::uuid, $2::bigint, $3::int, $4::jsonb, ${seconds(5)})`, [
+  await call(connection, `select backup.record_export_files($1::uuid, $2::bigint, $3::jsonb, ${seconds(4)})`, [
     id,
     token,
-    String(number),
-    JSON.stringify(facts),
+    JSON.stringify(files),
     String(leaseSeconds),
   ]);
 }
@@ -273,17 +282,17 @@ export async function listExports(
 const fileColumns =
   `f.number, f.bucket_id, f.name, f.path, f.version, f.bytes, f.state, f.parts::text as parts, f.changed`;
 
-/** In their order; `open`: those that are still to be copied. */
+/** In their order; `open`: those that are still to be copied; `after`: behind the one of this number. */
 export async function exportFiles(
   connection: Connection,
   id: string,
-  { open, limit }: { readonly open: boolean; readonly limit: number },
+  { open, limit, after = 0 }: { readonly open: boolean; readonly limit: number; readonly after?: number },
 ): Promise<ExportFile[]> {
   const rows = await call(
     connection,
     `select ${fileColumns} from backup.export_files as f
-     where f.export_id = $1::uuid and (f.state = 'open' or not $2::boolean) order by f.number limit $3::int`,
-    [id, String(open), String(limit)],
+     where f.export_id = $1::uuid and (f.state = 'open' or not $2::boolean) and f.number > $4::int order by f.number limit $3::int`,
+    [id, String(open), String(limit), String(after)],
   );
   return rows.map((row) => ({
     number: Number(row["number"]),

@@ -1,5 +1,6 @@
 /** One leg of an export in a function. */
 import type { Budget } from "../backup/budget.ts";
+import type { Clock } from "../clock.ts";
 import type { KeyRing } from "../crypto/key_ring.ts";
 import type { DownloadBucket } from "../download/bucket.ts";
 import { asHoldfastError } from "../errors.ts";
@@ -27,6 +28,7 @@ export interface ExportLegDeps {
   readonly bucket: () => DownloadBucket;
   /** Errors: `setting_missing`. */
   readonly readFile: () => ReadFile;
+  readonly clock: Clock;
   readonly log: Log;
 }
 
@@ -52,6 +54,7 @@ export async function runExportLeg(
       ring: deps.ring(),
       target: bucketTarget(id, deps.bucket(), connection),
       readFile: deps.readFile(),
+      clock: deps.clock,
       log: deps.log,
     };
     const map = await readKeptMap(connection);

@@ -1,6 +1,7 @@
 /** Makes an export, or goes on with one: rows, files, document, and a look at what lies there. */
 import type { Budget } from "../backup/budget.ts";
 import { openSession } from "../backup/session.ts";
+import type { Clock } from "../clock.ts";
 import type { KeyRing } from "../crypto/key_ring.ts";
 import { readIdentity } from "../identity/identity_queries.ts";
 import type { Log } from "../log.ts";
@@ -12,6 +13,7 @@ import { closeDocument, type ExportLease, holdExport, readExport, redoExport } f
 import type { ExportTarget } from "./export_target.ts";
 import { type LaidFacts, layRows } from "./lay_rows.ts";
 import { putDocument } from "./put_document.ts";
+import { yieldingToWaiters } from "./yield_to_waiters.ts";
 
 export interface MakeDeps {
   /** Of whoever works on it. */
@@ -21,6 +23,7 @@ export interface MakeDeps {
   readonly ring: KeyRing;
   readonly target: ExportTarget;
   readonly readFile: ReadFile;
+  readonly clock: Clock;
   readonly log: Log;
 }
 
@@ -41,7 +44,7 @@ const lost = { stage: "rows", files: [], why: "what was read is not there any mo
 
 /**
  * `rest`: the budget is spent and work is left. `whole`: all of it lies there, and the caller says so. Errors: `lease_lost`,
- * `user_not_found` once the person is gone, `export_undone`, `ownership_unclear`, `key_missing`, those of the database, of Storage and
+ * `lock_timeout` where it gave way to somebody, `user_not_found` once the person is gone, `export_undone`, `ownership_unclear`, `key_missing`, those of the database, of Storage and
  * of the target.
  */
 export async function makeExport(deps: MakeDeps, lease: ExportLease, options: MakeOptions): Promise<"whole" | "rest"> {
@@ -56,7 +59,8 @@ export async function makeExport(deps: MakeDeps, lease: ExportLease, options: Ma
       case "rows": {
         const session = await openSession(deps.database, "holdfast:export");
         try {
-          const facts = await layRows(session, lease, { user: row.user, map: options.map, files: options.files });
+          const request = { user: row.user, map: options.map, files: options.files };
+          const facts = await yieldingToWaiters(deps, session, () => layRows(session, lease, request));
           options.onLaid?.(facts);
         } finally {
           await session.close();

@@ -8,6 +8,11 @@ import { type ExportKey, exportKey } from "./export_key.ts";
 
 type Signature = z.output<typeof signatureFormat>;
 
+export interface VerifiedSignature extends Signature {
+  /** SHA-256 in hexadecimal of each block of what is signed. */
+  readonly hashes: readonly string[];
+}
+
 /** Before the signature; no value of a row is in the last bytes of a document, so its last occurrence is the one. */
 const mark = ',"signature":';
 /** More than a signature has. */
@@ -42,7 +47,7 @@ export async function verifySignature(
     readonly bytes: number;
     readonly read: ReadBytes;
   },
-): Promise<Signature> {
+): Promise<VerifiedSignature> {
   const signature = readSignature(await read(Math.max(0, bytes - mostBytes), bytes));
   const wrong = (why: string) => new HoldfastError("export_unsigned", why);
   const { signedBytes, keyId, publicKey, root, value } = signature;
@@ -60,7 +65,7 @@ export async function verifySignature(
   if (new TextDecoder().decode(tail) !== `${mark}${JSON.stringify(signature)}}\n`) {
     throw wrong("something stands behind what was signed");
   }
-  return signature;
+  return { ...signature, hashes: blocks };
 }
 
 /** What a document says of itself before its first table. Errors: `export_unsigned` where it is none of ours. */

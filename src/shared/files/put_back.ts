@@ -14,12 +14,19 @@ import { bytesOf } from "./plan_put_back.ts";
 import { openProjectFiles, pathOf, type ProjectFilesSettings, storageHeaders } from "./project_files.ts";
 
 export interface PutBackDeps {
-  /** Where the backup lies. */
-  readonly reader: ObjectDeps;
+  /** Where the backup lies; or what gives a part whose length and hash are as it is listed. */
+  readonly reader: ObjectDeps | ReadPart;
   readonly target: ProjectFilesSettings;
   /** Into the database of that project. */
   readonly session: Connection;
   readonly fetch: Fetch;
+}
+
+/** The plaintext of a part, held against what is listed of it. */
+export type ReadPart = (part: FilePart) => Promise<Uint8Array>;
+
+async function partOf(reader: PutBackDeps["reader"], part: FilePart): Promise<Uint8Array> {
+  return typeof reader === "function" ? await reader(part) : await readObject(reader, recordedPart(part));
 }
 
 /** 5 GB over a slow line. */
@@ -116,7 +123,7 @@ async function upload(deps: PutBackDeps, file: ListedFile, { metadata }: z.infer
   const url = `${baseOf(deps.target)}/object/${pathOf(file)}`;
   const [first, ...others] = file.parts;
   if (others.length === 0) {
-    const body = first === undefined ? new Uint8Array(0) : await readObject(deps.reader, recordedPart(first));
+    const body = first === undefined ? new Uint8Array(0) : await partOf(deps.reader, first);
     const bounds = { label, timeoutMs: uploadTimeoutMs, maxBytes: answerBytes };
     const answer = await callHttp(deps.fetch, { method: "POST", url, headers, body }, bounds);
     if (answer.status !== 200) throw storageFailure(answer, "take a file", label);
@@ -133,13 +140,13 @@ async function upload(deps: PutBackDeps, file: ListedFile, { metadata }: z.infer
   if (answer.status !== 200) throw storageFailure(answer, "take a file", label);
 }
 
-function streamOf(reader: ObjectDeps, parts: readonly FilePart[]): ReadableStream<Uint8Array> {
+function streamOf(reader: PutBackDeps["reader"], parts: readonly FilePart[]): ReadableStream<Uint8Array> {
   let next = 0;
   return new ReadableStream({
     async pull(controller) {
       const part = parts[next++];
       if (part === undefined) controller.close();
-      else controller.enqueue(await readObject(reader, recordedPart(part)));
+      else controller.enqueue(await partOf(reader, part));
     },
   }, { highWaterMark: 0 });
 }

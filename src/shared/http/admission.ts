@@ -9,10 +9,10 @@ import { addressOf } from "./refusals.ts";
 
 /**
  * What a person needs for an action besides being an administrator: their second factor, or their second factor within the
- * last minutes (the setting `second_factor_seconds`). `own session`: anybody who is signed in, for what is theirs alone.
- * `machines`: no person may.
+ * last minutes (the setting `second_factor_seconds`). `own session`: anybody who is signed in, for what is theirs alone;
+ * `fresh sign-in`: the same, where they have signed in within those minutes. `machines`: no person may.
  */
-export type Needs = "machines" | "own session" | "second factor" | "fresh second factor";
+export type Needs = "machines" | "own session" | "fresh sign-in" | "second factor" | "fresh second factor";
 
 /** Somebody whose signature held. `person`: null for whoever has the worker secret. */
 export interface Caller {
@@ -55,7 +55,7 @@ export async function recognise(
 
 /**
  * Lets the person in: from here on what this session of the database does is theirs in the audit. Errors: `unauthorised`,
- * `forbidden`, `second_factor_missing`, `second_factor_old`, `too_many_refusals`, each of them counted.
+ * `forbidden`, `sign_in_old`, `second_factor_missing`, `second_factor_old`, `too_many_refusals`, each of them counted.
  */
 export async function admit(
   connection: Connection,
@@ -80,6 +80,8 @@ function refused(verdict: Exclude<Verdict, "accepted">): HoldfastError {
       return new HoldfastError("forbidden", "only a call that the worker secret signed may do this");
     case "one_factor":
       return new HoldfastError("second_factor_missing", "this person is signed in without a second factor");
+    case "sign_in_old":
+      return new HoldfastError("sign_in_old", "this person signed in too long ago for this");
     case "factor_old":
       return new HoldfastError("second_factor_old", "the second factor was used too long ago for this");
   }

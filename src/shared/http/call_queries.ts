@@ -126,6 +126,7 @@ export type Verdict =
   | "accepted"
   | "paused"
   | "session_over"
+  | "sign_in_old"
   | "not_admin"
   | "one_factor"
   | "factor_old"

@@ -53,6 +53,7 @@ export function exportDoorDeps(front: FrontDeps, fetch: Fetch): ExportDoorDeps {
         ring: () => parseKeyRing(environment[variables.keys]),
         bucket,
         readFile: () => readStorageFile(place(), { fetch, clock }),
+        clock,
         log,
       };
       await runExportLeg(deps, connection, id, { worker, budget: budget.next() });
@@ -89,7 +90,10 @@ async function act(action: ExportRequest, call: AcceptedCall, deps: ExportDoorDe
       return { status: 200, document: exportShown(await readExport(connection, action.export)) };
     case "link": {
       await requireOwn(action.export, call);
-      const link = await makeExportLink(connection, deps.bucket(), action.export, action.expirySeconds ?? null);
+      const link = await makeExportLink(connection, deps.bucket(), action.export, {
+        expirySeconds: action.expirySeconds ?? null,
+        after: action.after ?? 0,
+      });
       return { status: 200, document: linkShown(link) };
     }
     case "cancel": {

@@ -148,12 +148,30 @@ export const exportRequest = z.discriminatedUnion("action", [
     action: z.literal("link"),
     export: dataExport,
     expirySeconds: expirySeconds.describe("how long the links last; a day without it"),
+    after: z.int().min(0).max(2_147_483_647).optional().describe("`next` of the answer before: files behind those"),
   }),
   z.strictObject({ action: z.literal("cancel"), export: dataExport }),
   z.strictObject({ action: z.literal("leg"), export: dataExport }),
   z.strictObject({ action: z.literal("sweep") }),
 ]);
 export type ExportRequest = z.infer<typeof exportRequest>;
+
+const dataImport = z.uuid().describe("id of an import");
+
+export const importExportRequest = z.discriminatedUnion("action", [
+  z.strictObject({
+    action: z.literal("ask"),
+    document: z.string().regex(/^[0-9a-f]{64}$/).describe("`root` of the document's signature"),
+    export: z.uuid().describe("`id` of the document"),
+    install: z.uuid().describe("`install` of the document"),
+    user: z.guid().describe("`user` of the document"),
+  }),
+  z.strictObject({ action: z.literal("approve"), import: dataImport }),
+  z.strictObject({ action: z.literal("consent"), import: dataImport }),
+  z.strictObject({ action: z.literal("withdraw"), import: dataImport }),
+  z.strictObject({ action: z.literal("list") }),
+]);
+export type ImportExportRequest = z.infer<typeof importExportRequest>;
 
 /** Reads JSON by a schema. `payload_invalid` names the fields that are wrong, never what was in them. */
 export function parseRequest<T>(schema: z.ZodType<T>, body: Uint8Array): T {

@@ -126,8 +126,17 @@ export async function intendClaim(
   return text(row ?? {}, "nonce");
 }
 
-export async function holdClaim(connection: Connection, nonce: string, adopts: boolean): Promise<void> {
-  await connection.query("select backup.hold_claim($1, $2::boolean)", [nonce, String(adopts)]);
+/** `adopts`: ids of the installs whose place it takes; null where it takes none. */
+export async function holdClaim(
+  connection: Connection,
+  nonce: string,
+  adopts: readonly string[] | null,
+): Promise<void> {
+  await connection.query("select backup.hold_claim($1, $2::boolean, $3::uuid[])", [
+    nonce,
+    String(adopts !== null),
+    `{${(adopts ?? []).join(",")}}`,
+  ]);
 }
 
 /** Nothing where another session has noticed it already. */

@@ -78,7 +78,7 @@ export async function settlePlace(deps: PlaceDeps, connection: Connection): Prom
 export async function claimAnew(deps: PlaceDeps, connection: Connection): Promise<Place> {
   const place = await settlePlace(deps, connection);
   const at = { ...deps, store: place.store };
-  const number = await claim(at, connection, await readIdentity(connection), place.claim + 1, false);
+  const number = await claim(at, connection, await readIdentity(connection), place.claim + 1, null);
   if (number === null) throw placeChanged("others write where this database does");
   return { ...place, claim: number };
 }
@@ -148,7 +148,7 @@ async function settled(deps: PlaceDeps, connection: Connection, identity: Identi
   if (found.newest?.isOurs === true && !state.isDue && !hasMoved(identity)) {
     return { prefix, store: at.store, claim: found.newest.number };
   }
-  const number = await claim(at, connection, identity, Math.max(found.newest?.number ?? 0, state.held) + 1, false);
+  const number = await claim(at, connection, identity, Math.max(found.newest?.number ?? 0, state.held) + 1, null);
   if (number === null) return null;
   await dropOldClaims(at.store, numbers).catch((error: unknown) => {
     deps.log.warn("claims.kept", { code: asHoldfastError(error).code });
@@ -163,12 +163,14 @@ async function adopted(deps: PlaceDeps, connection: Connection, identity: Identi
       throw new HoldfastError("usage", "the store's address names the copy's own prefix, not the original's place");
     }
     const { held } = await readClaimState(connection, deps.store.label);
-    const [newest = 0] = await claimNumbers(deps.store);
+    const numbers = await claimNumbers(deps.store);
+    const [newest = 0] = numbers;
     if (newest >= lastClaimNumber) {
       const name = claimName(newest);
       throw new HoldfastError("object_conflict", `${name} was forged, and no later claim can be made: remove it`);
     }
-    const number = await claim(deps, connection, identity, Math.max(newest, held) + 1, true);
+    const installs = await installsOf(deps, numbers);
+    const number = await claim(deps, connection, identity, Math.max(newest, held) + 1, installs);
     return number === null ? null : { prefix: "", store: deps.store, claim: number };
   } catch (error) {
     const failure = asHoldfastError(error);
@@ -176,6 +178,16 @@ async function adopted(deps: PlaceDeps, connection: Connection, identity: Identi
     await refuseAdoption(connection, `${failure.code}: ${failure.message}`);
     return null;
   }
+}
+
+/** Whoever has claimed the place, as far as its claims open: what they have signed is this database's from now on. */
+async function installsOf(deps: PlaceDeps, numbers: readonly number[]): Promise<string[]> {
+  const found = new Set<string>();
+  for (const number of numbers) {
+    const claim = await claimAt(deps, number);
+    if (claim !== null) found.add(claim.install);
+  }
+  return [...found];
 }
 
 async function look(
@@ -209,13 +221,16 @@ async function claimAt(at: Pick<PlaceDeps, "store" | "ring" | "compressor">, num
   return await readClaim({ store: at.store, compressor: at.compressor, epochOf }, number);
 }
 
-/** Its number once it is held; null: another database, or another session of this one, was quicker. */
+/**
+ * Its number once it is held; null: another database, or another session of this one, was quicker. `adopts`: the installs whose
+ * place it takes; null where it takes none.
+ */
 async function claim(
   at: PlaceDeps,
   connection: Connection,
   identity: Identity,
   number: number,
-  adopts: boolean,
+  adopts: readonly string[] | null,
 ): Promise<number | null> {
   const { id } = await openOrCreateRepository(at);
   const epoch = await currentEpoch(at, id);
