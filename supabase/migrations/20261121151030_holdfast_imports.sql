@@ -255,7 +255,11 @@ begin
   perform backup.end_late_imports();
   select m.* into ours from backup.imports as m
   where m.document = begin_import.document and m.status in ('asked', 'agreed') for no key update;
-  if ours.id is null then
+  if ours.id is null and exists (
+    select from backup.imports as m where m.document = begin_import.document and m.status = 'done'
+  ) then
+    raise exception 'the document was imported, and nobody has agreed to another time' using errcode = 'HF477';
+  elsif ours.id is null then
     raise exception 'nobody has asked for the import of this document, or the time for it is over' using errcode = 'HF477';
   elsif ours.status = 'asked' then
     raise exception 'import % was asked for, and nobody has agreed to it', ours.id using errcode = 'HF477';
