@@ -25,7 +25,7 @@ const leaseSeconds = 180;
 const mostPassed = 5;
 
 const stateFormat = z.object({ passed: z.int(), lease: z.object({ id: z.string(), token: z.string() }).nullable() })
-  .catch({ passed: 0, lease: null });
+  .catch(() => ({ passed: 0, lease: null }));
 
 /** The person has more than one part: they are no sample that is parsed as a whole. */
 class TooLarge extends Error {
@@ -95,8 +95,8 @@ async function make(
   const { connection, database, ring, clock, log } = deps;
   const parts: Uint8Array[] = [];
   const readFile = () => Promise.resolve(null);
-  const map = await readKeptMap(connection);
   try {
+    const map = await readKeptMap(connection);
     const end = await makeExport({ connection, database, ring, target: inMemory(parts), readFile, clock, log }, lease, {
       map,
       files: false,
