@@ -76,7 +76,10 @@ async function begin(connection: Connection, now: Date): Promise<ExportLease | "
   const [row] = await connection.query(
     `select u.id from auth.users as u
       where u.deleted_at is null and not exists (
-        select from backup.exports as e where e.user_id = u.id and (e.status in ('queued', 'making') or e.origin = 'check' and e.created_at > backup.clock_now() - interval '1 hour')
+        select from backup.exports as e
+        where e.user_id = u.id and (
+          e.status in ('queued', 'making') or e.origin = 'check' and e.created_at > backup.clock_now() - interval '1 hour'
+        )
       )
       order by pg_catalog.md5(u.id::text || $1) limit 1`,
     [week],
