@@ -68,6 +68,9 @@ const askedInVain: ReadonlySet<ErrorCode> = new Set([
   "confirmation_wrong",
   "confirmation_missing",
   "space_missing",
+  "rows_exist",
+  "import_not_agreed",
+  "export_unsigned",
 ]);
 
 const renewMs = 20_000;
