@@ -105,19 +105,8 @@ async function withRows(wanted: ImportWanted, work: RowsWork): Promise<Outcome> 
   refuseForeseen(planned.plan, settings.has("fire-triggers"));
   const storage = storageFor(context, planned.files);
   await verifyFiles(planned.files.put, wanted.document.readBeside);
-  if (!settings.has("yes")) {
-    context.note(importLines(shown).join("\n"));
-    const question = `This changes ${work.identity.database}.`;
-    if (!(await work.waiting(() => context.confirm(question, work.identity.database)))) {
-      const missing = new HoldfastError("confirmation_missing", "nothing was imported");
-      await work.fail(new HoldfastError("cancelled", "it was not confirmed"));
-      return {
-        exit: missing.exit,
-        document: importDocument(shown, { dryRun: true, ...missing.toDocument() }),
-        lines: [`Nothing was imported. ${missing.hint}`],
-      };
-    }
-  }
+  const refusal = await unconfirmed(context, work, shown);
+  if (refusal !== null) return refusal;
   await work.requireRoom(planned.plan.bytes);
   const safetyRun = await safetyOf(context, work);
   // A person's answer and a backup lie between: what the rows go into is looked at once more.
@@ -157,6 +146,21 @@ async function withRows(wanted: ImportWanted, work: RowsWork): Promise<Outcome> 
       } and ${filesPut} files, read again and equal.`,
       ...(safetyRun === null ? [] : [`The safety backup from before is ${safetyRun}.`]),
     ],
+  };
+}
+
+/** Null: it was confirmed. Errors: `confirmation_wrong`. */
+async function unconfirmed(context: Context, work: RowsWork, shown: ImportShown): Promise<Outcome | null> {
+  if (context.settings.has("yes")) return null;
+  context.note(importLines(shown).join("\n"));
+  const { database } = work.identity;
+  if (await work.waiting(() => context.confirm(`This changes ${database}.`, database))) return null;
+  const missing = new HoldfastError("confirmation_missing", "nothing was imported");
+  await work.fail(new HoldfastError("cancelled", "it was not confirmed"));
+  return {
+    exit: missing.exit,
+    document: importDocument(shown, { dryRun: true, ...missing.toDocument() }),
+    lines: [`Nothing was imported. ${missing.hint}`],
   };
 }
 

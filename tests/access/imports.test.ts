@@ -6,7 +6,7 @@ import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { cli } from "../integration/cli_fixture.ts";
+import { cli, cliKilledAt } from "../integration/cli_fixture.ts";
 import { type SignedIn, signedIn } from "../support/signed_in.ts";
 import { eventually, setClock } from "../support/stack.ts";
 import { query } from "../support/cluster.ts";
@@ -73,7 +73,8 @@ async function call(who: { readonly accessToken: string }, request: Readonly<Rec
   return { status: answer.status, code: told["code"] ?? null, told };
 }
 
-const apply = () => run("import-export", document, "--apply", "all", "--yes", "--skip-safety-backup", "postgres");
+const applying = () => ["import-export", document, "--apply", "all", "--yes", "--skip-safety-backup", "postgres"];
+const apply = () => run(...applying());
 const filesOf = async () =>
   await ask(
     `select name, owner_id, metadata ->> 'mimetype' as type, created_at, updated_at from storage.objects where bucket_id = $1 and owner_id = $2 order by name`,
@@ -167,8 +168,16 @@ describe("what comes in", () => {
   }, 90_000);
 
   it(
-    "are rows, then files with their owner and dates; the person is told by mail, also where the mailer is slow or refuses at first",
+    "are rows, then files with their owner and dates, killed in between as well; the person is told by mail, though the mailer refuses and is slow",
     async () => {
+      // Killed with one file in place; however late the signal comes, it does not come to the end.
+      const ending = "backup.finish_restore(uuid, bigint, jsonb)";
+      await ask(`alter function ${ending} rename to away`);
+      expect(await cliKilledAt("import.file", applying(), settings())).toBe(true);
+      await ask(`alter function ${ending.replace("finish_restore", "away")} rename to finish_restore`);
+      await ask(
+        "update backup.restores set lease_until = backup.clock_now() - interval '1 second' where finished_at is null",
+      );
       answers.push((end) => end(503), (end) => setTimeout(() => end(200), 2_000));
       const done = await apply();
       expect(done.exit, done.text).toBe(0);

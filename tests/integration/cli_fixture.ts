@@ -79,6 +79,27 @@ export async function cliAtTerminal(
   });
 }
 
+/** By the system, as soon as it has told of the step; it may have failed behind it by then. True where it told. */
+export async function cliKilledAt(
+  step: string,
+  args: readonly string[],
+  settings: Readonly<Record<string, string>>,
+): Promise<boolean> {
+  const { PATH = "", HOME = "" } = process.env;
+  const child = spawn(denoPath(), [...cliArguments, ...args], {
+    cwd: "/",
+    env: { PATH, HOME, DENO_NO_UPDATE_CHECK: "1", HOLDFAST_DEBUG: "1", ...settings },
+    stdio: ["ignore", "ignore", "pipe"],
+  });
+  let seen = "";
+  child.stderr.setEncoding("utf8").on("data", (text: string) => {
+    seen += text;
+    if (seen.includes(`"step:${step}"`)) child.kill("SIGKILL");
+  });
+  const exit = await new Promise<number | null>((resolve) => child.once("close", resolve));
+  return exit !== 0 && seen.includes(`"step:${step}"`);
+}
+
 /** Undefined when it is no JSON, so that the test that wanted a document fails with both streams at hand. */
 function parse(text: string): unknown {
   try {

@@ -2,15 +2,12 @@
  * An export is brought into a fresh project that adopted the identity, and into the one that it is from. The oracle is the export of
  * the fresh project, byte for byte, and plain SQL.
  */
-import { spawn } from "node:child_process";
 import { randomBytes, randomUUID } from "node:crypto";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import process from "node:process";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { cliArguments, denoPath } from "../../src/local/setup.mjs";
-import { cli, type CliResult } from "../integration/cli_fixture.ts";
+import { cli, cliKilledAt, type CliResult } from "../integration/cli_fixture.ts";
 import { clusterMs, query, useCluster } from "../support/cluster.ts";
 
 const source = useCluster({ prepared: "installed" });
@@ -239,7 +236,7 @@ describe("an import into the fresh project", () => {
     const [name = ""] = next.split("(");
     await here(`alter function backup.${next} rename to ${name}_away`);
     try {
-      expect(await killedAt(step, apply()), step).toBe(true);
+      expect(await cliKilledAt(step, apply(), ofFresh()), step).toBe(true);
     } finally {
       await here(`alter function backup.${next.replace(name, `${name}_away`)} rename to ${name}`);
     }
@@ -325,20 +322,3 @@ describe("an import into the fresh project", () => {
     expect(await here(`select count(*)::int as n from backup.imports where user_id = '${anna}'`)).toEqual([{ n: 0 }]);
   }, 120_000);
 });
-
-/** By the system, as soon as it has told of the step; it may have failed behind it by then. True where it told. */
-async function killedAt(step: string, args: readonly string[]): Promise<boolean> {
-  const { PATH = "", HOME = "" } = process.env;
-  const child = spawn(denoPath(), [...cliArguments, ...args, "--json"], {
-    cwd: "/",
-    env: { PATH, HOME, DENO_NO_UPDATE_CHECK: "1", HOLDFAST_DEBUG: "1", ...ofFresh() },
-    stdio: ["ignore", "ignore", "pipe"],
-  });
-  let seen = "";
-  child.stderr.setEncoding("utf8").on("data", (text: string) => {
-    seen += text;
-    if (seen.includes(`"step:${step}"`)) child.kill("SIGKILL");
-  });
-  const exit = await new Promise<number | null>((resolve) => child.once("close", resolve));
-  return exit !== 0 && seen.includes(`"step:${step}"`);
-}
