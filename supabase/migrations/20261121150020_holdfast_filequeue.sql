@@ -40,13 +40,17 @@ end
 $$;
 revoke all on function backup.queue_files(uuid[]) from public;
 
--- How many files wait to be copied or listed.
+-- How many files wait to be copied or listed, those that are asked for again included.
 create function backup.queued_files() returns bigint
 language sql
 stable
 set search_path = ''
 as $$
-  select count(*) from backup.run_files as f where f.run_id = backup.queue_id() and f.missed is null
+  select count(*) from backup.run_files as f
+  where f.run_id = backup.queue_id() and (
+    f.missed is null
+    or f.missed = 'unreadable' and f.noted_at not between backup.clock_now() - interval '10 minutes' and backup.clock_now()
+  )
 $$;
 revoke all on function backup.queued_files() from public;
 

@@ -13,7 +13,7 @@ begin
     return;
   end if;
   return query
-    with some as (
+    with sampled as (
       select c.id, c.object_id, c.version, c.epoch from backup.copied_files as c where c.complete
       order by c.object_id, c.id limit 20000
     )
@@ -30,10 +30,10 @@ begin
         from backup.file_parts as f join backup.objects as o on o.name = f.object where f.copy = s.copy
       ), '[]')::text
     from (
-      select some.id as copy, some.object_id, some.version, some.epoch, coalesce(o.owner_id, o.owner::text) as owner,
+      select d.id as copy, d.object_id, d.version, d.epoch, coalesce(o.owner_id, o.owner::text) as owner,
         o.metadata ->> 'mimetype' like 'audio/%' as is_audio
-      from some
-      join storage.objects as o on o.id = some.object_id
+      from sampled as d
+      join storage.objects as o on o.id = d.object_id
       join storage.buckets as b on b.id = o.bucket_id and not coalesce(b.public, false)
       where coalesce(o.owner_id, o.owner::text) is not null and (o.metadata ->> 'size')::bigint between 1 and sample_file.most_bytes
       order by is_audio desc nulls last, pg_catalog.random()
