@@ -194,6 +194,55 @@ describe("restores of a whole database", { timeout: runMs }, () => {
   });
 });
 
+describe("by the function", { timeout: runMs }, () => {
+  const invoke = async (body: object) =>
+    await project().query("select backup.invoke('restore', $1::jsonb)", [JSON.stringify(body)]);
+  const newest = async () =>
+    (await project().query(
+      "select id, status, state, error_message from backup.restores order by started_at desc limit 1",
+    ))[0];
+  const ended = async (scope: string, status: string) =>
+    await until(async () => {
+      const [row] = await project().query(
+        `select id, status, state, legs_begun, error_message from backup.restores where scope = $1 and next_leg_at is not null
+         order by started_at desc limit 1`,
+        [scope],
+      );
+      if (row?.["status"] === "failed") throw new Error(JSON.stringify(row));
+      return row;
+    }, (row) =>
+      row?.["status"] === status, 40_000);
+
+  it("files come back leg by leg, equal in bytes and rows", async () => {
+    const many = Array.from({ length: 40 }, (_, n) => `many-${String(n).padStart(2, "0")}`);
+    for (const name of many) await notes.put(name, randomBytes(300_000));
+    await ok(["create"]);
+    const before = await live();
+    await notes.remove(...many, "bob", "ann/2");
+    await invoke({ action: "files", backup: "latest", bucket: "voice-notes", confirm: "postgres" });
+    const row = await ended("files", "succeeded");
+    expect(row?.["state"]).toMatchObject({ files: { put: 42, lost: 0, failed: 0, done: true }, warnings: [] });
+    expect(await live()).toEqual(before);
+    await notes.remove(...many);
+    const isolates = await project().isolates();
+    expect(isolates.filter(({ endedBy }) => endedBy === "cpu" || endedBy === "memory")).toEqual([]);
+  });
+
+  it("a person's files come with their rows", async () => {
+    await notes.remove("bob", "eve");
+    await project().query(`delete from public.notes where user_id = '${bob}'`);
+    await invoke({ action: "plan", scope: "user", backup: "latest", user: bob, mode: "missing" });
+    const planned = await ended("user", "beside");
+    const restore = String(planned?.["id"]);
+    await invoke({ action: "apply", restore, mode: "missing", confirm: "postgres", skipSafetyBackup: "postgres" });
+    await until(newest, (row) => row?.["status"] === "succeeded" || row?.["status"] === "failed", 40_000);
+    expect(await newest()).toMatchObject({ status: "succeeded", state: { files: { put: 1, done: true } } });
+    expect((await live()).find(({ name }) => name === "bob")).toEqual(rows.find(({ name }) => name === "bob"));
+    expect(await contentOf("eve")).toBe("400");
+    await ok(["restore-file", "voice-notes/eve", "latest", "--apply", "missing", "--yes"]);
+  });
+});
+
 describe("a person", { timeout: runMs }, () => {
   it("gets their files with their rows, and nobody else's", async () => {
     await notes.remove("ann 1", "ann/2", "bob");
