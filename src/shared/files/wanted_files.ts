@@ -54,7 +54,7 @@ export async function filesOfPoint(
   const copied: ListedFile[] = [];
   const from = parseLsn(manifest.snapshot.walInsertLsn);
   for await (const list of readStreamLists({ ...source, epochOf }, chain, from)) {
-    for (const file of list) if (missing.delete(versionOf(file))) copied.push(file);
+    for (const file of list.files) if (missing.delete(versionOf(file))) copied.push(file);
     if (missing.size === 0) break;
   }
   return planned(copied);

@@ -20,6 +20,14 @@ export async function openStreamList(deps: OpenDeps, name: string, bytes: Uint8A
   return decodeFileList(plaintext, name);
 }
 
+export interface StreamList {
+  readonly name: string;
+  /** Bytes in the store. */
+  readonly size: number;
+  readonly lsn: bigint;
+  readonly files: readonly ListedFile[];
+}
+
 /**
  * The lists of a chain that were made at or behind a position, in the order of the log, one at a time. Errors: those of `openStreamList`
  * and the store.
@@ -28,7 +36,7 @@ export async function* readStreamLists(
   deps: OpenDeps & { readonly store: Store },
   chain: string,
   fromLsn: bigint,
-): AsyncGenerator<readonly ListedFile[]> {
+): AsyncGenerator<StreamList> {
   const found: { readonly name: string; readonly size: number; readonly lsn: bigint }[] = [];
   for await (const { name, size } of deps.store.list(`${prefixes.changes}${chain}/files-`)) {
     const place = parseFileListName(name);
@@ -36,6 +44,6 @@ export async function* readStreamLists(
   }
   found.sort((a, b) => a.lsn === b.lsn ? (a.name < b.name ? -1 : 1) : a.lsn < b.lsn ? -1 : 1);
   for await (const { object, bytes } of readAhead(deps.store, found)) {
-    yield await openStreamList(deps, object.name, bytes);
+    yield { ...object, files: await openStreamList(deps, object.name, bytes) };
   }
 }
