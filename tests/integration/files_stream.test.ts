@@ -4,12 +4,15 @@ import { beforeAll, describe, expect, it } from "vitest";
 import { parsePoint } from "../../src/shared/changes/plan/point.ts";
 import { planPoint } from "../../src/shared/changes/plan/plan_point.ts";
 import type { Point } from "../../src/shared/changes/replay/replay.ts";
+import { erasedFiles } from "../../src/shared/erase/erased_files.ts";
+import { hashSql, keyTable, layHashes, rowHash } from "../../src/shared/erase/hashes.ts";
 import { HoldfastError } from "../../src/shared/errors.ts";
 import type { ProjectFiles } from "../../src/shared/files/project_files.ts";
 import { filesOfPoint } from "../../src/shared/files/wanted_files.ts";
 import type { ListedFile } from "../../src/shared/format/file_list.ts";
 import { parseFileListName } from "../../src/shared/format/layout.ts";
 import type { RunRow } from "../../src/shared/jobs/run_row.ts";
+import { emptyMap } from "../../src/shared/rows/ownership/map_file.ts";
 import { readObject } from "../../src/shared/verify/read_object.ts";
 import { recordedPart } from "../../src/shared/verify/read_file_list.ts";
 import { useCluster } from "../support/cluster.ts";
@@ -231,6 +234,30 @@ describe("copying", () => {
     await drainNow(deps);
     expect((await filesAt({ by: "end" }))["restless"]).toBe(shelf.hashes()["notes/restless"]);
   }, 60_000);
+});
+
+describe("who was erased", () => {
+  it.each([["abc"], ["ä 日本 \u{1F600}/x y"], ["a:1,b"]])("is told from others by the hash that the server makes: %s", async (text) => {
+    const key = { inner: randomBytes(64), outer: randomBytes(64) };
+    const identity = { schema: "storage", name: "objects", columns: ["bucket_id", "name"] };
+    const connection = await pair.deps.database.connect("holdfast:test");
+    try {
+      await connection.execute("begin");
+      await layHashes(connection, [key], []);
+      const [row] = await connection.query(
+        `select pg_catalog.encode(${hashSql(identity, ["'notes'", "$1::text"])}, 'hex') as hash from ${keyTable} as k`,
+        [text],
+      );
+      expect(await rowHash(key, identity, ["notes", text])).toBe(row?.["hash"]);
+      const entry = { number: 1, erasure: "", at: "", map: emptyMap, rows: [identity], hashes: [row?.["hash"] ?? ""] };
+      const file = { id: "i", bucket: "notes", name: text, owners: [] };
+      const erased = await erasedFiles({ entries: [entry], keys: [key] }, [file, { ...file, name: `${text}2` }]);
+      expect([...erased]).toEqual([file]);
+    } finally {
+      await connection.execute("rollback");
+      await connection.close();
+    }
+  });
 });
 
 describe("copies of the stream", () => {
