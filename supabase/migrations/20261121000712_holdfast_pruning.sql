@@ -138,8 +138,8 @@ begin
   from pg_catalog.jsonb_to_recordset(order_removals.plan) as p (backup uuid, reason text) where p.backup is not null;
   if emptied is not null then
     perform backup.audit('segments.pruned', 'run:' || run, pg_catalog.jsonb_build_object(
-      'segments', (select count(*) from pg_catalog.unnest(names) as n (name) where n.name like 'v1/changes/%'),
-      'last', (select max(n.name) from pg_catalog.unnest(names) as n (name) where n.name like 'v1/changes/%')
+      'segments', (select count(*) from pg_catalog.unnest(names) as n (name) where n.name ~ '^v1/changes/[^/]+/[0-9a-f]{16}-'),
+      'last', (select max(n.name) from pg_catalog.unnest(names) as n (name) where n.name ~ '^v1/changes/[^/]+/[0-9a-f]{16}-')
     ));
   end if;
   return 'ordered';
