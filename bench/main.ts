@@ -29,7 +29,18 @@ import { person, rows, rowsTargetMb } from "./rows.ts";
 import { stream } from "./stream.ts";
 import { verify } from "./verify.ts";
 
-const questions = ["full", "restore", "rows", "functions", "again", "verify", "stream", "export", "files", "records"] as const;
+const questions = [
+  "full",
+  "restore",
+  "rows",
+  "functions",
+  "again",
+  "verify",
+  "stream",
+  "export",
+  "files",
+  "records",
+] as const;
 
 const { values } = parseArgs({
   options: {

@@ -237,27 +237,39 @@ describe("copying", () => {
 });
 
 describe("who was erased", () => {
-  it.each([["abc"], ["ä 日本 \u{1F600}/x y"], ["a:1,b"]])("is told from others by the hash that the server makes: %s", async (text) => {
-    const key = { inner: randomBytes(64), outer: randomBytes(64) };
-    const identity = { schema: "storage", name: "objects", columns: ["bucket_id", "name"] };
-    const connection = await pair.deps.database.connect("holdfast:test");
-    try {
-      await connection.execute("begin");
-      await layHashes(connection, [key], []);
-      const [row] = await connection.query(
-        `select pg_catalog.encode(${hashSql(identity, ["'notes'", "$1::text"])}, 'hex') as hash from ${keyTable} as k`,
-        [text],
-      );
-      expect(await rowHash(key, identity, ["notes", text])).toBe(row?.["hash"]);
-      const entry = { number: 1, erasure: "", at: "", map: emptyMap, rows: [identity], hashes: [row?.["hash"] ?? ""] };
-      const file = { id: "i", bucket: "notes", name: text, owners: [] };
-      const erased = await erasedFiles({ entries: [entry], keys: [key] }, [file, { ...file, name: `${text}2` }]);
-      expect([...erased]).toEqual([file]);
-    } finally {
-      await connection.execute("rollback");
-      await connection.close();
-    }
-  });
+  it.each([["abc"], ["ä 日本 \u{1F600}/x y"], ["a:1,b"]])(
+    "is told from others by the hash that the server makes: %s",
+    async (text) => {
+      const key = { inner: randomBytes(64), outer: randomBytes(64) };
+      const identity = { schema: "storage", name: "objects", columns: ["bucket_id", "name"] };
+      const connection = await pair.deps.database.connect("holdfast:test");
+      try {
+        await connection.execute("begin");
+        await layHashes(connection, [key], []);
+        const [row] = await connection.query(
+          `select pg_catalog.encode(${
+            hashSql(identity, ["'notes'", "$1::text"])
+          }, 'hex') as hash from ${keyTable} as k`,
+          [text],
+        );
+        expect(await rowHash(key, identity, ["notes", text])).toBe(row?.["hash"]);
+        const entry = {
+          number: 1,
+          erasure: "",
+          at: "",
+          map: emptyMap,
+          rows: [identity],
+          hashes: [row?.["hash"] ?? ""],
+        };
+        const file = { id: "i", bucket: "notes", name: text, owners: [] };
+        const erased = await erasedFiles({ entries: [entry], keys: [key] }, [file, { ...file, name: `${text}2` }]);
+        expect([...erased]).toEqual([file]);
+      } finally {
+        await connection.execute("rollback");
+        await connection.close();
+      }
+    },
+  );
 });
 
 describe("copies of the stream", () => {

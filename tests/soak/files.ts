@@ -38,7 +38,10 @@ try {
   };
   const headers = { apikey: gateway.serviceRoleKey, authorization: `Bearer ${gateway.serviceRoleKey}` };
   const send = async (path: string, init: RequestInit & { readonly duplex?: "half" }) => {
-    const answer = await fetch(`${gateway.url}/storage/v1${path}`, { ...init, headers: { ...headers, ...init.headers } });
+    const answer = await fetch(`${gateway.url}/storage/v1${path}`, {
+      ...init,
+      headers: { ...headers, ...init.headers },
+    });
     if (!answer.ok) throw new Error(`${path}: ${answer.status} ${await answer.text()}`);
     return answer;
   };
@@ -83,9 +86,9 @@ try {
     Math.max(...legs.map((leg) => leg.peakBytes)),
   ];
   say(
-    `backed up in ${((performance.now() - began) / 1000).toFixed(0)} s by ${legs.length} calls; at most ${cpuMs} ms of CPU, ${
-      (peakBytes / 1e6).toFixed(0)
-    } MB`,
+    `backed up in ${
+      ((performance.now() - began) / 1000).toFixed(0)
+    } s by ${legs.length} calls; at most ${cpuMs} ms of CPU, ${(peakBytes / 1e6).toFixed(0)} MB`,
   );
   const settings = {
     BACKUP_DB_URL: cluster.url("postgres"),

@@ -266,7 +266,10 @@ describe("a single backup or segment is kept", () => {
     const at = (lsn: bigint, id = chain.id) => fileListName({ chain: id, lsn, hash: "ab".repeat(32) });
     const end = chain.segments.at(-1)?.end ?? 0n;
     const names = [at(from - 1n), at(from), at(end + 5n), at(1n, "strange")];
-    const seen = { ...facts, listings: [{ ...listed(facts), names: new Set([...listed(facts).names, ...names]) }] as [Listing] };
+    const seen = {
+      ...facts,
+      listings: [{ ...listed(facts), names: new Set([...listed(facts).names, ...names]) }] as [Listing],
+    };
     const plan = planRetention(seen);
     const removed = plan.remove.map(({ object }) => object);
     expect(names.map((name) => removed.includes(name))).toEqual([true, false, false, false]);
