@@ -224,6 +224,7 @@ describe("by the function", { timeout: runMs }, () => {
     expect(row?.["state"]).toMatchObject({ files: { put: 42, lost: 0, failed: 0, done: true }, warnings: [] });
     expect(await live()).toEqual(before);
     await notes.remove(...many);
+    await ok(["create"]);
     const isolates = await project().isolates();
     expect(isolates.filter(({ endedBy }) => endedBy === "cpu" || endedBy === "memory")).toEqual([]);
   });
@@ -236,6 +237,7 @@ describe("by the function", { timeout: runMs }, () => {
     const restore = String(planned?.["id"]);
     await invoke({ action: "apply", restore, mode: "missing", confirm: "postgres", skipSafetyBackup: "postgres" });
     await until(newest, (row) => row?.["status"] === "succeeded" || row?.["status"] === "failed", 40_000);
+    expect((await newest())?.["error_message"]).toBe(null);
     expect(await newest()).toMatchObject({ status: "succeeded", state: { files: { put: 1, done: true } } });
     expect((await live()).find(({ name }) => name === "bob")).toEqual(rows.find(({ name }) => name === "bob"));
     expect(await contentOf("eve")).toBe("400");

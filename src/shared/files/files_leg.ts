@@ -176,7 +176,7 @@ export function filesStateWarnings({ lost, failed, tooLarge, erased }: FilesStat
 }
 
 const leaseSeconds = 170;
-const restState = z.looseObject({ bucket: z.string().nullable().default(null), files: z.unknown() });
+const restState = z.looseObject({ bucket: z.string().nullable().default(null), files: z.unknown().optional() });
 
 /**
  * One leg of a restore of the scope `files`. Nothing when another leg is at it, or when it was asked to end. What keeps it from going on is

@@ -65,7 +65,6 @@ const stateFormat = z.looseObject({
   safety: z.boolean().default(true),
   fireTriggers: z.boolean().default(false),
   withFiles: z.boolean().default(true),
-  files: z.unknown(),
   /** Null: there was nothing that rows could go into, or no way to tell. */
   plan: z.looseObject({ tables: z.array(z.looseObject({ table: z.string() })).readonly() }).nullish(),
 });
