@@ -9,6 +9,7 @@ import { emptyMap } from "../../src/shared/rows/ownership/map_file.ts";
 import { query, useCluster } from "../support/cluster.ts";
 import { seeded } from "../support/sample_app/words.ts";
 import { backup, type World, world } from "../integration/backup_fixture.ts";
+import { isLong } from "../support/sampled.ts";
 import { legsOf, uncalled, watched } from "./rows_legs_fixture.ts";
 
 const cluster = useCluster();
@@ -120,15 +121,17 @@ describe("a restore in legs", () => {
     for (const asked of [asTable, asRecord, asUser]) {
       const broken = await state();
       const id = await legs.plan(asked);
-      const sometimes = () => random.integer(3) === 0 ? null : random.integer(50);
-      const planned = await legs.work(id, asked, { killedAfter: sometimes });
+      // A person's rows take minutes then: the next test kills them where the filling ends, `npm run test:long` anywhere.
+      const isCalm = asked.scope === "user" && !isLong;
+      const sometimes = () => isCalm || random.integer(3) === 0 ? null : random.integer(50);
+      const planned = await legs.work(id, asked, { killedAfter: sometimes, atOnce: isCalm });
       expect(planned.row, JSON.stringify(planned.row)).toMatchObject({ status: "beside" });
       const whole = await legs.plan(asked);
       const calm = await legs.work(whole, asked, { atOnce: true });
       const laid = (row: RestoreRow) => row.tables.map(({ schema, name, rows }) => ({ schema, name, rows }));
       expect(laid(planned.row)).toEqual(laid(calm.row));
       await legs.apply(id, "replace");
-      const applied = await legs.work(id, asked, { killedAfter: sometimes });
+      const applied = await legs.work(id, asked, { killedAfter: sometimes, atOnce: isCalm });
       expect(applied.row, JSON.stringify(applied.row)).toMatchObject({ status: "succeeded" });
       kills += planned.kills + applied.kills;
       const after = await state();
@@ -138,7 +141,7 @@ describe("a restore in legs", () => {
       }
     }
     expect(await state()).toEqual(then);
-    expect(kills).toBeGreaterThan(5);
+    expect(kills).toBeGreaterThan(3);
   }, 240_000);
 
   it(
