@@ -21,6 +21,7 @@ import { again } from "./again.ts";
 import { fullBackup, type Table } from "./full_backup.ts";
 import { functions } from "./functions.ts";
 import { exports } from "./exports.ts";
+import { files } from "./files.ts";
 import { Report } from "./report.ts";
 import { records } from "./records.ts";
 import { restore } from "./restore.ts";
@@ -28,7 +29,18 @@ import { person, rows, rowsTargetMb } from "./rows.ts";
 import { stream } from "./stream.ts";
 import { verify } from "./verify.ts";
 
-const questions = ["full", "restore", "rows", "functions", "again", "verify", "stream", "export", "records"] as const;
+const questions = [
+  "full",
+  "restore",
+  "rows",
+  "functions",
+  "again",
+  "verify",
+  "stream",
+  "export",
+  "files",
+  "records",
+] as const;
 
 const { values } = parseArgs({
   options: {
@@ -42,7 +54,7 @@ const { values } = parseArgs({
 });
 if (values.help) {
   console.log(
-    "npm run bench -- [--target-mb 1600, without rows 1100] [--rounds 3] [--only full,restore,rows,functions,again,verify,stream,export,records] [--json FILE] [--readme]",
+    "npm run bench -- [--target-mb 1600, without rows 1100] [--rounds 3] [--only full,restore,rows,functions,again,verify,stream,export,files,records] [--json FILE] [--readme]",
   );
   process.exit(0);
 }
@@ -68,6 +80,8 @@ const streamReport = new Report(say);
 const rowsReport = new Report(say);
 /** Of verification by the CLI; likewise. */
 const verifyReport = new Report(say);
+/** Of files of Storage; likewise. */
+const filesReport = new Report(say);
 /** Of a catalogue of years; likewise. */
 const recordsReport = new Report(say);
 // On a disk: what is not durable lives in memory else, which is not what is measured.
@@ -138,6 +152,7 @@ try {
   if (asked.has("verify")) await verify(setting, rounds, verifyReport);
   if (asked.has("stream")) await stream(stack, target, rounds, streamReport, say);
   if (asked.has("export")) await exports(stack, rounds, report, psql);
+  if (asked.has("files")) await files(stack, setting, rounds, filesReport, execute);
   // The last: what is on record then is of no database.
   if (asked.has("records")) await records(stack, rounds, recordsReport);
 } finally {
@@ -151,6 +166,7 @@ const sections = [
   { marker: "bench", report, how: `medians of ${rounds}; a database of about ${targetMb} MB` },
   { marker: "bench-rows", report: rowsReport, how: `medians of ${rounds}; a database of about ${targetMb} MB` },
   { marker: "bench-verify", report: verifyReport, how: `medians of ${rounds}; a database of about ${targetMb} MB` },
+  { marker: "bench-files", report: filesReport, how: `medians of ${rounds}; random content, by CLI into a folder` },
   {
     marker: "bench-records",
     report: recordsReport,
@@ -167,7 +183,7 @@ for (const { marker, report: own, how } of sections) {
   if (values.readme) writeFigures(marker, text);
 }
 if (values.json !== undefined) {
-  const everything = [report, rowsReport, streamReport, verifyReport, recordsReport];
+  const everything = [report, rowsReport, streamReport, verifyReport, filesReport, recordsReport];
   const document = {
     machine,
     rounds,

@@ -1,6 +1,6 @@
 /** Drains of the change stream by this process, from --db-url to --store. */
 import { readUncovered, uncoveredReasons } from "../shared/monitor/uncovered.ts";
-import { unlimited } from "../shared/backup/budget.ts";
+import { type Budget, budgetOf, unlimited } from "../shared/backup/budget.ts";
 import type { BackupDeps } from "../shared/backup/deps.ts";
 import {
   busyDrain,
@@ -11,12 +11,17 @@ import {
 } from "../shared/changes/drain/drain.ts";
 import { toHex } from "../shared/crypto/digest.ts";
 import { asHoldfastError, HoldfastError } from "../shared/errors.ts";
+import { openProjectFiles } from "../shared/files/project_files.ts";
 import { loadZstd } from "../shared/format/zstd.ts";
 import type { Database } from "../shared/postgres/connection.ts";
 import { projectOfAddress, readDatabaseUrl } from "../shared/postgres/database_url.ts";
 import type { Context } from "./context.ts";
 import { keyRing, sourceDatabase } from "./open.ts";
-import { openPlace, placeToWrite } from "./open_store.ts";
+import { openPlace, placeToWrite, projectStorage } from "./open_store.ts";
+
+/** Each byte is held some six times. */
+const fileBytesAtOnce = 16 * 1024 * 1024;
+const filesMs = 15_000;
 
 export interface Drained {
   segments: number;
@@ -46,7 +51,9 @@ export class DirectDrain {
     const database = await sourceDatabase(context);
     const store = await openPlace(context, placeToWrite(context.settings));
     const ring = await keyRing(context.settings);
-    const deps = { database, store, ring, compressor: await loadZstd(), clock, random, log };
+    const project = projectStorage(context.settings);
+    const files = project === null ? null : openProjectFiles(project, (input, init) => fetch(input, init));
+    const deps = { database, store, files, ring, compressor: await loadZstd(), clock, random, log };
     return new DirectDrain(deps, projectOfAddress(readDatabaseUrl(context.settings.need("db-url"))), signal);
   }
 
@@ -63,6 +70,7 @@ export class DirectDrain {
         worker: this.#worker,
         budget: unlimited,
         limits: processDrainLimits,
+        files: { bytesAtOnce: fileBytesAtOnce, afterRecords: Infinity, budget: this.#fileBudget() },
         projectRef: this.#project,
         signal: this.#signal,
         onSegment: (segment) => {
@@ -80,6 +88,11 @@ export class DirectDrain {
     } finally {
       await this.#guard();
     }
+  }
+
+  /** A large file keeps the stream waiting for so long at most; it goes on with its next part. */
+  #fileBudget(): Budget {
+    return budgetOf({ cpuMs: Infinity, wallMs: filesMs, usedCpuMs: 0 }, this.deps.clock);
   }
 
   /** Where there is no pg_cron nobody else gives up a slot that holds back too much, as it does while drains fail. */

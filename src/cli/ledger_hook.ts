@@ -1,5 +1,5 @@
 import { knownEntries } from "../shared/erase/erase_queries.ts";
-import { readLedger } from "../shared/erase/ledger.ts";
+import { type Ledger, readLedger } from "../shared/erase/ledger.ts";
 import { reapplyLedger } from "../shared/erase/reapply.ts";
 import { asHoldfastError } from "../shared/errors.ts";
 import type { BeforeCommit } from "../shared/restore/before_commit.ts";
@@ -15,6 +15,11 @@ export async function ledgerHook(context: Context, read: ReadDeps): Promise<Befo
   const least = await known(context, read);
   await readLedger(read, least);
   return reapplyLedger(read, least);
+}
+
+/** The ledger, compared in the same way. Errors: `ledger_unreadable`, those of the store. */
+export async function comparedLedger(context: Context, read: ReadDeps): Promise<Ledger> {
+  return await readLedger(read, await known(context, read));
 }
 
 async function known(context: Context, { store }: ReadDeps): Promise<number> {

@@ -291,7 +291,7 @@ export const options = {
     help: "the rows of this table; without it of all of them, as a zip archive",
   },
   "out": { type: "string", value: "file", help: "write it into this file, or this folder, and make no link" },
-  "without-files": { type: "boolean", help: "name files in Storage, and leave them there" },
+  "without-files": { type: "boolean", help: "leave files in Storage where they are; an export names them" },
   "expires": {
     type: "string",
     value: "span",

@@ -4,22 +4,25 @@ import type { Point } from "../shared/changes/replay/replay.ts";
 import { planPoint, type PointPlan, restorePoint } from "../shared/changes/replay/restore_point.ts";
 import { unsettledWarnings } from "../shared/changes/segments/coverage.ts";
 import { HoldfastError } from "../shared/errors.ts";
+import { filesOfPoint } from "../shared/files/wanted_files.ts";
 import { quarantineOf } from "../shared/format/manifest.ts";
 import { loadZstd } from "../shared/format/zstd.ts";
-import type { Database } from "../shared/postgres/connection.ts";
 import { outlinePlan } from "../shared/restore/plan.ts";
 import { prepareRestore, type RestoreDeps } from "../shared/restore/run.ts";
 import { stateSchema } from "../shared/restore/target.ts";
 import { quoteQualified } from "../shared/schema/quote.ts";
+import type { ReadDeps } from "../shared/verify/find_backup.ts";
 import type { Context } from "./context.ts";
 import { ledgerHook } from "./ledger_hook.ts";
-import { keyRing } from "./open.ts";
+import { nowhere } from "./nowhere.ts";
+import { keyRing, targetDatabase } from "./open.ts";
 import { openStore } from "./open_store.ts";
 import type { Outcome } from "./output.ts";
 import { amount, duration } from "./progress.ts";
 import { inTheWay, type Place, placeOf, requirePlace } from "./restore_place.ts";
 import { afterLines, onlyPlanned, restoreState, type ShownPlan, shownPlan } from "./restore_shown.ts";
 import { recorded } from "./source_record.ts";
+import { withFiles } from "./with_files.ts";
 
 /** Tables as `parseTableNames` gives them. */
 export interface TableChoices {
@@ -36,7 +39,7 @@ export interface TableChoices {
  */
 export async function restoreToPoint(context: Context, point: Point, choices: TableChoices): Promise<Outcome> {
   const { settings, clock, log, progress } = context;
-  let startMs = clock.monotonicMs();
+  const startMs = clock.monotonicMs();
   const parallel = settings.integer("jobs", 1, 16);
   const read = { store: await openStore(context), ring: await keyRing(settings), compressor: await loadZstd() };
   requirePlace(settings);
@@ -47,8 +50,37 @@ export async function restoreToPoint(context: Context, point: Point, choices: Ta
     ...(source === undefined ? {} : { source }),
   });
   progress.clear();
-  const { manifest } = plan.full;
   checkChoices(plan, choices);
+  const database = await targetDatabase(context);
+  const files = () =>
+    Promise.resolve({
+      read,
+      backup: plan.full,
+      label: plan.label,
+      files: () => filesOfPoint(read, plan, () => true),
+      mode: "merge" as const,
+      wholeBuckets: true,
+      database,
+      isOther: true,
+    });
+  return await withFiles(context, files, () => rowsToPoint(context, { read, plan, choices, parallel, startMs }));
+}
+
+interface PlannedPoint {
+  readonly read: ReadDeps;
+  readonly plan: PointPlan;
+  readonly choices: TableChoices;
+  readonly parallel: number;
+  readonly startMs: number;
+}
+
+async function rowsToPoint(
+  context: Context,
+  { read, plan, choices, parallel, ...begun }: PlannedPoint,
+): Promise<Outcome> {
+  const { clock, log, progress } = context;
+  let { startMs } = begun;
+  const { manifest } = plan.full;
   const quarantine = quarantineOf(manifest);
   if (quarantine !== null) {
     context.note(`warning: backup ${manifest.id} was quarantined when it was taken: ${quarantine}`);
@@ -100,12 +132,6 @@ export async function restoreToPoint(context: Context, point: Point, choices: Ta
     lines,
   };
 }
-
-/** Planning is done from the store alone. */
-const nowhere: Database = {
-  label: "no database",
-  connect: () => Promise.reject(new HoldfastError("internal", "a plan asked for the target")),
-};
 
 /** A moment that was asked for, else that of the last commit: the same plan gives the same moment. */
 function momentShown({ point, survey, full }: PointPlan): string {

@@ -17,6 +17,7 @@ import { entryCommands, isAsBefore, loseAndFind, signInBoth } from "./demo/one_e
 import { ownData } from "./demo/own_data.ts";
 import { megabytes, Screen, seconds } from "./demo/screen.ts";
 import { untilDone } from "./demo/until_done.ts";
+import { areAsBefore, loseAndHear } from "./demo/voice_notes.ts";
 import { isWhole, scheduleNextMinute, type Trace, traceOf } from "./demo/trace.ts";
 import type { IsolateRecord } from "./gateway/isolate.ts";
 import { startCluster } from "./postgres.ts";
@@ -126,6 +127,23 @@ async function demo(): Promise<number> {
   await client.query("select backup.drop_side(r.id) from backup.restores as r");
   screen.done("its owner reads it again through /rest/v1, every value as before; another person does not");
 
+  screen.fact("then all of their recordings");
+  const beganNotes = performance.now();
+  const notes = await loseAndHear(people, async () => {
+    screen.fact("holdfast restore-file voice-notes/ … --apply missing");
+    const settings = {
+      ...keys,
+      BACKUP_DB_URL: source.url("postgres"),
+      SUPABASE_URL: stack.gateway.url,
+      SUPABASE_SERVICE_ROLE_KEY: stack.gateway.serviceRoleKey,
+    };
+    const args = ["restore-file", "voice-notes/", trace.run, "--apply", "missing", "--yes"];
+    await holdfast(args, settings, (line) => screen.live(line));
+  });
+  const notesMs = performance.now() - beganNotes;
+  if (!areAsBefore(notes)) throw new Error(`the recordings are not back as they were: ${JSON.stringify(notes)}`);
+  screen.done(`${notes.notes} recordings are back, byte for byte, for their owner alone`);
+
   screen.step("8  The project is lost");
   await endClient(client);
   await stack.stop();
@@ -221,7 +239,8 @@ async function demo(): Promise<number> {
     ["one entry", `deleted, brought back and read by its owner in ${seconds(entryMs)}`],
     ["one's own data", `${own.rows} rows and ${own.files} files, ordered, signed and fetched in ${seconds(exportMs)}`],
     ["held back", `${held.length} (cron jobs, webhooks) until \`holdfast release\``],
-    ["files", `${files} voice notes are not part of a database backup yet`],
+    ["recordings", `${notes.notes} deleted, brought back and heard by their owner in ${seconds(notesMs)}`],
+    ["files", `${files} are in the backup for the new project's Storage: \`holdfast restore-file all\``],
     [
       "the project's own",
       `${created.rows - inserted - files} rows of its bookkeeping are not brought from the old one`,

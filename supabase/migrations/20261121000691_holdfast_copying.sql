@@ -65,6 +65,13 @@ begin
   -- one of the CLI may be in another store: the listing finds it
   where r.kind = 'full' and r.status in ('succeeded', 'quarantined') and r.complete_at is null and r.origin <> 'cli'
   on conflict do nothing;
+  -- what they list comes before them, as with manifests
+  insert into backup.copies (store, name, kind, status, first_hash, noticed_at)
+  select begin_survey.second, l.name, 'manifest', 'unopened', l.stored_hash, l.recorded_at
+  from backup.file_lists as l
+  where not exists (select from backup.copies as c where c.store = begin_survey.second and c.name = l.name)
+    and not exists (select from backup.gaps as x where x.chain_id = l.chain_id and x.from_lsn < l.lsn)
+  on conflict do nothing;
 end
 $$;
 revoke all on function backup.begin_survey(bigint, bigint, text) from public;

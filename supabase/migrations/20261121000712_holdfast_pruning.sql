@@ -101,6 +101,14 @@ begin
       )
     limit 1;
   end if;
+  if never is null then
+    select pg_catalog.format('list %s is of moments that are kept', l.name) into never
+    from backup.file_lists as l
+    where l.name = any (names) and exists (
+      select from backup.segments as s where s.chain_id = l.chain_id and s.start_lsn <= l.lsn and s.name <> all (names)
+    )
+    limit 1;
+  end if;
   if never is not null then
     raise exception '%', never using errcode = 'HF415';
   end if;
@@ -114,6 +122,7 @@ begin
   update backup.runs as r set status = 'pruned'
   where r.id = any (emptied) and r.kind = 'incremental' and r.status = 'succeeded'
     and not exists (select from backup.segments as s where s.run_id = r.id);
+  delete from backup.file_lists as l where l.name = any (names);
   delete from backup.copies as c where c.name = any (names);
   delete from backup.objects as o where o.name = any (names);
   insert into backup.removals as m (name, kind, backup, reason, run_id)
@@ -129,8 +138,8 @@ begin
   from pg_catalog.jsonb_to_recordset(order_removals.plan) as p (backup uuid, reason text) where p.backup is not null;
   if emptied is not null then
     perform backup.audit('segments.pruned', 'run:' || run, pg_catalog.jsonb_build_object(
-      'segments', (select count(*) from pg_catalog.unnest(names) as n (name) where n.name like 'v1/changes/%'),
-      'last', (select max(n.name) from pg_catalog.unnest(names) as n (name) where n.name like 'v1/changes/%')
+      'segments', (select count(*) from pg_catalog.unnest(names) as n (name) where n.name ~ '^v1/changes/[^/]+/[0-9a-f]{16}-'),
+      'last', (select max(n.name) from pg_catalog.unnest(names) as n (name) where n.name ~ '^v1/changes/[^/]+/[0-9a-f]{16}-')
     ));
   end if;
   return 'ordered';

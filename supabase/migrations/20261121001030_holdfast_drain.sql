@@ -283,7 +283,7 @@ revoke all on function backup.leave_chain(uuid) from public;
 
 -- A segment was put and read back. Its hour's run is made with the first one. HF413 for an old token; HF415 (run_state) for
 -- a segment that does not follow the last one: replay would refuse the chain. Beside the columns it tells `definitions`, as the
--- next drain compares them, and `obstacles`: [{lsn, at, what, why}].
+-- next drain compares them, `obstacles`: [{lsn, at, what, why}], and `files`: ids of rows of storage.objects that came or changed.
 create function backup.record_segment(token bigint, segment jsonb) returns uuid
 language plpgsql
 volatile
@@ -344,6 +344,9 @@ begin
   perform backup.note_obstacle(ours.id, o.lsn, o.at, o.what, o.why)
   from pg_catalog.jsonb_to_recordset(coalesce(segment -> 'obstacles', '[]'))
     as o (lsn pg_lsn, at timestamptz, what text, why text);
+  perform backup.queue_files(array(
+    select distinct f.id::uuid from pg_catalog.jsonb_array_elements_text(coalesce(segment -> 'files', '[]')) as f (id)
+  ));
   update backup.runs as r
   set heartbeat_at = backup.clock_now(), rows = r.rows + given.changes, raw_bytes = r.raw_bytes + given.raw_bytes,
     stored_bytes = r.stored_bytes + given.stored_bytes, new_stored_bytes = r.new_stored_bytes + given.stored_bytes,

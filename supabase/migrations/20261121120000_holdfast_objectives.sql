@@ -19,6 +19,7 @@ insert into backup.objectives (kind, scope, seconds, note) values
   ('recovery', 'user', 14400, 'all that one user owns'),
   ('recovery', 'full', 86400, 'the whole database'),
   ('recovery', 'point', 86400, 'the whole database as it was at a moment'),
+  ('recovery', 'files', 86400, 'files of Storage, of a bucket or all'),
   ('recovery', 'export', 60, 'at once: the download of what belongs to a user begins'),
   ('loss', 'database', 86400, 'a full backup each day'),
   ('loss', 'user_data', 75, 'the change stream is drained each minute, and the drain takes its time'),

@@ -64,7 +64,7 @@ create table backup.restores (
   measured_seconds numeric,
   objective_seconds bigint,
   within_objective boolean generated always as (measured_seconds <= objective_seconds) stored,
-  constraint scope_is_known check (scope in ('table', 'record', 'user', 'full', 'point')),
+  constraint scope_is_known check (scope in ('table', 'record', 'user', 'full', 'point', 'files')),
   constraint mode_is_known check (mode in ('beside', 'missing', 'merge', 'replace', 'in_place')),
   constraint status_is_known check (status in (
     'planned', 'loading', 'applying', 'beside', 'succeeded', 'failed', 'cancelled'

@@ -100,6 +100,7 @@ begin
   delete from backup.runs as r where r.subject_run = any (backup_ids);
   delete from backup.runs as r where r.id = any (backup_ids);
   delete from backup.copied_files as c where c.epoch = forget_epoch.epoch;
+  delete from backup.file_lists as l where l.epoch = forget_epoch.epoch;
   delete from backup.objects as o where o.epoch = forget_epoch.epoch;
   delete from backup.audit_anchors as a where a.object_name = any (anchor_names);
   delete from backup.copies as c

@@ -61,6 +61,10 @@ begin
       union
       select g.name from segments as g
       union
+      select l.name from backup.file_lists as l join backup.chains as c on c.id = l.chain_id and c.store_prefix = place
+      where l.recorded_at < before
+        and not exists (select from backup.gaps as x where x.chain_id = l.chain_id and x.from_lsn < l.lsn)
+      union
       select 'v1/keys/' || e.epoch || '.jwe.json' from (select b.epoch from backups as b union select g.epoch from segments as g) as e
       union
       select a.object_name from backup.audit_anchors as a where a.store = expected_names.store and a.anchored_at < before

@@ -204,7 +204,8 @@ end
 $$;
 revoke all on function backup.prove_storage_use() from public;
 
--- Does each segment begin where the one before it in its chain ends? A gap between two chains was told when it was noticed.
+-- Does each segment begin where the one before it in its chain ends, and has each transaction all of its parts? A gap between two
+-- chains was told when it was noticed.
 create function backup.prove_chain() returns table (outcome text, message text, evidence jsonb)
 language plpgsql
 volatile
@@ -224,8 +225,8 @@ begin
   into chains, segments, holes
   from (
     select s.chain_id, s.name, s.start_lsn, pg_catalog.lag(s.end_lsn) over w as before_end,
-      (s.part = 0 and s.start_lsn = pg_catalog.lag(s.end_lsn) over w) or (
-        s.part > 0 and s.part = pg_catalog.lag(s.part) over w + 1
+      (s.part = 0 and s.start_lsn = pg_catalog.lag(s.end_lsn) over w and not pg_catalog.lag(s.ends_in_transaction) over w) or (
+        s.part > 0 and s.part = pg_catalog.lag(s.part) over w + 1 and pg_catalog.lag(s.ends_in_transaction) over w
         and s.start_lsn = pg_catalog.lag(s.start_lsn) over w and s.end_lsn = pg_catalog.lag(s.end_lsn) over w
       ) as follows
     from backup.segments as s join backup.chains as c on c.id = s.chain_id and c.store_prefix = place

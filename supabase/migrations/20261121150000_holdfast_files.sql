@@ -31,7 +31,8 @@ comment on table backup.file_parts is 'Objects that hold the content of copied f
 create index file_parts_by_object on backup.file_parts (object);
 
 -- What the snapshot of a full run under way shows of storage.objects, and what came in the place of what had changed before it was
--- copied (in_snapshot is false). Gone once the run has ended. Without foreign keys: it is written in the run's snapshot, which could
+-- copied (in_snapshot is false). Gone once the run has ended. Under backup.queue_id() it is what the change stream told of, until it is
+-- listed. Without foreign keys: it is written in the run's snapshot, which could
 -- not lock rows that were changed since.
 create table backup.run_files (
   run_id uuid not null,
@@ -49,6 +50,7 @@ create table backup.run_files (
   held boolean not null default false,
   -- why there is none: changed, removed, unreadable
   missed text,
+  noted_at timestamptz not null default backup.clock_now(),
   primary key (run_id, object_id, version),
   constraint missed_is_known check (missed in ('changed', 'removed', 'unreadable'))
 );
@@ -58,6 +60,16 @@ alter table backup.copied_files enable row level security;
 alter table backup.file_parts enable row level security;
 alter table backup.run_files enable row level security;
 revoke all on table backup.copied_files, backup.file_parts, backup.run_files from public;
+
+-- In the place of a run's id: files that changed since the last full backup.
+create function backup.queue_id() returns uuid
+language sql
+immutable
+set search_path = ''
+as $$
+  select '00000000-0000-0000-0000-000000000000'::uuid
+$$;
+revoke all on function backup.queue_id() from public;
 
 -- What tells one version of a file from another, by its row as JSON.
 create function backup.file_version(file jsonb) returns text

@@ -1,5 +1,5 @@
 -- What a full run's worker calls for files, under the lease of a task of kind `look` (are the copies still in the store?) or `files`
--- (copy what is missing, then list all). Lock order: as in 150000.
+-- (copy what is missing, then list all). The queue of the change stream stands on the same. Lock order: as in 150000.
 
 -- The run of a task of that kind, once the lease was checked. HF413 for an old token, HF415 for another kind.
 create function backup.filing(task bigint, token bigint, kind text) returns backup.tasks
@@ -128,10 +128,10 @@ end
 $$;
 revoke all on function backup.present_files(uuid[]) from public;
 
--- The next files of the task that have to be copied, each as it stands in Storage right now: what has changed since it was seen is
--- missed, and its present version comes in its place, up to five of a file. `parts` and `done`: parts and bytes of it that are copied
--- already. No row: all have been copied, or missed.
-create function backup.next_files(task bigint, token bigint, most integer)
+-- The next files of a run whose ids begin so that have to be copied, each as it stands in Storage right now: what has changed since it
+-- was seen is missed, and its present version comes in its place, up to five of a file. `parts` and `done`: parts and bytes of it that
+-- are copied already. No row: all have been copied, or missed.
+create function backup.next_versions(run uuid, run_epoch text, prefix text, most integer)
 returns table (object_id uuid, version text, bucket text, name text, size bigint, etag text, parts bigint, done bigint)
 language plpgsql
 volatile
@@ -139,23 +139,21 @@ set search_path = ''
 as $$
 #variable_conflict use_column
 declare
-  ours backup.tasks := backup.filing(task, token, 'files');
-  run_epoch text := (select r.epoch from backup.runs as r where r.id = ours.run_id);
   buckets text[] := (select b.copied from backup.file_buckets() as b);
-  first_object uuid := backup.first_id(ours.detail ->> 'prefix');
-  last_object uuid := backup.last_id(ours.detail ->> 'prefix');
+  first_object uuid := backup.first_id(prefix);
+  last_object uuid := backup.last_id(prefix);
   ids uuid[];
 begin
   -- copied since the snapshot
   update backup.run_files as f set copy = c.id
   from backup.copied_files as c
-  where f.run_id = ours.run_id and f.object_id between first_object and last_object and f.copy is null and f.missed is null
-    and c.object_id = f.object_id and c.version = f.version and c.epoch = run_epoch and c.complete;
+  where f.run_id = next_versions.run and f.object_id between first_object and last_object and f.copy is null and f.missed is null
+    and c.object_id = f.object_id and c.version = f.version and c.epoch = next_versions.run_epoch and c.complete;
   loop
     ids := array(
       select f.object_id from backup.run_files as f
-      where f.run_id = ours.run_id and f.object_id between first_object and last_object and f.copy is null and f.missed is null
-      order by f.object_id limit next_files.most
+      where f.run_id = next_versions.run and f.object_id between first_object and last_object and f.copy is null and f.missed is null
+      order by f.object_id limit next_versions.most
     );
     if ids = '{}' then
       return;
@@ -163,17 +161,17 @@ begin
     update backup.run_files as f set missed = case when p.object_id is null then 'removed' else 'changed' end
     from pg_catalog.unnest(ids) as wanted (id)
     left join backup.present_files(ids) as p on p.object_id = wanted.id
-    where f.run_id = ours.run_id and f.object_id = wanted.id and f.copy is null and f.missed is null
+    where f.run_id = next_versions.run and f.object_id = wanted.id and f.copy is null and f.missed is null
       and f.version is distinct from p.version;
     insert into backup.run_files (run_id, object_id, version, in_snapshot, bucket, name, size, file, copy)
-    select ours.run_id, p.object_id, p.version, false, p.bucket, p.name, p.size, p.file,
+    select next_versions.run, p.object_id, p.version, false, p.bucket, p.name, p.size, p.file,
       (
         select c.id from backup.copied_files as c
-        where c.object_id = p.object_id and c.version = p.version and c.epoch = run_epoch and c.complete
+        where c.object_id = p.object_id and c.version = p.version and c.epoch = next_versions.run_epoch and c.complete
       )
     from backup.present_files(ids) as p
     where p.bucket = any (buckets)
-      and (select count(*) from backup.run_files as f where f.run_id = ours.run_id and f.object_id = p.object_id) < 5
+      and (select count(*) from backup.run_files as f where f.run_id = next_versions.run and f.object_id = p.object_id) < 5
     on conflict do nothing;
     return query
       select f.object_id, f.version, f.bucket, f.name, f.size, f.file #>> '{metadata,eTag}', d.parts, d.bytes
@@ -183,9 +181,9 @@ begin
         from backup.copied_files as c
         join backup.file_parts as p on p.copy = c.id
         join backup.objects as o on o.name = p.object
-        where c.object_id = f.object_id and c.version = f.version and c.epoch = run_epoch
+        where c.object_id = f.object_id and c.version = f.version and c.epoch = next_versions.run_epoch
       ) as d
-      where f.run_id = ours.run_id and f.object_id = any (ids) and f.copy is null and f.missed is null
+      where f.run_id = next_versions.run and f.object_id = any (ids) and f.copy is null and f.missed is null
       order by f.object_id;
     if found then
       return;
@@ -193,18 +191,35 @@ begin
   end loop;
 end
 $$;
-revoke all on function backup.next_files(bigint, bigint, integer) from public;
+revoke all on function backup.next_versions(uuid, text, text, integer) from public;
 
--- What was put and read back: [{object_id, version, first, parts: [objects as for record_objects], complete}], or {object_id, version,
--- unreadable: true} for what Storage does not give. It counts where the file still has that version: nothing came in between.
-create function backup.record_files(task bigint, token bigint, copied jsonb) returns void
+-- Those of the task.
+create function backup.next_files(task bigint, token bigint, most integer)
+returns table (object_id uuid, version text, bucket text, name text, size bigint, etag text, parts bigint, done bigint)
 language plpgsql
 volatile
 set search_path = ''
 as $$
 declare
   ours backup.tasks := backup.filing(task, token, 'files');
-  run_epoch text := (select r.epoch from backup.runs as r where r.id = ours.run_id);
+begin
+  return query
+    select n.* from backup.runs as r
+    cross join lateral backup.next_versions(r.id, r.epoch, ours.detail ->> 'prefix', most) as n
+    where r.id = ours.run_id;
+end
+$$;
+revoke all on function backup.next_files(bigint, bigint, integer) from public;
+
+-- What was put and read back: [{object_id, version, first, parts: [objects as for record_objects], complete}], or {object_id, version,
+-- unreadable: true} for what Storage does not give. It counts where the file still has that version: nothing came in between.
+-- Returns the stored bytes of parts that were not there before.
+create function backup.record_versions(run uuid, run_epoch text, copied jsonb) returns bigint
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
   ids uuid[] := array(select c.object_id from pg_catalog.jsonb_to_recordset(copied) as c (object_id uuid));
   still jsonb;
   objects jsonb;
@@ -222,28 +237,44 @@ begin
     '[]'
   );
   perform backup.rescue_objects(array(select o.name from pg_catalog.jsonb_to_recordset(objects) as o (name text)));
-  new_bytes := backup.record_objects(ours.run_id, objects);
+  new_bytes := backup.record_objects(nullif(run, backup.queue_id()), objects);
   insert into backup.copied_files (object_id, version, epoch)
-  select c.object_id, c.version, run_epoch
+  select c.object_id, c.version, record_versions.run_epoch
   from pg_catalog.jsonb_to_recordset(still) as c (object_id uuid, version text, complete boolean)
   where c.complete is not null
   on conflict do nothing;
   insert into backup.file_parts (copy, number, object)
   select f.id, c.first + o.place - 1, o.one ->> 'name'
   from pg_catalog.jsonb_to_recordset(still) as c (object_id uuid, version text, first bigint, parts jsonb)
-  join backup.copied_files as f on f.object_id = c.object_id and f.version = c.version and f.epoch = run_epoch
+  join backup.copied_files as f on f.object_id = c.object_id and f.version = c.version and f.epoch = record_versions.run_epoch
   cross join lateral pg_catalog.jsonb_array_elements(c.parts) with ordinality as o (one, place)
   on conflict do nothing;
   update backup.copied_files as f set complete = true
   from pg_catalog.jsonb_to_recordset(still) as c (object_id uuid, version text, complete boolean)
-  where c.complete and f.object_id = c.object_id and f.version = c.version and f.epoch = run_epoch;
+  where c.complete and f.object_id = c.object_id and f.version = c.version and f.epoch = record_versions.run_epoch;
   update backup.run_files as f set copy = d.id, held = c.first = 0
   from pg_catalog.jsonb_to_recordset(still) as c (object_id uuid, version text, first bigint, complete boolean)
-  join backup.copied_files as d on d.object_id = c.object_id and d.version = c.version and d.epoch = run_epoch
-  where c.complete and f.run_id = ours.run_id and f.object_id = c.object_id and f.version = c.version;
+  join backup.copied_files as d on d.object_id = c.object_id and d.version = c.version and d.epoch = record_versions.run_epoch
+  where c.complete and f.run_id = record_versions.run and f.object_id = c.object_id and f.version = c.version;
   update backup.run_files as f set missed = 'unreadable'
   from pg_catalog.jsonb_to_recordset(still) as c (object_id uuid, version text, unreadable boolean)
-  where c.unreadable and f.run_id = ours.run_id and f.object_id = c.object_id and f.version = c.version;
+  where c.unreadable and f.run_id = record_versions.run and f.object_id = c.object_id and f.version = c.version;
+  return new_bytes;
+end
+$$;
+revoke all on function backup.record_versions(uuid, text, jsonb) from public;
+
+-- The same for the run of the task.
+create function backup.record_files(task bigint, token bigint, copied jsonb) returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  ours backup.tasks := backup.filing(task, token, 'files');
+  new_bytes bigint;
+begin
+  select backup.record_versions(r.id, r.epoch, copied) into new_bytes from backup.runs as r where r.id = ours.run_id;
   update backup.runs as r
   set new_stored_bytes = r.new_stored_bytes + new_bytes, heartbeat_at = backup.clock_now()
   where r.id = ours.run_id;
@@ -251,25 +282,32 @@ end
 $$;
 revoke all on function backup.record_files(bigint, bigint, jsonb) from public;
 
--- Parts of copies that were taken over, and whose locks in the store have to be renewed, of at most so many files.
+-- Parts of copies that were taken over, and whose locks in the store have to be renewed, of at most so many files of a run.
+create function backup.versions_to_hold(run uuid, prefix text, most integer) returns table (object_id uuid, object text)
+language sql
+stable
+set search_path = ''
+as $$
+  select f.object_id, p.object
+  from (
+    select x.object_id, x.copy from backup.run_files as x
+    where x.run_id = versions_to_hold.run and not x.held and x.copy is not null
+      and x.object_id between backup.first_id(versions_to_hold.prefix) and backup.last_id(versions_to_hold.prefix)
+    order by x.object_id limit versions_to_hold.most
+  ) as f
+  left join backup.file_parts as p on p.copy = f.copy
+$$;
+revoke all on function backup.versions_to_hold(uuid, text, integer) from public;
+
 create function backup.next_holds(task bigint, token bigint, most integer) returns table (object_id uuid, object text)
 language plpgsql
 volatile
 set search_path = ''
 as $$
-#variable_conflict use_column
 declare
   ours backup.tasks := backup.filing(task, token, 'files');
 begin
-  return query
-    select f.object_id, p.object
-    from (
-      select x.object_id, x.copy from backup.run_files as x
-      where x.run_id = ours.run_id and not x.held and x.copy is not null
-        and x.object_id between backup.first_id(ours.detail ->> 'prefix') and backup.last_id(ours.detail ->> 'prefix')
-      order by x.object_id limit next_holds.most
-    ) as f
-    left join backup.file_parts as p on p.copy = f.copy;
+  return query select h.* from backup.versions_to_hold(ours.run_id, ours.detail ->> 'prefix', most) as h;
 end
 $$;
 revoke all on function backup.next_holds(bigint, bigint, integer) from public;
@@ -289,26 +327,25 @@ end
 $$;
 revoke all on function backup.record_holds(bigint, bigint, uuid[]) from public;
 
--- All files of the task, in the order of their ids, for its list; versions that came later only where they were copied. What holds them is
--- not swept from now on. `parts`: [{object, rawBytes, storedBytes, hash, storedHash}], null for what was missed.
-create function backup.files_to_list(task bigint, token bigint)
-returns table (object_id uuid, in_snapshot boolean, missed text, bucket text, name text, size bigint, file text, parts text)
+-- Files of a run whose ids begin so, at most so many, in the order of their ids, for a list; versions that came later only where they were
+-- copied. What holds them is not swept from now on. `parts`: [{object, rawBytes, storedBytes, hash, storedHash}], null for what was missed.
+create function backup.versions_to_list(run uuid, prefix text, most integer)
+returns table (object_id uuid, in_snapshot boolean, missed text, bucket text, name text, size bigint, file text, parts text, version text)
 language plpgsql
 volatile
 set search_path = ''
 as $$
 #variable_conflict use_column
 declare
-  ours backup.tasks := backup.filing(task, token, 'files');
-  first_object uuid := backup.first_id(ours.detail ->> 'prefix');
-  last_object uuid := backup.last_id(ours.detail ->> 'prefix');
+  first_object uuid := backup.first_id(prefix);
+  last_object uuid := backup.last_id(prefix);
 begin
   perform backup.rescue_objects(array(
     select p.object from backup.run_files as f join backup.file_parts as p on p.copy = f.copy
-    where f.run_id = ours.run_id and f.object_id between first_object and last_object
+    where f.run_id = versions_to_list.run and f.object_id between first_object and last_object
   ));
   return query
-    select f.object_id, f.in_snapshot, f.missed, f.bucket, f.name, f.size, f.file::text, d.parts::text
+    select f.object_id, f.in_snapshot, f.missed, f.bucket, f.name, f.size, f.file::text, d.parts::text, f.version
     from backup.run_files as f
     left join lateral (
       select coalesce(
@@ -324,8 +361,24 @@ begin
       join backup.objects as o on o.name = p.object
       where p.copy = f.copy
     ) as d on f.copy is not null
-    where f.run_id = ours.run_id and f.object_id between first_object and last_object and (f.in_snapshot or f.copy is not null)
-    order by f.object_id, f.in_snapshot desc, f.version;
+    where f.run_id = versions_to_list.run and f.object_id between first_object and last_object and (f.in_snapshot or f.copy is not null)
+    order by f.object_id, f.in_snapshot desc, f.version
+    limit most;
+end
+$$;
+revoke all on function backup.versions_to_list(uuid, text, integer) from public;
+
+-- All of the task.
+create function backup.files_to_list(task bigint, token bigint)
+returns table (object_id uuid, in_snapshot boolean, missed text, bucket text, name text, size bigint, file text, parts text, version text)
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  ours backup.tasks := backup.filing(task, token, 'files');
+begin
+  return query select l.* from backup.versions_to_list(ours.run_id, ours.detail ->> 'prefix', null) as l;
 end
 $$;
 revoke all on function backup.files_to_list(bigint, bigint) from public;

@@ -47,6 +47,7 @@ const actions = [
   ["monitor", { action: "look" }, "machines"],
   ["restore", { action: "plan", scope: "table", backup: nobody, table: "public.notes" }, "fresh second factor"],
   ["restore", { action: "full", backup: nobody }, "fresh second factor"],
+  ["restore", { action: "files", backup: nobody }, "fresh second factor"],
   ["restore", { action: "apply", restore: nobody, mode: "missing", confirm: "postgres" }, "fresh second factor"],
   ["restore", { action: "status", restore: nobody }, "second factor"],
   ["restore", { action: "cancel", restore: nobody }, "fresh second factor"],

@@ -9,7 +9,6 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Stack, startStack } from "../../src/local/stack.ts";
 import { bodyMs } from "../../src/shared/http/read_body.ts";
 import { query } from "../support/cluster.ts";
-import { sampled } from "../support/sampled.ts";
 import { type SignedIn, signedIn } from "../support/signed_in.ts";
 import { bearer, callFunction, refusedTimes, signed, somewhere } from "./attack_calls.ts";
 
@@ -183,7 +182,7 @@ describe("the token of an administrator reads nothing through the API once", () 
     ["they were deleted", ({ userId }) => askAll("delete from auth.users where id = $1", [userId])],
     ["they are no administrator any more", ({ userId }) => ask("select backup.remove_admin($1)", [userId])],
   ];
-  it.each(sampled("ends", ends, 3))("%s", async (_what, end) => {
+  it.each(ends)("%s", async (_what, end) => {
     const person = await signedIn(stack, { aal2: true });
     await ask("insert into backup.admins (user_id) values ($1)", [person.userId]);
     const [, audited] = await shown(person.accessToken);

@@ -247,7 +247,6 @@ describe("where it fails", () => {
     const s3Secret = secrets["the store's secret"] ?? "";
     const { host, port } = stack.cluster;
     const crooked: Record<string, string>[] = [
-      ...names.flatMap((name) => misplaced.map(([, secret]) => ({ [name]: secret }))),
       { BACKUP_DB_URL: `postgresql://postgres:${password}x@${host}:${port}/postgres` },
       { BACKUP_DB_URL: `postgresql://postgres:${password}@${host}:${port}/not_there` },
       { BACKUP_DB_URL: `postgresql://postgres:${password}@${host}:1/postgres` },
@@ -270,7 +269,8 @@ describe("where it fails", () => {
       { BACKUP_WORKER_SECRET: stack.workerSecret.slice(0, 20) },
     ];
     await watched(async () => {
-      const left = sampled("crooked", crooked, 20).entries();
+      const wrongPlace = names.flatMap((name) => misplaced.map(([, secret]) => ({ [name]: secret })));
+      const left = [...sampled("wrong place", wrongPlace, 6, (one) => Object.keys(one)), ...crooked].entries();
       // Each has to look at database, store, keys and project, and says of each what is wrong.
       await Promise.all(Array.from({ length: 4 }, async () => {
         for (const [nth, settled] of left) {
@@ -307,7 +307,7 @@ describe("where it fails", () => {
         [url],
       );
     await watched(async () => {
-      for (const settled of sampled("wrong", wrong, 3)) {
+      for (const settled of sampled("wrong", wrong, 3, (one) => Object.keys(one))) {
         const gateway = await startTestGateway(stack.cluster, {
           folder: join(root, "supabase/functions"),
           environment: { ...right, ...settled },

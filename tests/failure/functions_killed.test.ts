@@ -84,8 +84,13 @@ const points: readonly Point[] = [
   { at: "manifest.put", attempts: 1 },
 ];
 
+const kindOf = ({ attempts, leaves, at }: Point) => [
+  `${attempts} ${leaves ?? "no task"}`,
+  ...(/put$/.test(at) ? [at] : []),
+];
+
 describe("a backup whose function is killed", () => {
-  for (const { at, attempts, line = `step:${at}`, meanwhile = {}, leaves } of sampled("points", points, 5)) {
+  for (const { at, attempts, line = `step:${at}`, meanwhile = {}, leaves } of sampled("points", points, 5, kindOf)) {
     it(`at ${at} goes on and succeeds, in the ${attempts === 1 ? "same snapshot" : "next snapshot"}`, async () => {
       const run = await startKilled(() => project().killAt(line));
       const dead = await project().run(run);
@@ -130,7 +135,7 @@ describe("a backup whose function is killed, by the real clock and with legs of 
     ["behind a put that is not recorded", () => project().killAt("step:chunk.put")],
     ["behind the manifest's put, with the run not recorded", () => project().killAt("step:manifest.put")],
   ];
-  it.each(sampled("moments", moments, 2))(
+  it.each(sampled("moments", moments, 2, ([when]) => [when.startsWith("before") ? "no answer" : "an answer"]))(
     "%s, goes on and succeeds, and its call is given up",
     async (_when, order) => {
       const run = await startKilled(order);

@@ -97,7 +97,7 @@ describe("a backup through functions", () => {
     ],
     ["no address of the database", { SUPABASE_DB_URL: "" }, "setting_missing", /SUPABASE_DB_URL/],
   ];
-  it.each(sampled("settings", wrong, 4))(
+  it.each(sampled("settings", wrong, 4, ([, settings, code]) => [`${code} ${Object.keys(settings).join()}`]))(
     "fails by name with %s, and the next one succeeds",
     async (_name, settings, code, message) => {
       await withSettings(settings, async (project) => {

@@ -8,6 +8,7 @@ import { handleRestore } from "../../src/shared/http/handle_restore.ts";
 import { createLegSlot } from "../../src/shared/http/leg_slot.ts";
 import type { Database } from "../../src/shared/postgres/connection.ts";
 import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
+import { outlineFiles } from "../../src/shared/files/files_leg.ts";
 import { outlineFull, runFullLeg } from "../../src/shared/restore/legs.ts";
 import { inDatabase } from "../../src/shared/restore/new_database.ts";
 import type { RowsAsked } from "../../src/shared/rows/asked.ts";
@@ -382,6 +383,7 @@ async function call(request: object): Promise<{ status: number; document: Record
     openDatabase: () => w.deps.database,
     requireStored: () => Promise.reject(new Error("the database knows its backups")),
     outlineFull: async (connection, wanted) => await outlineFull(fullDeps(), connection, wanted),
+    outlineFiles: async (connection, wanted) => await outlineFiles(w.deps, connection, wanted),
     restore: () => Promise.resolve(),
   };
   const body = JSON.stringify(request);

@@ -47,7 +47,9 @@ describe("a prune that is killed", () => {
   }
 
   const points = ["prune.claimed", "prune.planned", "prune.ordered", "prune.removed", "prune.recorded", "prune.opened"];
-  it.each(sampled("points", points, 3))(
+  // Until something is ordered, a prune that is killed leaves nothing but its lease.
+  const leaves = (point: string) => [points.indexOf(point) < 2 ? "nothing" : point];
+  it.each(sampled("points", points, 5, leaves))(
     "at %s goes on",
     async (event) => {
       await killedAt(event);
@@ -60,7 +62,7 @@ describe("a prune that is killed", () => {
     180_000,
   );
 
-  it.each(sampled("sweeping", ["prune.sweeping", "prune.swept"], 1))(
+  it.each(["prune.sweeping", "prune.swept"])(
     "at %s goes on, also beside the next backup",
     async (event) => {
       await prune(pair);

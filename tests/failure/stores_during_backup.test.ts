@@ -142,7 +142,9 @@ describe("a backup whose store has trouble for a moment succeeds", () => {
     ["cuts a body that is read back", { method: "GET", times: 2, kind: "cut_body" }],
     ["answers 503 for longer than one task has patience", { method: "PUT", times: 7, kind: 503 }],
   ];
-  it.each(sampled("moments", moments, 3))("%s", async (_name, fault) => {
+  it.each(sampled("moments", moments, 4, ([, { method, times, kind }]) => [
+    kind === "lost_answer" ? kind : times > 2 ? "longer than one task" : method,
+  ]))("%s", async (_name, fault) => {
     const place = freshPlace();
     await expectSound(place, await backupWithFault(place, fault));
   });
@@ -159,7 +161,7 @@ describe("a backup whose store fails for good fails by name, and the next one su
     ["answering 500", { method: "PUT", times: forever, kind: 500 }, "store_unreachable"],
     ["cutting every body", { method: "GET", times: forever, kind: "cut_body" }, "store_lied"],
   ];
-  it.each(sampled("troubles", troubles, 3))("%s", async (_name, fault, code) => {
+  it.each(sampled("troubles", troubles, 3, ([, , code]) => [code]))("%s", async (_name, fault, code) => {
     const place = freshPlace();
     await expect(backupWithFault(place, fault)).rejects.toMatchObject({ code });
     await expectCleanFailure(place, code);
@@ -188,14 +190,17 @@ describe("a store that says one thing and does another", () => {
     ["gives back half of a chunk as if it were whole", { call: "read", prefix: "v1/objects/", nth: 2, kind: "cut" }],
     ["gives back a manifest with one bit changed", { call: "read", prefix: "v1/backups/", kind: "flip" }],
   ];
-  it.each(sampled("lies", lies, 3))("%s, once: it is put or read again", async (_name, fault) => {
-    const place = freshPlace();
-    const store = faulty(place.direct, [fault]);
-    const { deps } = await world(cluster(), { url, store });
-    const row = await backup(deps, options);
-    store.assertAllFired();
-    await expectSound(place, row);
-  });
+  it.each(sampled("lies", lies, 3, ([, { call, prefix = "" }]) => [`${call} ${prefix}`]))(
+    "%s, once: it is put or read again",
+    async (_name, fault) => {
+      const place = freshPlace();
+      const store = faulty(place.direct, [fault]);
+      const { deps } = await world(cluster(), { url, store });
+      const row = await backup(deps, options);
+      store.assertAllFired();
+      await expectSound(place, row);
+    },
+  );
 
   const always: readonly [string, Fault, ErrorCode][] = [
     ["keeps no manifest", { call: "create", prefix: "v1/backups/", times: Infinity, kind: "forget" }, "store_lied"],
@@ -205,7 +210,7 @@ describe("a store that says one thing and does another", () => {
       "object_damaged",
     ],
   ];
-  it.each(sampled("always", always, 1))("%s, always: never a success", async (_name, fault, code) => {
+  it.each(always)("%s, always: never a success", async (_name, fault, code) => {
     const place = freshPlace();
     const store = faulty(place.direct, [fault]);
     const { deps } = await world(cluster(), { url, store });

@@ -24,7 +24,9 @@ describe.each([15, 17] as const)("on PostgreSQL %i", (version) => {
   const superuser = (url: string) => cluster().plainUrl(cluster().superuser, new URL(url).pathname.slice(1));
 
   const catalogs = new Map<string, Promise<string[]>>();
-  const some = Object.fromEntries(sampled(`on ${version}`, Object.entries(cases), 12));
+  // Each of them breaks by itself, and hardly one of them by the release.
+  const all = Object.entries(cases);
+  const some = Object.fromEntries(version === 15 ? all : sampled(`on ${version}`, all, 6));
 
   /** Of each database, once, as far as it matters: publications are our own, and an owner's own rights may be written or not. */
   async function catalogOf(url: string): Promise<string[]> {

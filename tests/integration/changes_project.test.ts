@@ -196,7 +196,7 @@ describe("a restore to a moment, into a project", () => {
     await expectAs(url, people);
     expect(result).toMatchObject({ target: "project", filesNotRestored: people.files, resumed: false });
     expect(result.warnings.filter((text) => /files of storage.objects/.test(text))).toEqual([
-      `${people.files} files of storage.objects are not restored: their bytes are not in this backup`,
+      `${people.files} files of storage.objects are not restored with the rows: they come with their bytes`,
     ]);
     // A sign-in there gets a number of its own.
     const [token] = await query(url, "insert into auth.refresh_tokens (token) values ('there') returning id::int");

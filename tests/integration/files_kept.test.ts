@@ -1,5 +1,5 @@
 /** Content of files beside the rows: in the second store, swept once nothing names it, and never before. */
-import { createHash, randomBytes } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import { beforeAll, describe, expect, it } from "vitest";
 import type { BackupDeps } from "../../src/shared/backup/deps.ts";
 import type { ProjectFiles } from "../../src/shared/files/project_files.ts";
@@ -8,58 +8,11 @@ import type { MemoryStore } from "../contract/memory_store.ts";
 import { useCluster } from "../support/cluster.ts";
 import { backup, query } from "./backup_fixture.ts";
 import { filesOf } from "./files_fixture.ts";
+import { Shelf } from "./files_shelf.ts";
 import { copies, differences, type Pair, pairOfStores, smallBudget } from "./replicate_fixture.ts";
 import { age, passGrace, prune, verified } from "./retention_fixture.ts";
 
 const cluster = useCluster({ platform: true });
-
-/** Storage of a database without a service: rows by SQL, content by version. */
-class Shelf {
-  readonly #url: string;
-  readonly #contents = new Map<string, Uint8Array>();
-  read = 0;
-
-  constructor(url: string) {
-    this.#url = url;
-  }
-
-  async put(name: string, content: Uint8Array = randomBytes(3_000)): Promise<void> {
-    const etag = createHash("md5").update(content).digest("hex");
-    await query(
-      this.#url,
-      `insert into storage.objects (bucket_id, name, version, metadata)
-       values ('notes', $1, gen_random_uuid()::text, jsonb_build_object('size', $2::int, 'eTag', $3::text))
-       on conflict (bucket_id, name) do update set version = excluded.version, metadata = excluded.metadata`,
-      [name, content.byteLength, etag],
-    );
-    this.#contents.set(name, content);
-  }
-
-  async remove(name: string): Promise<void> {
-    await query(
-      this.#url,
-      `set storage.allow_delete_query = 'true'; delete from storage.objects where name = '${name}'`,
-    );
-    this.#contents.delete(name);
-  }
-
-  readonly files: ProjectFiles = {
-    label: "a shelf",
-    read: ({ name, from, to }) => {
-      this.read++;
-      return Promise.resolve((this.#contents.get(name) ?? new Uint8Array(0)).slice(from, to));
-    },
-  };
-
-  hashes(): Record<string, string> {
-    return Object.fromEntries(
-      [...this.#contents].map((
-        [name, content],
-      ) => [`notes/${name}`, createHash("sha256").update(content).digest("hex")])
-        .sort(),
-    );
-  }
-}
 
 /** What the manifests in the store name, and what lies there: told by reading the lists themselves. */
 async function blobs(deps: BackupDeps, store: MemoryStore, runs: readonly RunRow[]) {

@@ -22,6 +22,7 @@ export interface TestGateway extends GatewayReady {
 export async function startTestGateway(
   cluster: Cluster | null,
   functions: GatewaySettingsInput["functions"] = {},
+  database = "postgres",
 ): Promise<TestGateway> {
   const folder = mkdtempSync(join(tmpdir(), "holdfast-gateway-"));
   const journalFile = join(folder, "journal.jsonl");
@@ -31,6 +32,7 @@ export async function startTestGateway(
     testing: true,
     database: {
       host: "127.0.0.1",
+      name: database,
       port: cluster?.port ?? 1,
       authority: cluster === null ? "" : readFileSync(cluster.caFile, "utf8"),
       passwords: {

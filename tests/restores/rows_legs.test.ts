@@ -9,7 +9,7 @@ import { emptyMap } from "../../src/shared/rows/ownership/map_file.ts";
 import { query, useCluster } from "../support/cluster.ts";
 import { seeded } from "../support/sample_app/words.ts";
 import { backup, type World, world } from "../integration/backup_fixture.ts";
-import { isLong, sampled } from "../support/sampled.ts";
+import { isLong } from "../support/sampled.ts";
 import { legsOf, uncalled, watched } from "./rows_legs_fixture.ts";
 
 const cluster = useCluster();
@@ -117,19 +117,21 @@ describe("a restore in legs", () => {
   it(`that are killed at any statement give the same, seed ${seed}`, async () => {
     const random = seeded(seed);
     let kills = 0;
-    for (const asked of sampled("scopes that are killed", [asTable, asUser, asRecord], 1)) {
-      await query(w.url, disaster);
+    await query(w.url, disaster);
+    for (const asked of [asTable, asRecord, asUser]) {
       const broken = await state();
       const id = await legs.plan(asked);
-      const sometimes = () => random.integer(3) === 0 ? null : random.integer(50);
-      const planned = await legs.work(id, asked, { killedAfter: sometimes });
+      // A person's rows take minutes then: the next test kills them where the filling ends, `npm run test:long` anywhere.
+      const isCalm = asked.scope === "user" && !isLong;
+      const sometimes = () => isCalm || random.integer(3) === 0 ? null : random.integer(50);
+      const planned = await legs.work(id, asked, { killedAfter: sometimes, atOnce: isCalm });
       expect(planned.row, JSON.stringify(planned.row)).toMatchObject({ status: "beside" });
       const whole = await legs.plan(asked);
       const calm = await legs.work(whole, asked, { atOnce: true });
       const laid = (row: RestoreRow) => row.tables.map(({ schema, name, rows }) => ({ schema, name, rows }));
       expect(laid(planned.row)).toEqual(laid(calm.row));
       await legs.apply(id, "replace");
-      const applied = await legs.work(id, asked, { killedAfter: sometimes });
+      const applied = await legs.work(id, asked, { killedAfter: sometimes, atOnce: isCalm });
       expect(applied.row, JSON.stringify(applied.row)).toMatchObject({ status: "succeeded" });
       kills += planned.kills + applied.kills;
       const after = await state();
@@ -137,22 +139,9 @@ describe("a restore in legs", () => {
       for (const [at, table] of tables.entries()) {
         expect(after[at], `${asked.scope}: ${table}`).toEqual((touched.includes(table) ? then : broken)[at]);
       }
-      await legs.apply(whole, "replace");
-      expect(
-        (await legs.work(whole, asked)).row.tables.every(({ inserted, updated, deleted }) =>
-          inserted === 0 && updated === 0 && deleted === 0
-        ),
-      ).toBe(true);
-      // What this scope does not bring comes back for the next one.
-      for (const rest of [asTable, asUser]) {
-        const again = await legs.plan(rest);
-        await legs.work(again, rest, { atOnce: true });
-        await legs.apply(again, "replace");
-        await legs.work(again, rest, { atOnce: true });
-      }
-      expect(await state()).toEqual(then);
     }
-    expect(kills).toBeGreaterThan(isLong ? 5 : 0);
+    expect(await state()).toEqual(then);
+    expect(kills).toBeGreaterThan(3);
   }, 240_000);
 
   it(

@@ -19,7 +19,7 @@ const leaseIsOver =
   "update backup.restores set lease_until = backup.clock_now() - interval '1 s', legs_begun = 0 where id = $1 and finished_at is null";
 
 /** A leg may do one piece, and no more. */
-const spent = { spendText: () => {}, spent: () => true };
+const spent = { spendText: () => {}, spendCalls: () => {}, spent: () => true };
 
 export interface LegOptions {
   /** The next leg is killed before its statement of that number; null: it is not. */

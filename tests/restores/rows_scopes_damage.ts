@@ -20,6 +20,8 @@ export interface ScopedTable {
     readonly name: string;
     readonly type: string;
     readonly base: string;
+    /** `pg_type.typtype` and `typcategory`. */
+    readonly kind: string;
     readonly nullable: boolean;
   }[];
   readonly key: readonly string[] | null;
@@ -44,6 +46,30 @@ export interface ScopedTable {
   readonly closed: boolean;
   /** Triggers fire whatever a session says. */
   readonly alwaysTriggers: boolean;
+  /** What of its definition a restore of its rows has to know, beside the above. */
+  readonly marks: readonly string[];
+}
+
+/** What of the table a restore of rows has to treat otherwise than it treats most. */
+export function kindsOf(table: ScopedTable): string[] {
+  const { key, columns, refers, referred, checks, closed, alwaysTriggers } = table;
+  const isOwn = ({ to }: { readonly to: string }) => to === table.sql;
+  const kinds: readonly (readonly [boolean, string])[] = [
+    [key === null, "no key"],
+    [key !== null && key.length > 1, "a key of several columns"],
+    [columns.length === 0, "no columns"],
+    [table.rows === table.sql, "partitioned"],
+    [refers.some(isOwn), "refers to itself"],
+    [refers.some((one) => !isOwn(one)), "refers to another"],
+    [refers.some((one) => one.columns.length > 1), "refers by several columns"],
+    [referred.length > 0, "is referred to"],
+    [checks.some(({ definition }) => definition.includes("DEFERRABLE")), "deferrable"],
+    [checks.some(({ definition }) => definition.startsWith("EXCLUDE")), "excludes"],
+    [closed, "closed"],
+    [alwaysTriggers, "triggers that always fire"],
+    [publicationOf(table) !== null, "published"],
+  ];
+  return [...kinds.flatMap(([is, kind]) => is ? [kind] : []), ...table.marks];
 }
 
 const attributes = (relation: string, numbers: string) =>
@@ -58,6 +84,7 @@ export async function readTables(client: pg.Client): Promise<ScopedTable[]> {
       'rows', case c.relkind when 'p' then '' else 'only ' end || format('%I.%I', n.nspname, c.relname),
       'columns', (select coalesce(jsonb_agg(jsonb_build_object('name', a.attname, 'type', format_type(a.atttypid, a.atttypmod),
           'base', case t.typtype when 'd' then format_type(t.typbasetype, -1) else format_type(t.oid, -1) end,
+          'kind', t.typtype::text || t.typcategory::text,
           'nullable', not a.attnotnull) order by a.attnum), '[]')
         from pg_attribute as a join pg_type as t on t.oid = a.atttypid
         where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''),
@@ -81,7 +108,16 @@ export async function readTables(client: pg.Client): Promise<ScopedTable[]> {
       'family', (select jsonb_agg(f.oid::text) from (select c.oid union select relid from pg_partition_tree(c.oid)
          union select relid from pg_partition_ancestors(c.oid)) as f (oid)),
       'closed', not has_table_privilege('postgres', c.oid, 'insert') or not has_table_privilege('postgres', c.oid, 'delete'),
-      'alwaysTriggers', exists (select from pg_trigger as g where g.tgrelid = c.oid and not g.tgisinternal and g.tgenabled in ('A', 'R'))
+      'alwaysTriggers', exists (select from pg_trigger as g where g.tgrelid = c.oid and not g.tgisinternal and g.tgenabled in ('A', 'R')),
+      'marks', array(
+        select 'a column is gone' from pg_attribute as a where a.attrelid = c.oid and a.attnum > 0 and a.attisdropped
+        union select 'computed' from pg_attribute as a where a.attrelid = c.oid and a.attgenerated <> ''
+        union select 'identity ' || a.attidentity::text from pg_attribute as a where a.attrelid = c.oid and a.attidentity <> ''
+        union select 'row security' || case when c.relforcerowsecurity then ', forced' else '' end where c.relrowsecurity
+        union select 'inherits' from pg_inherits as i where c.relkind = 'r' and not c.relispartition and c.oid in (i.inhrelid, i.inhparent)
+        union select 'unlogged' where c.relpersistence = 'u'
+        union select 'replica identity ' || c.relreplident::text where c.relreplident <> 'd'
+      )
     )::text as document
     from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
    where c.relkind in ('r', 'p') and c.relpersistence <> 't' and (c.relkind = 'r' or not c.relispartition)

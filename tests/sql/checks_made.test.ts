@@ -135,11 +135,34 @@ describe("the check", () => {
         await postgres.query(
           `insert into backup.segments (chain_id, start_lsn, end_lsn, part, run_id, name, raw_bytes, stored_bytes, hash, stored_hash, epoch,
              transactions, changes, ddl, taken_at, ends_in_transaction)
-           values ('c1', '0/0'::pg_lsn + $1, '0/0'::pg_lsn + $2, $3, $4, $5, 1, 1, 'h', 'h', 'e', 1, 1, 0, now(), false)`,
-          [from, to, part, run.id, `v1/changes/c1/${from}-${to}.${part}`],
+           values ('c1', '0/0'::pg_lsn + $1, '0/0'::pg_lsn + $2, $3, $4, $5, 1, 1, 'h', 'h', 'e', 1, 1, 0, now(), $6)`,
+          [from, to, part, run.id, `v1/changes/c1/${from}-${to}.${part}`, from === 32 && part !== 2],
         );
       }
       expect(await made("chain")).toMatchObject({ outcome: "passed", evidence: { segments: 6, holes: [] } });
+      /** The segments in front of which something is missing, once this was done. */
+      const holesAfter = async (sql: string) => {
+        await postgres.query(`savepoint whole; ${sql}`);
+        const { outcome, evidence } = await made("chain");
+        await postgres.query("rollback to savepoint whole");
+        const holes = evidence.holes as { segment: string }[];
+        expect(outcome).toBe(holes.length === 0 ? "passed" : "failed");
+        return holes.map(({ segment }) => segment.replace("v1/changes/c1/", ""));
+      };
+      const part = "delete from backup.segments where start_lsn = '0/20' and part =";
+      expect(await holesAfter(`${part} 0`), "the first part").toEqual(["32-48.1"]);
+      expect(await holesAfter(`${part} 1`), "a part in the middle").toEqual(["32-48.2"]);
+      expect(await holesAfter(`${part} 2`), "the last part").toEqual(["48-64.0"]);
+      // A part of another transaction, by its start or by its end, and the next segment where that ends.
+      const moved = "update backup.segments set";
+      expect(await holesAfter(`${moved} start_lsn = '0/28' where start_lsn = '0/20' and part > 0`)).toEqual([
+        "32-48.1",
+      ]);
+      expect(
+        await holesAfter(
+          `${moved} end_lsn = '0/38' where start_lsn = '0/20' and part > 0; ${moved} start_lsn = '0/38' where start_lsn = '0/30'`,
+        ),
+      ).toEqual(["32-48.1"]);
       await postgres.query("delete from backup.segments where start_lsn = '0/30'");
       expect(await made("chain")).toMatchObject({
         outcome: "failed",

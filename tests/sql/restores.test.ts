@@ -469,7 +469,7 @@ describe("backups_in_use", () => {
 
 it("the objectives are those that were promised", async () => {
   const { rows } = await postgres.query(
-    "select kind || ' ' || scope as what, seconds::text from backup.objectives where scope not in ('table', 'point') order by 1",
+    "select kind || ' ' || scope as what, seconds::text from backup.objectives where kind || scope not in ('recoverytable', 'recoverypoint', 'recoveryfiles') order by 1",
   );
   expect(Object.fromEntries(rows.map((row) => [row.what, row.seconds]))).toEqual({
     "loss database": "86400",

@@ -12,12 +12,29 @@ export const isLong = process.env["HOLDFAST_TESTS"] === "long";
 const seed = process.env["HOLDFAST_TESTS_SEED"] ?? "0";
 
 /**
- * `count` of the cases in their order, spread evenly over the matrix, where neighbours are alike: each is as likely as any other.
- * `matrix` tells one from others, so that not all of them begin at the same place.
+ * `count` of the cases in their order: of each kind one, and beside these spread evenly over the matrix, where neighbours are
+ * alike. Where there are more kinds than `count`, as many as it takes. Over some runs every case is taken.
+ *
+ * `matrix` tells one from others, so that not all of them begin at the same place. `kindsOf` names what of a case can break by
+ * itself, such as the call that fails; a matrix without kinds is one whose cases break together.
  */
-export function sampled<T>(matrix: string, cases: readonly T[], count: number): readonly T[] {
+export function sampled<T>(
+  matrix: string,
+  cases: readonly T[],
+  count: number,
+  kindsOf: (one: T) => readonly string[] = () => [],
+): readonly T[] {
   if (isLong || cases.length <= count) return cases;
   const start = createHash("sha256").update(`${seed} ${matrix}`).digest().readUInt32BE() / 2 ** 32;
-  const taken = new Set(Array.from({ length: count }, (_, at) => Math.floor((at + start) * cases.length / count)));
+  const first = Math.floor(start * cases.length);
+  const inTurn = [...cases.entries()];
+  const taken = new Set<number>();
+  const kinds = new Set<string>();
+  for (const [at, one] of [...inTurn.slice(first), ...inTurn.slice(0, first)]) {
+    const fresh = kindsOf(one).filter((kind) => !kinds.has(kind));
+    if (fresh.length > 0) taken.add(at);
+    for (const kind of fresh) kinds.add(kind);
+  }
+  for (let nth = 0; taken.size < count; nth++) taken.add(Math.floor((nth + start) * cases.length / count));
   return cases.filter((_, at) => taken.has(at));
 }

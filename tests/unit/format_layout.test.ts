@@ -3,9 +3,11 @@ import {
   claimName,
   contentName,
   epochName,
+  fileListName,
   manifestName,
   parseClaimName,
   parseEpochName,
+  parseFileListName,
   parseManifestName,
   parseSegmentName,
   parseUtcStamp,
@@ -80,6 +82,22 @@ describe("names (docs/format.md)", () => {
       ]
     ) {
       expect(parseSegmentName(name)).toBeNull();
+    }
+  });
+
+  it("of lists of files stand beside the segments, sort as positions do, and are taken for no segment", () => {
+    const hash = "0123456789abcdef".repeat(4);
+    const lsns = [9n, 10n, 0xffffffffn, 1n << 32n, 16n << 32n];
+    const names = lsns.map((lsn) => fileListName({ chain: "a-1", lsn, hash }));
+    expect([...names].sort()).toEqual(names);
+    for (const [index, name] of names.entries()) {
+      expect(parseFileListName(name)).toEqual({ chain: "a-1", lsn: lsns[index], hash });
+      expect(parseSegmentName(name)).toBeNull();
+      expect(() => checkName(name)).not.toThrow();
+    }
+    const segment = segmentName({ chain: "a-1", startLsn: 1n, endLsn: 2n, part: 0 });
+    for (const name of [segment, names[0]?.slice(0, -1), `${names[0]}0`, names[0]?.replace("a-1", "A")]) {
+      expect(parseFileListName(name ?? "")).toBeNull();
     }
   });
 

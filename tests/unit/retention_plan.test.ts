@@ -8,6 +8,7 @@ import type {
   Listing,
   RetentionFacts,
 } from "../../src/shared/retention/facts.ts";
+import { fileListName } from "../../src/shared/format/layout.ts";
 import { planRetention } from "../../src/shared/retention/plan.ts";
 import { keptSegments } from "../../src/shared/retention/segments.ts";
 import { seeded } from "../support/sample_app/words.ts";
@@ -253,6 +254,31 @@ describe("a single backup or segment is kept", () => {
     expect(first(30n)).toBe(0);
     expect(keptSegments(chain, [], [], 19 * hour)).toBe(0);
     expect(keptSegments({ ...chain, isOpen: false }, [], [], 30 * hour)).toBe(20);
+  });
+
+  it("of the lists of files those that were made where kept segments are, or behind them", () => {
+    const facts = factsOf(world);
+    const chain = world.chains.at(-1) as KnownChain;
+    const keptNames = new Set(planRetention(facts).keep.map(({ object }) => object));
+    const first = chain.segments.findIndex(({ name }) => keptNames.has(name));
+    expect(first).toBeGreaterThan(0);
+    const from = chain.segments[first]?.start ?? 0n;
+    const at = (lsn: bigint, id = chain.id) => fileListName({ chain: id, lsn, hash: "ab".repeat(32) });
+    const end = chain.segments.at(-1)?.end ?? 0n;
+    const names = [at(from - 1n), at(from), at(end + 5n), at(1n, "strange")];
+    const seen = {
+      ...facts,
+      listings: [{ ...listed(facts), names: new Set([...listed(facts).names, ...names]) }] as [Listing],
+    };
+    const plan = planRetention(seen);
+    const removed = plan.remove.map(({ object }) => object);
+    expect(names.map((name) => removed.includes(name))).toEqual([true, false, false, false]);
+    expect(names.slice(1, 3).map((name) => plan.keep.some(({ object }) => object === name))).toEqual([true, true]);
+    // What it was made of goes before it.
+    expect(removed.indexOf(names[0] ?? "")).toBeGreaterThan(removed.indexOf(chain.segments[first - 1]?.name ?? ""));
+    const over = { ...chain, isOpen: false, segments: [] };
+    const gone = planRetention({ ...seen, chains: [over] }).remove.map(({ object }) => object);
+    expect(names.map((name) => gone.includes(name))).toEqual([true, true, true, false]);
   });
 
   it("that somebody else put there, and not one that comes back after its removal", () => {

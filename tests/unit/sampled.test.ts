@@ -28,6 +28,21 @@ describe("a sample of a matrix", () => {
     expect(seen.size).toBe(cases.length);
   });
 
+  it("has one of each kind, however few are asked for, and over some runs all of them", async () => {
+    const kindOf = (one: number) => [one < 10 ? "many" : `rare ${one}`, ...(one === 3 ? ["odd"] : [])];
+    const seen = new Set<number>();
+    for (let seed = 0; seed < 40; seed++) {
+      const sampled = await sampledWith({ HOLDFAST_TESTS: "", HOLDFAST_TESTS_SEED: String(seed) });
+      const taken = sampled("m", cases, 7, kindOf);
+      expect(taken).toHaveLength(7);
+      expect(taken).toEqual(expect.arrayContaining([3, 10, 11, 12, 13]));
+      expect(sampled("m", cases, 1, kindOf).length).toBeLessThan(7);
+      expect(new Set(sampled("m", cases, 1, kindOf).flatMap(kindOf)).size).toBe(6);
+      for (const one of taken) seen.add(one);
+    }
+    expect(seen.size).toBe(cases.length);
+  });
+
   it("is the same for the same seed, and another one for another matrix", async () => {
     const sampled = await sampledWith({ HOLDFAST_TESTS: "", HOLDFAST_TESTS_SEED: "7" });
     expect(sampled("m", cases, 5)).toEqual(sampled("m", cases, 5));

@@ -1,6 +1,6 @@
 import { unlimited } from "../../shared/backup/budget.ts";
 import { failureOf } from "../../shared/backup/run.ts";
-import { type CheckDeps, processOpenLimits } from "../../shared/checks/deps.ts";
+import { type CheckDeps, type CheckProject, processOpenLimits } from "../../shared/checks/deps.ts";
 import { runChecksLeg } from "../../shared/checks/leg.ts";
 import { toHex } from "../../shared/crypto/digest.ts";
 import { asHoldfastError, HoldfastError } from "../../shared/errors.ts";
@@ -22,6 +22,7 @@ import { bothStores } from "../both_stores.ts";
 import type { Context } from "../context.ts";
 import { installedSession } from "../installed.ts";
 import { sourceDatabase } from "../open.ts";
+import { projectStorage } from "../open_store.ts";
 import { columns, type Outcome } from "../output.ts";
 
 /** Between two looks at a run that others work on. */
@@ -82,7 +83,11 @@ async function show(context: Context, session: Connection, name: string | undefi
 
 async function make(context: Context, session: Connection, word: string | undefined): Promise<Outcome> {
   if (word !== "daily" && word !== "weekly") throw new HoldfastError("usage", "checks run takes `daily` or `weekly`");
-  const deps = { ...await bothStores(context, session), database: await sourceDatabase(context) };
+  const storage = projectStorage(context.settings);
+  const project = storage === null
+    ? null
+    : { ...storage, fetch: (input, init) => fetch(input, init) } satisfies CheckProject;
+  const deps = { ...await bothStores(context, session), project, database: await sourceDatabase(context) };
   if (word === "daily") await verifyNewest(context, session, deps);
   const run = await made(context, session, deps, word);
   const verdict = await readVerdict(session, run);

@@ -1,12 +1,13 @@
 import { HoldfastError } from "../../shared/errors.ts";
+import { filesOfBackup } from "../../shared/files/wanted_files.ts";
 import { loadZstd } from "../../shared/format/zstd.ts";
 import { outlinePlan } from "../../shared/restore/plan.ts";
 import { prepareRestore, restoreBackup } from "../../shared/restore/run.ts";
-import type { OpenedBackup, ReadDeps } from "../../shared/verify/find_backup.ts";
+import { openBackup, type OpenedBackup, type ReadDeps } from "../../shared/verify/find_backup.ts";
 import type { Context } from "../context.ts";
 import { requireApply } from "../needless.ts";
 import { ledgerHook } from "../ledger_hook.ts";
-import { keyRing } from "../open.ts";
+import { keyRing, sourceDatabase, targetDatabase } from "../open.ts";
 import { namedState, openNamed } from "../open_past.ts";
 import { openStore } from "../open_store.ts";
 import { inPlaceOnly } from "../tables/restores.ts";
@@ -18,6 +19,7 @@ import { afterLines, onlyPlanned, restoreState, type ShownPlan, shownPlan } from
 import { recorded } from "../source_record.ts";
 import { endOfIncremental } from "../end_of_incremental.ts";
 import { restoreToPoint } from "../restore_to_point.ts";
+import { type FilesToBring, withFiles } from "../with_files.ts";
 
 /**
  * The document: `{id, ok, inserted, updated, deleted, warnings[], target, database, held[], restore, …}`; until it is confirmed,
@@ -28,14 +30,17 @@ export async function run(context: Context): Promise<Outcome> {
   const { settings, clock } = context;
   const state = namedState(settings, context.words[0]);
   if (settings.get("apply") !== undefined) {
-    if ("backup" in state) return await restoreInPlace(context, state.backup);
+    if ("backup" in state) {
+      const wanted = state.backup;
+      return await withFiles(context, () => liveFiles(context, wanted), () => restoreInPlace(context, wanted));
+    }
     throw new HoldfastError("usage", "--at and --apply do not go together: only a backup goes into place as a whole", {
       hint: "Without --apply the moment is restored into a new database; tables and users go into place by --at.",
     });
   }
   requireApply(settings, inPlaceOnly);
   if ("point" in state) return await restoreToPoint(context, state.point, noChoices);
-  let startMs = clock.monotonicMs();
+  const startMs = clock.monotonicMs();
   const parallel = settings.integer("jobs", 1, 16);
   const read: ReadDeps = {
     store: await openStore(context),
@@ -48,6 +53,48 @@ export async function run(context: Context): Promise<Outcome> {
   } catch (error) {
     return await restoreToPoint(context, await endOfIncremental(context, state.backup, error), noChoices);
   }
+  const database = await targetDatabase(context);
+  const files = () =>
+    Promise.resolve({
+      read,
+      backup,
+      label: `backup ${backup.manifest.id}`,
+      files: () => filesOfBackup(read, backup, () => true),
+      mode: "merge" as const,
+      wholeBuckets: true,
+      database,
+      isOther: true,
+    });
+  return await withFiles(context, files, () => restoreBeside(context, { read, backup, parallel, startMs }));
+}
+
+/** For a restore in place. */
+async function liveFiles(context: Context, wanted: string): Promise<FilesToBring> {
+  const read = { store: await openStore(context), ring: await keyRing(context.settings), compressor: await loadZstd() };
+  const backup = await openBackup(read, wanted);
+  const other = await targetDatabase(context);
+  return {
+    read,
+    backup,
+    label: `backup ${backup.manifest.id}`,
+    files: () => filesOfBackup(read, backup, () => true),
+    mode: context.settings.get("apply") === "missing" ? "missing" : "merge",
+    wholeBuckets: true,
+    database: other ?? await sourceDatabase(context),
+    isOther: other !== null,
+  };
+}
+
+interface BesideParts {
+  readonly read: ReadDeps;
+  readonly backup: OpenedBackup;
+  readonly parallel: number;
+  readonly startMs: number;
+}
+
+async function restoreBeside(context: Context, { read, backup, parallel, ...begun }: BesideParts): Promise<Outcome> {
+  const { clock } = context;
+  let { startMs } = begun;
   const { id } = backup.manifest;
   const place = await placeOf(context, backup.manifest);
   const plan = await planOf(context, read, backup, place);

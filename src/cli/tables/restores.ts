@@ -42,7 +42,7 @@ export const restores = {
   "restore-full": {
     summary: "restore a backup into an empty database, or in place",
     about:
-      "Prints the plan and does nothing until it is confirmed. Cron jobs, webhooks and subscriptions come back switched off; `release` turns them on. Started again after a failure it goes on where it stopped. With --at it does what restore-point does. With --apply it goes into the very database: maintenance mode, a safety backup, then definitions (with `replace`) and rows by their difference, checks.",
+      "Prints the plan and does nothing until it is confirmed. Cron jobs, webhooks and subscriptions come back switched off; `release` turns them on. Started again after a failure it goes on where it stopped. With --at it does what restore-point does. With --apply it goes into the very database: maintenance mode, a safety backup, then definitions (with `replace`) and rows by their difference, checks. Files of Storage come after the rows where the target's Storage can be reached (SUPABASE_URL and SUPABASE_SECRET_KEY in place, --target-project-url and BACKUP_TARGET_SECRET_KEY else); where not that is said, and restore-file brings them. None is removed. Exit 3 where the backup has no content of some.",
     words: [orId],
     options: [
       "at",
@@ -52,6 +52,8 @@ export const restores = {
       "dry-run",
       ...inPlaceOnly,
       "max-memory",
+      "without-files",
+      "target-project-url",
       "project-url",
       ...target,
       ...database,
@@ -70,7 +72,7 @@ export const restores = {
   "restore-point": {
     summary: "restore a database as it was at a moment",
     about:
-      "Takes the newest full backup before the moment and replays the change stream up to it, from the store and the keys alone. Prints the plan and does nothing until it is confirmed. Started again after a failure it goes on where it stopped. Exit 3 when a table was left out.",
+      "Takes the newest full backup before the moment and replays the change stream up to it, from the store and the keys alone. Prints the plan and does nothing until it is confirmed. Started again after a failure it goes on where it stopped. Files of Storage come as with restore-full, as of the moment. Exit 3 when a table was left out, or where there is no content of a file.",
     words: [{
       name: "moment",
       required: false,
@@ -86,6 +88,8 @@ export const restores = {
       "at-full",
       "accepted",
       "source",
+      "without-files",
+      "target-project-url",
       ...target,
       ...database,
       ...store,
@@ -108,7 +112,19 @@ export const restores = {
         help: "with the scopes table and record a table, with user a user's id; the first word with --at",
       },
     ],
-    options: ["scope", "where", "all", "sql", "as", "credentials", "shared", "map", ...rows],
+    options: [
+      "scope",
+      "where",
+      "all",
+      "sql",
+      "as",
+      "credentials",
+      "shared",
+      "map",
+      "without-files",
+      "target-project-url",
+      ...rows,
+    ],
     examples: [
       { line: "restore latest", does: "asks what" },
       { line: "restore latest public.notes -- --scope table --apply missing --dry-run", does: "as restore-table" },
@@ -144,9 +160,9 @@ export const restores = {
   "restore-user": {
     summary: "bring back one person with all that is theirs",
     about:
-      "The user of auth.users and every row that foreign keys lead to from there, as they were then. Rows that lead to other users as well are named and stay out. Sessions and tokens never come back, password and second factors of a user who is there only with --credentials.",
+      "The user of auth.users and every row that foreign keys lead to from there, as they were then. Rows that lead to other users as well are named and stay out. Sessions and tokens never come back, password and second factors of a user who is there only with --credentials. With --apply their files of Storage come after the rows, as with restore-full; under --as they are the new account's, with their names as they were.",
     words: [{ name: "user", required: true, help: "the id in auth.users" }, orId],
-    options: ["as", "credentials", "shared", "map", ...rows],
+    options: ["as", "credentials", "shared", "map", "without-files", "target-project-url", ...rows],
     examples: [
       { line: "restore-user 5b0d…  latest -- --apply missing --dry-run", does: "shows what of theirs is gone" },
       { line: "restore-user 5b0d… latest -- --as 77aa… --apply missing --yes", does: "gives it to their new account" },
@@ -155,16 +171,20 @@ export const restores = {
   "restore-file": {
     summary: "bring back files of Storage",
     about:
-      "One file, a bucket or all, from a full backup into the project's Storage: bytes first, read back and compared, then owner and dates in the row. Without --apply it only shows what would be done. Files that came after the backup are listed and stay; so do those that differ unless --apply merge. Into another project with --target-db-url, --target-project-url and BACKUP_TARGET_SECRET_KEY; into a folder with --out.",
+      "One file, a bucket or all, of a full backup or a moment (--at), into the project's Storage: bytes first, read back and compared, then owner and dates in the row. Without --apply it only shows what would be done. Files that came after the backup are listed and stay; so do those that differ unless --apply merge. Into another project with --target-db-url, --target-project-url and BACKUP_TARGET_SECRET_KEY; into a folder with --out.",
     words: [
       { name: "files", required: true, help: "`bucket/name`, `bucket/` for all of a bucket, or `all`" },
-      id,
+      orId,
     ],
-    options: ["apply", "dry-run", "yes", "out", "target-project-url", ...target, ...database, ...store],
+    options: ["at", "source", "apply", "dry-run", "yes", "out", "target-project-url", ...target, ...database, ...store],
     examples: [
       { line: "restore-file voice-notes/ latest", does: "shows which voice notes are gone or differ" },
       { line: "restore-file voice-notes/a.webm latest -- --apply missing --yes", does: "puts one back" },
       { line: "restore-file all latest -- --out ./files", does: "all of them into a folder" },
+      {
+        line: "restore-file voice-notes/ -- --at 2024-01-09T12:00:00Z --apply missing --yes",
+        does: "those of a moment",
+      },
     ],
   },
   "erase": {

@@ -2,9 +2,11 @@ import type { Budget } from "../backup/budget.ts";
 import type { Clock } from "../clock.ts";
 import type { KeyRing } from "../crypto/key_ring.ts";
 import type { Compressor } from "../format/compressor.ts";
+import type { ProjectFilesSettings } from "../files/project_files.ts";
 import type { CheckOutcome } from "../jobs/check_queries.ts";
 import type { Log } from "../log.ts";
 import type { Connection, Database } from "../postgres/connection.ts";
+import type { Fetch } from "../store/http_call.ts";
 import type { Store } from "../store/store.ts";
 
 /** What checks work with. The stores are those below the place where this database writes, wrapped in retrying(). */
@@ -16,10 +18,16 @@ export interface CheckDeps {
   readonly first: Store;
   /** Null where there is none. */
   readonly second: Store | null;
+  /** The project's Storage; null or absent: this process does not know it. */
+  readonly project?: CheckProject | null;
   readonly ring: KeyRing;
   readonly compressor: Compressor;
   readonly clock: Clock;
   readonly log: Log;
+}
+
+export interface CheckProject extends ProjectFilesSettings {
+  readonly fetch: Fetch;
 }
 
 export interface CheckOptions {

@@ -7,6 +7,7 @@ import type { CheckDeps, CheckOptions, StepMemory, StepResult } from "./deps.ts"
 import { judgeRows, judgeSize, readHistory } from "./judge_history.ts";
 import { listStores } from "./list_stores.ts";
 import { openManifests } from "./open_manifests.ts";
+import { openVoiceNote } from "./open_voice_note.ts";
 import { openObjects } from "./open_objects.ts";
 import { sampleExport } from "./sample_export.ts";
 
@@ -26,6 +27,7 @@ const steps: Readonly<Record<string, Step>> = {
   objects: openObjects,
   export: sampleExport,
   size: async (_, task) => judgeSize(readHistory(await task.history())),
+  voice_note: async (deps) => await openVoiceNote(deps),
   rows: async (_, task) => judgeRows(readHistory(await task.history())),
 };
 

@@ -6,13 +6,14 @@ import { asHoldfastError, HoldfastError } from "../errors.ts";
 import { open } from "../format/container.ts";
 import { decodeHeader, type ObjectKind } from "../format/container_header.ts";
 import { decodeFileList } from "../format/file_list.ts";
-import { parseErasureName, prefixes, repositoryName } from "../format/layout.ts";
+import { parseErasureName, parseFileListName, prefixes, repositoryName } from "../format/layout.ts";
 import { objectName } from "../format/object_name.ts";
 import { decodeRepository } from "../format/repository.ts";
 import type { NameToOpen } from "../jobs/check_queries.ts";
 import { openKeyFile } from "../replicate/key_file.ts";
 import { isLayered } from "../store/layered.ts";
 import { countCopyRows } from "../verify/copy_rows.ts";
+import { openStreamList } from "../verify/stream_lists.ts";
 import { decodeCapture } from "../verify/decode_capture.ts";
 import type { Opening } from "./opening.ts";
 
@@ -55,7 +56,8 @@ export async function openStored(
   const header = decodeHeader(bytes, name);
   if (header.rawLength > mostRawBytes) return { storedBytes, rawBytes: 0, hashedOnly: true };
   const rawBytes = header.rawLength;
-  if (name.startsWith(prefixes.changes)) await openSegment(opening, name, bytes);
+  if (parseFileListName(name) !== null) await openStreamList(opening, name, bytes);
+  else if (name.startsWith(prefixes.changes)) await openSegment(opening, name, bytes);
   else if (name.startsWith(prefixes.anchors)) {
     await open(opening, { kind: "anchor", name, bytes, maxBytes: maxAnchorBytes });
   } else if (name.startsWith(prefixes.erasures)) await openEntry(opening, parseErasureName(name) ?? 0, bytes);

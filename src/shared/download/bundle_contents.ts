@@ -7,7 +7,8 @@ import { sha256Hex } from "../crypto/digest.ts";
 import { HoldfastError } from "../errors.ts";
 import { epochName, prefixes, repositoryName } from "../format/layout.ts";
 import type { Store } from "../store/store.ts";
-import { allNeededObjects } from "../verify/needed_objects.ts";
+import { allNeededObjects, neededByFiles, type NeededObject } from "../verify/needed_objects.ts";
+import { readStreamLists } from "../verify/stream_lists.ts";
 import type { OpenedBackup, ReadDeps } from "../verify/find_backup.ts";
 import { byHandPage, byHandScript } from "./by_hand.ts";
 import type { Contents, Step } from "./contents.ts";
@@ -16,7 +17,7 @@ import { tarBytes, tarEnd, tarHeader, tarPadding } from "./tar.ts";
 /** How many files are in the archive. */
 const bundleMark = z.int().nonnegative();
 
-/** What goes in, in its order: what opens the backup first, the manifest last, so that half an archive is no backup. */
+/** What goes in, in its order: what opens the backup first, the manifest last, so that half an archive is no backup; objects each once. */
 interface BundleFile {
   readonly name: string;
   readonly size: number;
@@ -89,7 +90,9 @@ async function bundleFiles(deps: ReadDeps, backup: OpenedBackup, end: BundleEnd 
     return { name, size };
   };
   const needs = await allNeededObjects({ ...deps, epochOf: backup.epochOf }, manifest);
-  const objects = needs.map(({ name, bytes: size, hash }) => ({ name, size, hash: hash ?? undefined }));
+  const copied = end === null ? { lists: [], needs: [] } : await filesUntil(deps, backup, end);
+  const objects = [...new Map([...needs, ...copied.needs].map((one) => [one.name, one])).values()]
+    .map(({ name, bytes: size, hash }) => ({ name, size, hash: hash ?? undefined }));
   return [
     ...[["restore-by-hand.md", byHandPage], ["restore-by-hand.mjs", byHandScript]].map(([name = "", content]) => {
       const text = new TextEncoder().encode(content);
@@ -98,6 +101,7 @@ async function bundleFiles(deps: ReadDeps, backup: OpenedBackup, end: BundleEnd 
     await sized(repositoryName),
     ...await Promise.all(keyFiles.map(sized)),
     ...objects,
+    ...copied.lists,
     ...segments,
     await sized(backup.name),
   ];
@@ -115,6 +119,23 @@ async function segmentsUntil(deps: ReadDeps, backup: OpenedBackup, end: BundleEn
     );
   }
   return segments.map(({ name, size }) => ({ name, size }));
+}
+
+/**
+ * Lists of files beside the segments, and what they name: from the full backup up to the end, and the first behind it, since what came in
+ * the last segment was copied after it.
+ */
+async function filesUntil(deps: ReadDeps, backup: OpenedBackup, end: BundleEnd) {
+  const { manifest, epochOf } = backup;
+  const [from, last] = [parseLsn(manifest.snapshot.walInsertLsn), parseLsn(end.lsn)];
+  const lists: BundleFile[] = [];
+  const needs: NeededObject[] = [];
+  for await (const list of readStreamLists({ ...deps, epochOf }, manifest.chain ?? "", from)) {
+    lists.push({ name: list.name, size: list.size });
+    needs.push(...neededByFiles(list.files));
+    if (list.lsn > last) break;
+  }
+  return { lists, needs };
 }
 
 async function namesBelow(store: Store, prefix: string): Promise<string[]> {

@@ -3,7 +3,7 @@
  * docs/format.md, "Erasures".
  */
 import type { Epoch } from "../crypto/epoch.ts";
-import { toHex } from "../crypto/digest.ts";
+import { sha256, toHex } from "../crypto/digest.ts";
 import type { Connection } from "../postgres/connection.ts";
 import { quoteLiteral } from "../schema/quote.ts";
 import type { Identity } from "./entry.ts";
@@ -80,6 +80,30 @@ export function hashSql(identity: Identity, values: readonly string[]): string {
   ];
   return `pg_catalog.substr(pg_catalog.sha256(k.outer_block || pg_catalog.sha256(k.inner_block ||
     pg_catalog.convert_to(${parts.join(" || ")}, 'UTF8'))), 1, 16)`;
+}
+
+/** The same in hex, for a row that no server has. */
+export async function rowHash(
+  { inner, outer }: HashKey,
+  identity: Identity,
+  values: readonly string[],
+): Promise<string> {
+  const texts = [
+    identity.schema,
+    identity.name,
+    ...identity.columns.flatMap((column, at) => [column, values[at] ?? ""]),
+  ];
+  const message = new TextEncoder().encode(texts.map(netstring).join(""));
+  const digest = async (...parts: readonly Uint8Array[]) => {
+    const bytes = new Uint8Array(parts.reduce((sum, part) => sum + part.byteLength, 0));
+    let at = 0;
+    for (const part of parts) {
+      bytes.set(part, at);
+      at += part.byteLength;
+    }
+    return await sha256(bytes);
+  };
+  return toHex((await digest(outer, await digest(inner, message))).subarray(0, 16));
 }
 
 /** Condition: that row is in the ledger. */

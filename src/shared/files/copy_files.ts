@@ -12,19 +12,22 @@ import { completeTask, renewLease, returnTask, type Task } from "../jobs/queries
 import type { Connection } from "../postgres/connection.ts";
 import { severalAtOnce } from "../replicate/several.ts";
 import { putAndReadBack } from "../store/put.ts";
-import { type CopiedFile, FileTask, type FileToCopy } from "./file_queries.ts";
+import { type CopiedFile, type FilesToCopy, FileTask, type FileToCopy } from "./file_queries.ts";
 import type { ProjectFiles } from "./project_files.ts";
 
-export interface CopyFilesContext {
+export interface CopyContext {
   readonly deps: Pick<BackupDeps, "store" | "compressor" | "random" | "log">;
   readonly files: ProjectFiles;
-  readonly connection: Connection;
   readonly epoch: Epoch;
   readonly budget: Budget;
-  readonly leaseSeconds: number;
   /** Content on its way at the same time; each byte of it is held some six times. */
   readonly fileBytesAtOnce: number;
   readonly progress: (read: { readonly rows: number; readonly rawBytes: number; readonly storedBytes: number }) => void;
+}
+
+export interface CopyFilesContext extends CopyContext {
+  readonly connection: Connection;
+  readonly leaseSeconds: number;
 }
 
 /** Files between two records: each is looked at before and after. */
@@ -62,47 +65,66 @@ interface Piece {
  * Errors: `lease_lost`, `object_going`, those of the store, and those of Storage that say nothing of a single file.
  */
 export async function copyFiles(context: CopyFilesContext, task: Task): Promise<void> {
-  const { connection, budget, deps } = context;
+  const { connection } = context;
   const lease = new FileTask(connection, task);
-  for (let batch = 0;; batch++) {
-    if (batch > 0) await renewLease(connection, task, context.leaseSeconds);
-    const files = await lease.next(filesAtOnce);
-    budget.spendCalls(2);
-    if (files.length === 0) break;
-    if (batch > 0 && budget.spent()) return await returnTask(connection, task, null);
-    deps.log.step("files.next", { task: task.id, files: files.length });
-    const copied = await copyBatch(context, files, task.tries >= patientTries);
-    deps.log.step("files.put", { task: task.id, files: copied.length });
-    await lease.record(copied);
-    deps.log.step("files.recorded", { task: task.id });
-    if (budget.spent()) return await returnTask(connection, task, null);
-  }
-  if (!await holdTaken(context, lease, task)) return await returnTask(connection, task, null);
+  const keep = () => renewLease(connection, task, context.leaseSeconds);
+  const isDone = await copyAll(context, lease, keep, { of: task.id, leaveOut: task.tries >= patientTries });
+  if (!isDone) return await returnTask(connection, task, null);
   await putList(context, lease, task);
 }
 
+/**
+ * Copies until nothing is left, and renews locks; one batch at least. False: the budget is spent before the end. `leaveOut`: what
+ * Storage does not give now is `unreadable`. Errors: as of `copyFiles`.
+ */
+export async function copyAll(
+  context: CopyContext,
+  files: FilesToCopy,
+  keep: () => Promise<void>,
+  { of, leaveOut }: { readonly of: string; readonly leaveOut: boolean },
+): Promise<boolean> {
+  const { budget, deps } = context;
+  for (let batch = 0;; batch++) {
+    if (batch > 0) await keep();
+    const next = await files.next(filesAtOnce);
+    budget.spendCalls(2);
+    if (next.length === 0) break;
+    if (batch > 0 && budget.spent()) return false;
+    deps.log.step("files.next", { task: of, files: next.length });
+    const copied = await copyBatch(context, next, leaveOut);
+    deps.log.step("files.put", { task: of, files: copied.length });
+    await files.record(copied);
+    deps.log.step("files.recorded", { task: of });
+    if (budget.spent()) return false;
+  }
+  return await holdTaken(context, files, keep);
+}
+
 /** Nobody puts these objects again: their locks are renewed here, where the store has any. False: the budget is spent before the end. */
-async function holdTaken(context: CopyFilesContext, lease: FileTask, task: Task): Promise<boolean> {
-  const { deps, budget, connection } = context;
+async function holdTaken(
+  { deps, budget }: CopyContext,
+  files: FilesToCopy,
+  keep: () => Promise<void>,
+): Promise<boolean> {
   const { lock } = deps.store;
   if (lock === null || await lock.inForce() === null) return true;
   for (;;) {
-    const held = await lease.nextHolds(filesAtOnce);
+    const held = await files.nextHolds(filesAtOnce);
     if (held.length === 0) return true;
     if (budget.spent()) return false;
     const objects = [...new Set(held.flatMap(({ object }) => object ?? []))];
     for (let at = 0; at < objects.length; at += requestsAtOnce) {
       await Promise.all(objects.slice(at, at + requestsAtOnce).map((object) => lock.hold(object)));
-      await renewLease(connection, task, context.leaseSeconds);
+      await keep();
     }
     budget.spendCalls(objects.length * callsPerHold);
-    await lease.recordHolds([...new Set(held.map(({ id }) => id))]);
+    await files.recordHolds([...new Set(held.map(({ id }) => id))]);
   }
 }
 
 /** As many parts as the budget allows, at least one; those of a file without a hole. */
 async function copyBatch(
-  context: CopyFilesContext,
+  context: CopyContext,
   files: readonly FileToCopy[],
   leaveOut: boolean,
 ): Promise<CopiedFile[]> {
@@ -159,7 +181,7 @@ async function readPiece(files: ProjectFiles, piece: Piece, leaveOut: boolean): 
   }
 }
 
-async function putPart(context: CopyFilesContext, plaintext: Uint8Array): Promise<ObjectRecord> {
+async function putPart(context: CopyContext, plaintext: Uint8Array): Promise<ObjectRecord> {
   const record = await putContent(context, "blob", plaintext);
   context.progress({ rows: 0, rawBytes: plaintext.byteLength, storedBytes: record.stored_bytes });
   return record;
@@ -184,7 +206,7 @@ async function putList(context: CopyFilesContext, lease: FileTask, task: Task): 
 }
 
 async function putContent(
-  { deps, epoch }: Pick<CopyFilesContext, "deps" | "epoch">,
+  { deps, epoch }: Pick<CopyContext, "deps" | "epoch">,
   kind: "blob" | "files",
   plaintext: Uint8Array,
 ): Promise<ObjectRecord> {

@@ -5,7 +5,7 @@ import type { FilePart, ListedFile } from "../format/file_list.ts";
 import { call } from "../jobs/call.ts";
 import type { Task } from "../jobs/queries.ts";
 import { text } from "../jobs/run_row.ts";
-import type { Connection } from "../postgres/connection.ts";
+import type { Connection, Row } from "../postgres/connection.ts";
 
 export interface FileBuckets {
   readonly copied: readonly string[];
@@ -97,8 +97,19 @@ export type CopiedFile =
     | { readonly unreadable: true }
   );
 
-/** What a worker calls for the task that it has under its lease. Errors of all: `lease_lost`. */
-export class FileTask {
+/** Files that have to be copied, as a worker goes through them under its lease. Errors of all: `lease_lost`. */
+export interface FilesToCopy {
+  /** Empty: nothing is left to be copied. */
+  readonly next: (most: number) => Promise<FileToCopy[]>;
+  /** Counts for what has not changed meanwhile. Errors: `object_going`. */
+  readonly record: (copied: readonly CopiedFile[]) => Promise<void>;
+  /** Objects whose locks have to be renewed, by the ids of their files; a file may have none. Empty: nothing is left. */
+  readonly nextHolds: (most: number) => Promise<{ readonly id: string; readonly object: string | null }[]>;
+  readonly recordHolds: (ids: readonly string[]) => Promise<void>;
+}
+
+/** What a worker calls for the task that it has under its lease. */
+export class FileTask implements FilesToCopy {
   readonly #connection: Connection;
   readonly #lease: readonly string[];
 
@@ -130,34 +141,22 @@ export class FileTask {
     return Number(row?.["lost"]);
   }
 
-  /** Empty: nothing is left to be copied. */
   async next(most: number): Promise<FileToCopy[]> {
     const rows = await this.#call("select * from backup.next_files($1::bigint, $2::bigint, $3::integer)", [
       String(most),
     ]);
-    return rows.map((row) => ({
-      id: text(row, "object_id"),
-      version: text(row, "version"),
-      bucket: text(row, "bucket"),
-      name: text(row, "name"),
-      size: row["size"] === null ? null : Number(row["size"]),
-      etag: row["etag"] ?? null,
-      parts: Number(row["parts"]),
-      done: Number(row["done"]),
-    }));
+    return rows.map(fileToCopy);
   }
 
-  /** Counts for what has not changed meanwhile. Errors: `object_going`. */
   async record(copied: readonly CopiedFile[]): Promise<void> {
     await this.#call("select backup.record_files($1::bigint, $2::bigint, $3::jsonb)", [JSON.stringify(copied)]);
   }
 
-  /** Objects whose locks have to be renewed, by the ids of their files; a file may have none. Empty: nothing is left. */
   async nextHolds(most: number): Promise<{ readonly id: string; readonly object: string | null }[]> {
     const rows = await this.#call("select * from backup.next_holds($1::bigint, $2::bigint, $3::integer)", [
       String(most),
     ]);
-    return rows.map((row) => ({ id: text(row, "object_id"), object: row["object"] ?? null }));
+    return rows.map(objectToHold);
   }
 
   async recordHolds(ids: readonly string[]): Promise<void> {
@@ -166,29 +165,145 @@ export class FileTask {
 
   /** Once nothing is left to be copied. Errors: `object_going`; `object_missing` where a copy was lost meanwhile. */
   async toList(): Promise<ListedFile[]> {
-    const rows = await this.#call("select * from backup.files_to_list($1::bigint, $2::bigint)", []);
-    return rows.map((row) => {
-      const parts = row["parts"] ?? null;
-      const missed = (row["missed"] ?? null) as ListedFile["missed"];
-      if (parts === null && missed === null) {
-        throw new HoldfastError("object_missing", "the copy of a file was lost before it was listed", {
-          retry: "backoff",
-        });
-      }
-      return {
-        bucket: text(row, "bucket"),
-        name: text(row, "name"),
-        id: text(row, "object_id"),
-        size: row["size"] === null ? null : Number(row["size"]),
-        inSnapshot: row["in_snapshot"] === "t",
-        missed,
-        parts: parts === null ? [] : JSON.parse(parts) as FilePart[],
-        row: text(row, "file"),
-      };
-    });
+    return (await this.#call("select * from backup.files_to_list($1::bigint, $2::bigint)", [])).map(listedFile);
   }
 
   async #call(statement: string, values: readonly string[]) {
     return await call(this.#connection, statement, [...this.#lease, ...values]);
   }
+}
+
+/** What changed since the last full backup, for the drainer that has the drain's lease; each call renews it. */
+export class FileQueue implements FilesToCopy {
+  readonly #connection: Connection;
+  readonly #token: string;
+  readonly #epoch: string;
+
+  constructor(connection: Connection, token: string, epoch: string) {
+    this.#connection = connection;
+    this.#token = token;
+    this.#epoch = epoch;
+  }
+
+  async next(most: number): Promise<FileToCopy[]> {
+    const rows = await call(
+      this.#connection,
+      "select * from backup.next_queued($1::bigint, $2, $3::integer)",
+      [this.#token, this.#epoch, String(most)],
+    );
+    return rows.map(fileToCopy);
+  }
+
+  async record(copied: readonly CopiedFile[]): Promise<void> {
+    await call(this.#connection, "select backup.record_queued($1::bigint, $2, $3::jsonb)", [
+      this.#token,
+      this.#epoch,
+      JSON.stringify(copied),
+    ]);
+  }
+
+  async nextHolds(most: number): Promise<{ readonly id: string; readonly object: string | null }[]> {
+    const rows = await call(this.#connection, "select * from backup.next_queued_holds($1::bigint, $2::integer)", [
+      this.#token,
+      String(most),
+    ]);
+    return rows.map(objectToHold);
+  }
+
+  async recordHolds(ids: readonly string[]): Promise<void> {
+    await call(this.#connection, "select backup.record_queued_holds($1::bigint, $2::uuid[])", [
+      this.#token,
+      `{${ids.join(",")}}`,
+    ]);
+  }
+
+  /**
+   * Some of those that were copied, in the order of their ids; `lsn`: where the log is now. Null: none is left. Errors:
+   * `object_going`, `object_missing` as for a task.
+   */
+  async toList(most: number): Promise<{ readonly files: readonly QueuedFile[]; readonly lsn: string } | null> {
+    const rows = await call(this.#connection, "select * from backup.queued_to_list($1::bigint, $2::integer)", [
+      this.#token,
+      String(most),
+    ]);
+    const [first] = rows;
+    if (first === undefined) return null;
+    const files = rows.map((row) => ({ listed: listedFile(row), version: text(row, "version") }));
+    return { files, lsn: text(first, "lsn") };
+  }
+
+  /** The list was put and read back: its files leave the queue. */
+  async recordList(list: FileListRow, files: readonly QueuedFile[]): Promise<void> {
+    const listed = files.map(({ listed: { id }, version }) => ({ object_id: id, version }));
+    await call(this.#connection, "select backup.record_file_list($1::bigint, $2::jsonb, $3::jsonb)", [
+      this.#token,
+      JSON.stringify(list),
+      JSON.stringify(listed),
+    ]);
+  }
+}
+
+export interface QueuedFile {
+  readonly listed: ListedFile;
+  readonly version: string;
+}
+
+/** As `record_file_list` takes it. */
+export interface FileListRow {
+  readonly name: string;
+  readonly chain_id: string;
+  readonly lsn: string;
+  readonly files: number;
+  readonly stored_bytes: number;
+  readonly stored_hash: string;
+  readonly epoch: string;
+}
+
+/** How many files wait to be copied or listed. */
+export async function countQueued(connection: Connection): Promise<number> {
+  const [row] = await call(connection, "select backup.queued_files() as files", []);
+  return Number(row?.["files"]);
+}
+
+/** After a drain: alerts of the queue, and their ends. `failure`: what kept files from being copied. Errors: `lease_lost`. */
+export async function tellQueue(connection: Connection, token: string, failure: HoldfastError | null): Promise<void> {
+  await call(connection, "select backup.tell_queue($1::bigint, $2::jsonb)", [
+    token,
+    failure === null ? null : JSON.stringify({ code: failure.code, message: failure.message }),
+  ]);
+}
+
+function fileToCopy(row: Row): FileToCopy {
+  return {
+    id: text(row, "object_id"),
+    version: text(row, "version"),
+    bucket: text(row, "bucket"),
+    name: text(row, "name"),
+    size: row["size"] === null ? null : Number(row["size"]),
+    etag: row["etag"] ?? null,
+    parts: Number(row["parts"]),
+    done: Number(row["done"]),
+  };
+}
+
+function objectToHold(row: Row): { readonly id: string; readonly object: string | null } {
+  return { id: text(row, "object_id"), object: row["object"] ?? null };
+}
+
+function listedFile(row: Row): ListedFile {
+  const parts = row["parts"] ?? null;
+  const missed = (row["missed"] ?? null) as ListedFile["missed"];
+  if (parts === null && missed === null) {
+    throw new HoldfastError("object_missing", "the copy of a file was lost before it was listed", { retry: "backoff" });
+  }
+  return {
+    bucket: text(row, "bucket"),
+    name: text(row, "name"),
+    id: text(row, "object_id"),
+    size: row["size"] === null ? null : Number(row["size"]),
+    inSnapshot: row["in_snapshot"] === "t",
+    missed,
+    parts: parts === null ? [] : JSON.parse(parts) as FilePart[],
+    row: text(row, "file"),
+  };
 }

@@ -20,6 +20,8 @@ export interface PutBackDeps {
   /** Into the database of that project. */
   readonly session: Connection;
   readonly fetch: Fetch;
+  /** One after the other in the session, which several files share. */
+  readonly inTurn: <T>(work: () => Promise<T>) => Promise<T>;
 }
 
 /** The plaintext of a part, held against what is listed of it. */
@@ -61,18 +63,23 @@ const bucketRow = z.looseObject({
   allowed_mime_types: z.array(z.string()).nullable().optional(),
 });
 
-/** Makes those of the backup's buckets that the target lacks, with their settings. Returns which. Errors: those of Storage. */
+/**
+ * Makes those that the target lacks, with their settings as the backup has them; one that the backup does not know is private. Returns
+ * which. Errors: those of Storage.
+ */
 export async function makeBuckets(
-  deps: PutBackDeps,
+  deps: Pick<PutBackDeps, "session" | "target" | "fetch">,
   rows: readonly string[],
   wanted: readonly string[],
 ): Promise<string[]> {
   const made: string[] = [];
   const present = await deps.session.query("select b.id from storage.buckets as b");
   const there = new Set(present.map((row) => row["id"]));
-  for (const row of rows) {
-    const { id, name, public: isPublic, file_size_limit, allowed_mime_types } = bucketRow.parse(JSON.parse(row));
-    if (!wanted.includes(id) || there.has(id)) continue;
+  const known = new Map(rows.map((row) => bucketRow.parse(JSON.parse(row))).map((bucket) => [bucket.id, bucket]));
+  for (const id of wanted) {
+    if (there.has(id)) continue;
+    const { name, public: isPublic, file_size_limit, allowed_mime_types } = known.get(id) ??
+      { name: id, public: false };
     const body = JSON.stringify({ id, name, public: isPublic ?? false, file_size_limit, allowed_mime_types });
     const headers = storageHeaders(deps.target.serviceKey);
     headers.set("content-type", "application/json");
@@ -100,14 +107,16 @@ export async function makeBuckets(
 export async function putBack(deps: PutBackDeps, file: ListedFile): Promise<void> {
   const row = fileRow.parse(JSON.parse(file.row));
   await upload(deps, file, row);
-  const [now] = await deps.session.query(
-    "select o.version, o.metadata ->> 'size' as size from storage.objects as o where o.bucket_id = $1 and o.name = $2",
-    [file.bucket, file.name],
+  const [now] = await deps.inTurn(() =>
+    deps.session.query(
+      "select o.version, o.metadata ->> 'size' as size from storage.objects as o where o.bucket_id = $1 and o.name = $2",
+      [file.bucket, file.name],
+    )
   );
   const version = now?.["version"] ?? null;
   if (version === null || Number(now?.["size"]) !== bytesOf(file)) throw otherBack();
   await compare(deps, file, version);
-  await setRow(deps.session, file, version);
+  await deps.inTurn(() => setRow(deps.session, file, version));
 }
 
 const fileRow = z.looseObject({

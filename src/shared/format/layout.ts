@@ -80,6 +80,27 @@ export function parseSegmentName(name: string): SegmentName | null {
   };
 }
 
+/** What the name of a list of copied files says, which lies beside the segments of a chain. */
+export interface FileListName {
+  readonly chain: string;
+  /** Where the log was once all that it lists was copied. */
+  readonly lsn: bigint;
+  /** Keyed hash of the list in hex. */
+  readonly hash: string;
+}
+
+export function fileListName({ chain, lsn, hash }: FileListName): string {
+  const place = `${prefixes.changes}${must(chain, chainPattern, "chain")}/files-${lsnHex(lsn)}`;
+  return `${place}-${must(hash, hashPattern, "hash")}`;
+}
+
+/** Null for a name that no such list has. */
+export function parseFileListName(name: string): FileListName | null {
+  const found = /^v1\/changes\/([a-z0-9-]+)\/files-([0-9a-f]{16})-([0-9a-f]{64})$/.exec(name);
+  if (found === null || !chainPattern.test(found[1] ?? "")) return null;
+  return { chain: found[1] ?? "", lsn: BigInt(`0x${found[2]}`), hash: found[3] ?? "" };
+}
+
 export function manifestName(backup: BackupName): string {
   const tier = must(backup.tier, tierPattern, "tier");
   const id = must(backup.id, idPattern, "backup id");

@@ -21,10 +21,13 @@ import { worksOf } from "./works.ts";
 export function backupDoorDeps(runtime: IsolateRuntime): BackupDoorDeps {
   const { environment } = runtime;
   const { front, outside, budget, open, tellPair } = worksOf(runtime);
+  const projectFiles = () => {
+    const project = projectStorage(environment);
+    return project === null ? null : openProjectFiles(project, outside.fetch);
+  };
   const full: Leg = async (connection, run, worker) => {
     await recognise(connection, projectRef(environment));
-    const project = projectStorage(environment);
-    const deps = { ...await open(), files: project === null ? null : openProjectFiles(project, outside.fetch) };
+    const deps = { ...await open(), files: projectFiles() };
     // What is wrong with the second store's settings hinders no backup.
     await tellPair(connection).catch((error: unknown) => {
       front.log.error("second.not_told", { code: asHoldfastError(error).code });
@@ -60,7 +63,7 @@ export function backupDoorDeps(runtime: IsolateRuntime): BackupDoorDeps {
       return await putAnchor({ ...deps, connection }, await newestEpoch(deps));
     },
     drain: async (worker) =>
-      await drain(await open(), {
+      await drain({ ...await open(), files: projectFiles() }, {
         worker,
         budget: budget.next(),
         limits: functionDrainLimits,

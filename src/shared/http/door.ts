@@ -16,6 +16,7 @@ import { allowedOrigin, preflight, withOrigin } from "./cors.ts";
 import { type Environment, optional, variables } from "./environment.ts";
 import type { Requested } from "../jobs/queries.ts";
 import type { PlanDocument } from "../retention/document.ts";
+import type { FilesOutline } from "../files/files_leg.ts";
 import type { FullOutline } from "../restore/legs.ts";
 import type { LegSlot } from "./leg_slot.ts";
 import type { LetIn } from "./people.ts";
@@ -74,6 +75,8 @@ export interface RestoreDoorDeps extends FrontDeps {
   readonly requireStored: RequireStored;
   /** What a full restore into a new database would make. Errors: those of the store and the keys. */
   readonly outlineFull: (connection: Connection, backup: string) => Promise<FullOutline>;
+  /** How many files a full backup has. Errors: those of the store and the keys. */
+  readonly outlineFiles: (connection: Connection, backup: string) => Promise<FilesOutline>;
   /** Works on a restore, as `worker`, until its budget is spent or it has ended. Throws what ended it. */
   readonly restore: (connection: Connection, restore: string, worker: string) => Promise<void>;
 }

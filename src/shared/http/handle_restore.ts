@@ -38,6 +38,8 @@ async function act(action: RestoreRequest, call: AcceptedCall, deps: RestoreDoor
       return await begun(await plan(action, call, deps), call, deps);
     case "full":
       return await full(action, call, deps);
+    case "files":
+      return await files(action, call, deps);
     case "apply":
       return await begun(await order(action, call), call, deps);
     case "status":
@@ -118,8 +120,46 @@ async function full(
   return await begun(id, call, deps);
 }
 
+/** Files into the project's own Storage: by whoever types the database's name; without that, how many the backup has. */
+async function files(
+  { backup, bucket, mode, confirm }: Extract<RestoreRequest, { action: "files" }>,
+  call: AcceptedCall,
+  deps: RestoreDoorDeps,
+): Promise<Outcome> {
+  const { connection } = call;
+  const sourceBackup = backup === "latest" ? await newestFull(connection) : backup;
+  const outline = {
+    ...await deps.outlineFiles(connection, sourceBackup),
+    bucket: bucket ?? null,
+    mode: mode ?? "missing",
+  };
+  if (confirm === undefined) return { status: 200, document: outline };
+  if (confirm !== outline.database) {
+    throw new HoldfastError("confirmation_wrong", "the database is not called that", {
+      hint: `Its name is ${outline.database}.`,
+    });
+  }
+  const { id } = await beginRestore(connection, {
+    scope: "files",
+    mode: outline.mode,
+    sourceBackup: outline.backup,
+    pointAt: null,
+    targetLabel: deps.openDatabase(deps.environment).label,
+    targetIsHere: true,
+    userId: null,
+    state: { bucket: outline.bucket },
+    worker: "http",
+    leaseSeconds: 1,
+    byFunction: true,
+  });
+  return await begun(id, call, deps);
+}
+
 async function order(
-  { restore, mode, confirm, skipSafetyBackup, fireTriggers }: Extract<RestoreRequest, { action: "apply" }>,
+  { restore, mode, confirm, skipSafetyBackup, fireTriggers, withoutFiles }: Extract<
+    RestoreRequest,
+    { action: "apply" }
+  >,
   { connection }: AcceptedCall,
 ): Promise<string> {
   if (skipSafetyBackup !== undefined && skipSafetyBackup !== confirm) {
@@ -132,7 +172,11 @@ async function order(
   await orderApply(connection, restore, {
     mode,
     target: confirm,
-    options: { safety: skipSafetyBackup === undefined, fireTriggers: fireTriggers ?? false },
+    options: {
+      safety: skipSafetyBackup === undefined,
+      fireTriggers: fireTriggers ?? false,
+      withFiles: withoutFiles !== true,
+    },
   });
   return restore;
 }

@@ -19,6 +19,7 @@ export function restoreDocument(row: RestoreRow): Readonly<Record<string, unknow
     warnings: row.state["warnings"] ?? [],
     readBack: row.state["readBack"] ?? [],
     held: row.state["held"] ?? [],
+    files: row.state["files"] ?? null,
     safetyRun: row.safetyRun,
     startedAt: row.startedAt,
     finishedAt: row.finishedAt,

@@ -5,6 +5,7 @@ import { prefixOfBackup } from "../identity/identity_queries.ts";
 import { placeIn } from "../identity/settle_place.ts";
 import { subjectOf } from "./call_queries.ts";
 import type { VerifyDoorDeps } from "./door.ts";
+import { projectStorage } from "./environment.ts";
 import type { IsolateRuntime } from "./front.ts";
 import { runVerifyLeg } from "./verify_leg.ts";
 import { worksOf } from "./works.ts";
@@ -15,7 +16,8 @@ const verifyLeaseSeconds = 180;
 
 /** Once an isolate. Throws nothing. */
 export function verifyDoorDeps(runtime: IsolateRuntime): VerifyDoorDeps {
-  const { front, budget, open, storesDeps } = worksOf(runtime);
+  const { environment } = runtime;
+  const { front, outside, budget, open, storesDeps } = worksOf(runtime);
   return {
     ...front,
     legs: {
@@ -24,7 +26,9 @@ export function verifyDoorDeps(runtime: IsolateRuntime): VerifyDoorDeps {
         const { store, ...deps } = await open();
         const backup = await subjectOf(connection, run);
         if (backup === null) {
-          await runChecksLeg(await storesDeps(connection), run, {
+          const storage = projectStorage(environment);
+          const project = storage === null ? null : { ...storage, fetch: outside.fetch };
+          await runChecksLeg({ ...await storesDeps(connection), project }, run, {
             worker,
             budget: budget.next(),
             limits: functionOpenLimits,

@@ -3,7 +3,7 @@ import type { Row } from "../postgres/connection.ts";
 import { restoreStates, type RestoreStatus } from "./restore_states.ts";
 import { numberOrNull, text } from "./run_row.ts";
 
-export type RestoreScope = "table" | "record" | "user" | "full" | "point";
+export type RestoreScope = "table" | "record" | "user" | "full" | "point" | "files";
 export type RestoreMode = "beside" | "missing" | "merge" | "replace" | "in_place";
 /** Where a restore is at work; never back. */
 export type RestoreStage = "planned" | "loading" | "applying";
@@ -81,7 +81,7 @@ export function restoreRowOf(row: Row): RestoreRow {
   const within = row["within_objective"] ?? null;
   return {
     id: text(row, "id"),
-    scope: oneOf(["table", "record", "user", "full", "point"], row, "scope"),
+    scope: oneOf(["table", "record", "user", "full", "point", "files"], row, "scope"),
     mode: oneOf(["beside", "missing", "merge", "replace", "in_place"], row, "mode"),
     status: oneOf(Object.keys(restoreStates) as RestoreStatus[], row, "status"),
     stage: oneOf(["planned", "loading", "applying"], row, "stage"),

@@ -1,10 +1,14 @@
 /** What a replication would copy, by what is recorded: nothing is written, and the second store is not asked. */
 import { epochSource } from "../crypto/epochs.ts";
+import type { OpenDeps } from "../format/container.ts";
+import { parseFileListName } from "../format/layout.ts";
 import { openManifest } from "../format/manifest_codec.ts";
 import { readRepository } from "../format/repository.ts";
 import { type NameToCopy, readCopied } from "../jobs/copy_queries.ts";
 import type { ReplicateDeps } from "./deps.ts";
-import { allNeededObjects } from "../verify/needed_objects.ts";
+import type { Store } from "../store/store.ts";
+import { allNeededObjects, neededByFiles, type NeededObject } from "../verify/needed_objects.ts";
+import { openStreamList } from "../verify/stream_lists.ts";
 import { surveyed } from "./survey.ts";
 
 export interface MissingCopies {
@@ -28,12 +32,19 @@ export async function missingCopies(
       if (isCopied(one)) continue;
       missing.set(one.name, one.bytes);
       if (one.kind !== "manifest") continue;
-      const { manifest } = await openManifest(opening, one.name, await first.read(one.name));
-      for (const { name, bytes } of await allNeededObjects({ ...opening, store: first }, manifest)) {
+      for (const { name, bytes } of await neededBy(opening, first, one.name)) {
         if (!copied.has(name)) missing.set(name, bytes);
       }
     }
   }
   const names = [...missing].map(([name, bytes]) => ({ name, bytes }));
   return { names: names.sort((a, b) => a.name < b.name ? -1 : 1) };
+}
+
+/** Of a manifest, or of a list of files beside segments. */
+async function neededBy(opening: OpenDeps, first: Store, name: string): Promise<readonly NeededObject[]> {
+  const bytes = await first.read(name);
+  if (parseFileListName(name) !== null) return neededByFiles(await openStreamList(opening, name, bytes));
+  const { manifest } = await openManifest(opening, name, bytes);
+  return await allNeededObjects({ ...opening, store: first }, manifest);
 }

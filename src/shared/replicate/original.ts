@@ -7,10 +7,11 @@ import { openEntry } from "../erase/entry.ts";
 import { HoldfastError } from "../errors.ts";
 import type { Compressor } from "../format/compressor.ts";
 import { open } from "../format/container.ts";
-import { parseErasureName } from "../format/layout.ts";
+import { parseErasureName, parseFileListName } from "../format/layout.ts";
 import { openManifest } from "../format/manifest_codec.ts";
 import type { CopyToMake } from "../jobs/copy_queries.ts";
 import type { Store } from "../store/store.ts";
+import { openStreamList } from "../verify/stream_lists.ts";
 import { openKeyFile } from "./key_file.ts";
 
 export interface OriginalDeps {
@@ -60,7 +61,8 @@ async function openSeal(deps: OriginalDeps, { name, kind }: CopyToMake, bytes: U
       await openSegment(deps, name, bytes);
       return;
     case "manifest":
-      await openManifest(deps, name, bytes);
+      if (parseFileListName(name) !== null) await openStreamList(deps, name, bytes);
+      else await openManifest(deps, name, bytes);
       return;
     case "anchor":
       await open(deps, { kind: "anchor", name, bytes, maxBytes: maxAnchorBytes });

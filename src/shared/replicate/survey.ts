@@ -4,6 +4,7 @@ import {
   parseAnchorName,
   parseEpochName,
   parseErasureName,
+  parseFileListName,
   parseManifestName,
   parseSegmentName,
 } from "../format/layout.ts";
@@ -72,7 +73,8 @@ export function kindOf(name: string): Exclude<CopyKind, "object"> | null {
   if (parseErasureName(name) !== null) return "erasure";
   if (parseSegmentName(name) !== null) return "segment";
   if (parseAnchorName(name) !== null) return "anchor";
-  if (parseManifestName(name) !== null) return "manifest";
+  // A list of files beside segments comes after what it names, as a manifest does.
+  if (parseManifestName(name) !== null || parseFileListName(name) !== null) return "manifest";
   return null;
 }
 

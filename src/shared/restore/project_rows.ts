@@ -61,5 +61,7 @@ export function lostColumnsWarning(table: string, lost: readonly string[]): stri
 
 /** Empty where there is none. */
 export function filesWarning(files: number): string[] {
-  return files === 0 ? [] : [`${files} files of storage.objects are not restored: their bytes are not in this backup`];
+  return files === 0
+    ? []
+    : [`${files} files of storage.objects are not restored with the rows: they come with their bytes`];
 }

@@ -67,7 +67,7 @@ export interface Policy {
   readonly newestMs: number;
 }
 
-/** The manifests and segments of one store, listed to the end after the rows were read. */
+/** The manifests, segments and lists of files beside them of one store, listed to the end after the rows were read. */
 export interface Listing {
   readonly store: string;
   readonly names: ReadonlySet<string>;

@@ -1,5 +1,5 @@
 /** What is kept and what is removed, each with its reasons. Pure: docs/decisions/0030-retention.md, promise 4. */
-import { parseManifestName } from "../format/layout.ts";
+import { parseFileListName, parseManifestName } from "../format/layout.ts";
 import type { KnownBackup, Moment, RetentionFacts } from "./facts.ts";
 import { whyNothing } from "./refusals.ts";
 import { keptSegments } from "./segments.ts";
@@ -141,17 +141,29 @@ function segmentDecisions(facts: RetentionFacts): Decision[] {
   const bases = windowBases(facts, here);
   const used = new Set(facts.uses.map(({ backup }) => backup));
   const from: Moment = facts.now - facts.policy.windowMs;
+  const listed = [...new Set((facts.listings ?? []).flatMap(({ names }) => [...names]))].sort();
   return facts.chains.flatMap((chain) => {
     const onChain = (backup: KnownBackup) => backup.chain === chain.id;
     const needing = facts.backups.filter((one) => onChain(one) && (bases.has(one) || used.has(one.id)));
     const places = facts.backups.filter(onChain).map(({ snapshot }) => snapshot);
     const firstKept = keptSegments(chain, needing, places, from);
-    return chain.segments.map(({ name }, index): Decision =>
-      index < firstKept
-        ? { object: name, backup: null, reason: "no moment within the window needs it" }
-        : { object: name, backup: null, reasons: ["moments within the window, or a restore, need it"] }
-    );
+    const segments = chain.segments.map(({ name }, index) => segmentDecision(name, index >= firstKept));
+    // What it lists was copied by then: a version that lived on is in the lists of a backup that is kept.
+    const keptFrom = chain.segments[firstKept]?.start ?? null;
+    const lists = listed.flatMap((name) => {
+      const list = parseFileListName(name);
+      return list?.chain !== chain.id
+        ? []
+        : [segmentDecision(name, keptFrom === null ? chain.isOpen : list.lsn >= keptFrom)];
+    });
+    return [...segments, ...lists];
   });
+}
+
+function segmentDecision(object: string, isKept: boolean): Decision {
+  return isKept
+    ? { object, backup: null, reasons: ["moments within the window, or a restore, need it"] }
+    : { object, backup: null, reason: "no moment within the window needs it" };
 }
 
 function describeTiers({ tiers }: KnownBackup, { policy }: RetentionFacts): string {

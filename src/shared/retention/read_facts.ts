@@ -1,7 +1,7 @@
 /** What `backup.retention_facts()` tells, and what the stores list, as facts for a plan. */
 import { z } from "zod";
 import { HoldfastError } from "../errors.ts";
-import { parseManifestName, parseSegmentName, prefixes, segmentName } from "../format/layout.ts";
+import { parseFileListName, parseManifestName, parseSegmentName, prefixes, segmentName } from "../format/layout.ts";
 import { retentionFacts } from "../jobs/retention_queries.ts";
 import type { Connection } from "../postgres/connection.ts";
 import type { Store } from "../store/store.ts";
@@ -54,7 +54,7 @@ export interface ReadFacts extends RetentionFacts {
   readonly listings: readonly [Listing, ...Listing[]];
   /** What an order has to come with. */
   readonly guard: string;
-  /** Every manifest that lies in a store, also those that wait for their removal, and which store to read it from. */
+  /** Every manifest, and every list of files beside segments, that lies in a store, also those that wait for their removal, and which store to read it from. */
   readonly lying: ReadonlyMap<string, Store>;
 }
 
@@ -139,9 +139,9 @@ async function listed(
   const names = new Set<string>();
   for (const prefix of [prefixes.backups, prefixes.changes]) {
     for await (const { name } of store.list(prefix)) {
-      const isManifest = parseManifestName(name) !== null;
-      if (isManifest && !lying.has(name)) lying.set(name, store);
-      if ((isManifest || parseSegmentName(name) !== null) && !waiting.has(name)) names.add(name);
+      const isRoot = parseManifestName(name) !== null || parseFileListName(name) !== null;
+      if (isRoot && !lying.has(name)) lying.set(name, store);
+      if ((isRoot || parseSegmentName(name) !== null) && !waiting.has(name)) names.add(name);
     }
   }
   return { store: store.label, names, expected };

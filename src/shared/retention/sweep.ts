@@ -3,7 +3,7 @@ import type { EpochSource } from "../crypto/epoch.ts";
 import { epochSource } from "../crypto/epochs.ts";
 import { open } from "../format/container.ts";
 import { decodeHeader } from "../format/container_header.ts";
-import { blobPrefixes, prefixes } from "../format/layout.ts";
+import { blobPrefixes, parseFileListName, prefixes } from "../format/layout.ts";
 import { decodeFileList } from "../format/file_list.ts";
 import { fileListsOf, objectsOf } from "../format/manifest.ts";
 import { openManifest } from "../format/manifest_codec.ts";
@@ -27,7 +27,7 @@ const removedAtOnce = 100;
 const namesACall = 100;
 
 /**
- * Opens the manifests that are not known yet. True while some are left. Errors: those of keys and stores, `manifest_damaged`: as long
+ * Opens the manifests, and lists of files beside segments, that are not known yet. True while some are left. Errors: those of keys and stores, `manifest_damaged`: as long
  * as one of them does not open, what it names is not known, and nothing is swept.
  */
 export async function openManifests(
@@ -44,6 +44,10 @@ export async function openManifests(
     if (budget.spent() || signal?.aborted === true) return true;
     const store = lying.get(name) ?? deps.first;
     const bytes = await store.read(name);
+    if (parseFileListName(name) !== null) {
+      await enterList(deps, task, epochOf, { name, bytes }, budget);
+      continue;
+    }
     const { manifest } = await openManifest({ compressor: deps.compressor, epochOf }, name, bytes);
     await task.enterLists(fileListsOf(manifest).map((list) => list.object));
     const objects = objectsOf(manifest).map((object) => object.name);
@@ -70,19 +74,27 @@ async function openLists(
 ): Promise<boolean> {
   for (const name of await task.unopenedLists()) {
     if (budget.spent() || signal?.aborted === true) return true;
-    const bytes = await deps.first.read(name);
-    const { rawLength } = decodeHeader(bytes, name);
-    const opening = { compressor: deps.compressor, epochOf };
-    const plaintext = await open(opening, { kind: "files", name, bytes, maxBytes: rawLength });
-    const parts = decodeFileList(plaintext, name).flatMap((file) => file.parts.map((part) => part.object));
-    for (let at = 0; at < Math.max(parts.length, 1); at += objectsAtOnce) {
-      await task.enterManifest(name, parts.slice(at, at + objectsAtOnce), at + objectsAtOnce >= parts.length);
-    }
-    budget.spendText(0, bytes.byteLength + rawLength);
-    budget.spendCalls(2 + parts.length / objectsAtOnce);
-    deps.log.step("prune.opened", { name });
+    await enterList(deps, task, epochOf, { name, bytes: await deps.first.read(name) }, budget);
   }
   return false;
+}
+
+async function enterList(
+  { compressor, log }: PruneDeps,
+  task: PruneTask,
+  epochOf: EpochSource,
+  { name, bytes }: { readonly name: string; readonly bytes: Uint8Array },
+  budget: PruneOptions["budget"],
+): Promise<void> {
+  const { rawLength } = decodeHeader(bytes, name);
+  const plaintext = await open({ compressor, epochOf }, { kind: "files", name, bytes, maxBytes: rawLength });
+  const parts = decodeFileList(plaintext, name).flatMap((file) => file.parts.map((part) => part.object));
+  for (let at = 0; at < Math.max(parts.length, 1); at += objectsAtOnce) {
+    await task.enterManifest(name, parts.slice(at, at + objectsAtOnce), at + objectsAtOnce >= parts.length);
+  }
+  budget.spendText(0, bytes.byteLength + rawLength);
+  budget.spendCalls(2 + parts.length / objectsAtOnce);
+  log.step("prune.opened", { name });
 }
 
 /** Where a sweep goes on, how much it has removed, and whether it is over. */

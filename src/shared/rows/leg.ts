@@ -3,6 +3,7 @@ import { z } from "zod";
 import type { Budget } from "../backup/budget.ts";
 import type { Clock } from "../clock.ts";
 import { asHoldfastError, HoldfastError } from "../errors.ts";
+import { filesLeg, filesStateWarnings, type LegProject, readFilesState } from "../files/files_leg.ts";
 import { claimRestore, readRestore } from "../jobs/restore_queries.ts";
 import type { RestoreRow } from "../jobs/restore_row.ts";
 import type { Log } from "../log.ts";
@@ -33,6 +34,8 @@ export interface RowsLegDeps {
   /** The store that backups are in. Errors: those of settings and keys. */
   readonly open: () => Promise<ReadDeps>;
   readonly beforeCommit?: BeforeCommit | undefined;
+  /** The project's Storage, for files of a person; null or absent: they stay where they are, which is told. */
+  readonly project?: LegProject | null;
 }
 
 /** What was asked for, as the side schema keeps it between legs. */
@@ -46,7 +49,7 @@ export interface LegRequest {
 
 export interface RowsLeg {
   readonly worker: string;
-  readonly budget: Pick<Budget, "spendText" | "spent">;
+  readonly budget: Budget;
   /** See `WorkDeps`. */
   readonly capBytes?: number;
 }
@@ -61,6 +64,7 @@ const stateFormat = z.looseObject({
   sameDatabase: z.boolean().default(false),
   safety: z.boolean().default(true),
   fireTriggers: z.boolean().default(false),
+  withFiles: z.boolean().default(true),
   /** Null: there was nothing that rows could go into, or no way to tell. */
   plan: z.looseObject({ tables: z.array(z.looseObject({ table: z.string() })).readonly() }).nullish(),
 });
@@ -196,6 +200,35 @@ export function refuseUnplanned({ asked }: LegRequest, mode: RestoreMode): void 
   });
 }
 
+/** A person's files once their rows are in place, from where the leg before was. Errors: `LegOver`, those of `filesLeg`. */
+async function bringTheirs(
+  { open, project }: RowsLegDeps,
+  budget: Budget,
+  work: RowsWork,
+  row: RestoreRow,
+  { user, as }: { readonly user: string; readonly as: string | null },
+  mode: RestoreMode,
+): Promise<void> {
+  const before = readFilesState(row.state["files"]);
+  if (before.done) return;
+  const told = (row.state["warnings"] ?? []) as readonly string[];
+  if (project === null || project === undefined) {
+    const warning = "their files stay where they are: the function does not know the project's Storage";
+    return await work.note({ state: { ...row.state, warnings: [...told, warning] }, leaseSeconds });
+  }
+  const asked = {
+    backup: row.sourceBackup,
+    mode: mode === "missing" ? "missing" as const : "merge" as const,
+    bucket: null,
+    user: user.toLowerCase(),
+    as: as?.toLowerCase() ?? null,
+  };
+  const files = await filesLeg({ session: work.connection, read: await open(), project, budget }, asked, before);
+  const warnings = files.done ? [...told, ...filesStateWarnings(files)] : told;
+  await work.note({ state: { ...row.state, files, warnings }, leaseSeconds });
+  if (!files.done) throw new LegOver();
+}
+
 /** Somebody confirmed a plan that had these tables. Errors: `table_not_found`. */
 function refuseGone(planned: readonly { readonly table: string }[], { pairs, unfit }: Beside): void {
   const there = new Set(pairs.map(liveName));
@@ -242,6 +275,7 @@ async function applyLeg(
       return Promise.resolve();
     });
   }
+  if (asked.scope === "user" && state.withFiles) await bringTheirs(deps, budget, work, row, asked.choice, mode);
   const done = await readDone(work.connection, work.schema, beside.pairs);
   if (asked.scope === "record") await noteReadBack(deps, work, row, beside);
   await work.finish(recordOf(beside, done));

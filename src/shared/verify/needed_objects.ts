@@ -1,4 +1,5 @@
 /** What has to lie in a store for a backup to be restored from there, beside its manifest and the key file of its epoch. */
+import type { FilePart, ListedFile } from "../format/file_list.ts";
 import { type Manifest, objectsOf } from "../format/manifest.ts";
 import { partsOfFiles } from "./read_file_list.ts";
 import type { ObjectDeps } from "./read_object.ts";
@@ -22,9 +23,18 @@ export async function* neededObjects(deps: ObjectDeps, manifest: Manifest): Asyn
     hash: storedHash ?? null,
   }));
   for await (const parts of partsOfFiles(deps, manifest)) {
-    const needed = parts.map(({ object: name, storedBytes: bytes, storedHash: hash }) => ({ name, bytes, hash }));
-    yield [...new Map(needed.map((one) => [one.name, one])).values()];
+    yield neededParts(parts);
   }
+}
+
+/** The content of these files, each object once. */
+export function neededByFiles(files: readonly ListedFile[]): readonly NeededObject[] {
+  return neededParts(files.flatMap((file) => file.parts));
+}
+
+function neededParts(parts: readonly FilePart[]): readonly NeededObject[] {
+  const needed = parts.map(({ object: name, storedBytes: bytes, storedHash: hash }) => ({ name, bytes, hash }));
+  return [...new Map(needed.map((one) => [one.name, one])).values()];
 }
 
 /** All of them, each once. Errors: those of `neededObjects`. */

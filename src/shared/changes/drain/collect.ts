@@ -16,6 +16,8 @@ export interface Collected {
   readonly changes: number;
   /** Of them, rows of `storage.objects` that came from our own puts. */
   readonly ownObjects: number;
+  /** Ids of rows of `storage.objects` that came or changed otherwise, with repetitions. */
+  readonly files: readonly string[];
   readonly ddl: number;
   readonly firstCommitAt: bigint | null;
   readonly lastCommitAt: bigint | null;
@@ -26,6 +28,7 @@ const nothing: Collected = {
   transactions: 0,
   changes: 0,
   ownObjects: 0,
+  files: [],
   ddl: 0,
   firstCommitAt: null,
   lastCommitAt: null,
@@ -42,6 +45,9 @@ export class Collector {
   #storageObjects: Relation | null = null;
   #now: Collected = nothing;
   #atCommit: Collected = nothing;
+  /** Those of `Collected`, behind the last commit too. */
+  readonly #files: string[] = [];
+  #filesAtCommit = 0;
   #lastCommit: Commit | null = null;
   #begin: { readonly lsn: bigint; readonly xid: number; readonly data: Uint8Array } | null = null;
 
@@ -63,18 +69,21 @@ export class Collector {
 
   /** Up to the last commit. */
   wholeTransactions(): { readonly records: Uint8Array; readonly facts: Collected } {
-    return { records: this.#records.bytes().subarray(0, this.#atCommit.bytes), facts: this.#atCommit };
+    const facts = { ...this.#atCommit, files: this.#files.slice(0, this.#filesAtCommit) };
+    return { records: this.#records.bytes().subarray(0, this.#atCommit.bytes), facts };
   }
 
   /** All of it, where a transaction is cut on purpose. */
   everything(): { readonly records: Uint8Array; readonly facts: Collected } {
-    return { records: this.#records.bytes(), facts: this.#now };
+    return { records: this.#records.bytes(), facts: { ...this.#now, files: this.#files } };
   }
 
   /** A relation that was told before: only what becomes of its rows is noted. */
   learn(data: Uint8Array): void {
     const message = decodeMessage(data);
-    if (message.kind === "relation") this.#fates.set(message.relation.oid, fateOf(message.relation));
+    if (message.kind !== "relation") return;
+    this.#fates.set(message.relation.oid, fateOf(message.relation));
+    this.#knowFiles(message.relation);
   }
 
   /** Takes the view's bytes. `CollectorFull` once there is more than the cap; that message is not taken. */
@@ -117,6 +126,7 @@ export class Collector {
       };
     }
     this.#atCommit = this.#now;
+    this.#filesAtCommit = this.#files.length;
   }
 
   #relation(lsn: bigint, xid: number, data: Uint8Array): void {
@@ -124,10 +134,13 @@ export class Collector {
     if (message.kind !== "relation") return;
     const fate = fateOf(message.relation);
     this.#fates.set(message.relation.oid, fate);
-    const { schema, name } = message.relation;
-    if (schema === "storage" && name === "objects") this.#storageObjects = message.relation;
+    this.#knowFiles(message.relation);
     // Sent once a session: it has to stand before the first change of the table, in whichever transaction that is.
     if (fate !== "left_out") this.#keep(lsn, xid, data);
+  }
+
+  #knowFiles(relation: Relation): void {
+    if (relation.schema === "storage" && relation.name === "objects") this.#storageObjects = relation;
   }
 
   #change(lsn: bigint, xid: number, data: Uint8Array): void {
@@ -137,17 +150,21 @@ export class Collector {
     this.#now = fate === "ddl" ? { ...this.#now, ddl: this.#now.ddl + 1 } : {
       ...this.#now,
       changes: this.#now.changes + 1,
-      ownObjects: this.#now.ownObjects + (this.#isOwnObject(data) ? 1 : 0),
+      ownObjects: this.#now.ownObjects + (this.#noteFile(data) ? 1 : 0),
     };
   }
 
-  /** A put into our own bucket makes a row, which is a change, which would make a put: for ever. */
-  #isOwnObject(data: Uint8Array): boolean {
+  /** True for a put into our own bucket: it makes a row, which is a change, which would make a put: for ever. */
+  #noteFile(data: Uint8Array): boolean {
     const relation = this.#storageObjects;
-    if (this.#ownBucket === null || relation === null || relationOf(data) !== relation.oid) return false;
+    if (relation === null || relationOf(data) !== relation.oid) return false;
     const message = decodeMessage(data);
-    const column = relation.columns.findIndex(({ name }) => name === "bucket_id");
-    return (message.kind === "insert" || message.kind === "update") && message.row[column] === this.#ownBucket;
+    if (message.kind !== "insert" && message.kind !== "update") return false;
+    const valueOf = (column: string) => message.row[relation.columns.findIndex(({ name }) => name === column)];
+    if (this.#ownBucket !== null && valueOf("bucket_id") === this.#ownBucket) return true;
+    const id = valueOf("id");
+    if (typeof id === "string") this.#files.push(id);
+    return false;
   }
 
   #truncate(lsn: bigint, xid: number, data: Uint8Array): void {

@@ -2,11 +2,13 @@
  * Draining the slot into segments: peek → seal → put → read back → record → advance. A crash between any two of these
  * can only repeat: what is stored is found again by its name, what is recorded is not read again, and the slot moves last.
  */
-import type { Budget } from "../../backup/budget.ts";
 import type { BackupDeps } from "../../backup/deps.ts";
+import { newestEpoch } from "../../backup/repository_epoch.ts";
 import { openSession } from "../../backup/session.ts";
 import { sameBytes } from "../../crypto/digest.ts";
 import { asHoldfastError, HoldfastError } from "../../errors.ts";
+import { copyQueued } from "../../files/copy_queued.ts";
+import { countQueued } from "../../files/file_queries.ts";
 import { recognise } from "../../identity/identity_queries.ts";
 import { putAtPlace, settlePlace } from "../../identity/settle_place.ts";
 import type { Connection } from "../../postgres/connection.ts";
@@ -18,6 +20,13 @@ import { formatLsn } from "../decode/lsn.ts";
 import type { ListedSegment } from "../segments/chain_reader.ts";
 import { PeekReader } from "./peek_reader.ts";
 import { RecordedFilter } from "./recorded_filter.ts";
+import {
+  busyDrain,
+  type DrainLimits,
+  type DrainOptions,
+  type DrainResult,
+  functionFileLimits,
+} from "./drain_options.ts";
 import { type DrainedSegment, type GuardedPut, SegmentWriter } from "./segment_writer.ts";
 import { Spool } from "./spool.ts";
 import {
@@ -35,64 +44,9 @@ import {
 import type { Taken } from "./taken.ts";
 
 export type { DrainedSegment } from "./segment_writer.ts";
-
-export interface DrainLimits {
-  /** Records of one segment. */
-  readonly segmentBytes: number;
-  /** Changes that the server decodes at once, to the next commit. */
-  readonly peekChanges: number;
-}
+export * from "./drain_options.ts";
 
 type PeekLimits = Omit<DrainLimits, "peekChanges"> & { readonly peekChanges: number | null };
-
-/** An isolate has 256 MB: records, their plaintext and the sealed copy are in memory at once. */
-export const functionDrainLimits: DrainLimits = { segmentBytes: 8 * 1024 * 1024, peekChanges: 50_000 };
-export const processDrainLimits: DrainLimits = { segmentBytes: 32 * 1024 * 1024, peekChanges: 400_000 };
-
-export interface DrainOptions {
-  /** Names the drainer in `backup.drain`. */
-  readonly worker: string;
-  readonly budget: Budget;
-  readonly limits: DrainLimits;
-  readonly leaseSeconds?: number;
-  /** A segment without a change is stored when the last one is older than this: it says that nothing happened. */
-  readonly idleSeconds?: number;
-  /** How long a user's transaction that holds a sequence or a table is waited for. Default 20 s, well inside of the lease. */
-  readonly lockMs?: number;
-  /** Where backups go in this project's own Storage; null or absent: they go elsewhere. */
-  readonly ownBucket?: string | null;
-  /** Where the function runs; null or absent: nobody knows. */
-  readonly projectRef?: string | null;
-  readonly signal?: AbortSignal;
-  /** Called for each segment that was recorded. */
-  readonly onSegment?: (segment: DrainedSegment) => void;
-}
-
-export interface DrainResult {
-  /** `caught_up`: all that was durable when it began is stored. */
-  readonly outcome: "caught_up" | "work_left" | "busy";
-  readonly chain: string | null;
-  /** A chain was begun: without a new full backup nothing of it can be restored. */
-  readonly begun: boolean;
-  /** Why the chain before it ended. */
-  readonly gap: string | null;
-  /** No full backup is on the chain behind all that cannot be replayed, nor under way: its end cannot be restored. */
-  readonly lacksFull: boolean;
-  readonly segments: readonly DrainedSegment[];
-  /** Every commit before this moment is stored; null where the end was not reached. */
-  readonly coveredUntil: string | null;
-}
-
-/** Another drainer is at work. */
-export const busyDrain: DrainResult = {
-  outcome: "busy",
-  chain: null,
-  begun: false,
-  gap: null,
-  lacksFull: false,
-  segments: [],
-  coveredUntil: null,
-};
 
 const defaultLeaseSeconds = 90;
 const defaultIdleSeconds = 600;
@@ -122,7 +76,8 @@ export async function drain(deps: BackupDeps, options: DrainOptions): Promise<Dr
         (name, put) => putAtPlace(deps, connection, place, name, put),
       );
       coveredUntil = await drainer.run();
-      const outcome = coveredUntil === null ? "work_left" : "caught_up";
+      const filesLeft = coveredUntil !== null && await drainer.copyFiles();
+      const outcome = coveredUntil === null || filesLeft ? "work_left" : "caught_up";
       const { chain, begun, gap } = state;
       const [full] = await call(connection, "select backup.chain_lacks_full() as lacks", []);
       const lacksFull = full?.["lacks"] === "t";
@@ -146,6 +101,7 @@ class Drainer {
   readonly #token: string;
   readonly #chain: Chain;
   readonly #options: DrainOptions;
+  readonly #guarded: GuardedPut;
   readonly #writer: SegmentWriter;
   readonly #spool: Spool;
   /** See `ChainState`. */
@@ -167,6 +123,7 @@ class Drainer {
     this.#doubtful = state.doubtful;
     this.#last = state.chain.last;
     this.#options = options;
+    this.#guarded = guarded;
     this.#writer = new SegmentWriter(deps, connection, token, state.chain, options.budget, guarded);
     this.#spool = new Spool({
       connection,
@@ -203,6 +160,24 @@ class Drainer {
       if (!taken.endsInTransaction && (!waits || facts.bytes === 0)) await this.#advance(taken);
       if (taken.isEnd) return horizon.takenAt;
     }
+  }
+
+  /** Those of which the stream has told, as many as the budget allows. True: some are left for the next leg. */
+  async copyFiles(): Promise<boolean> {
+    const { budget, files = functionFileLimits, leaseSeconds = defaultLeaseSeconds } = this.#options;
+    const stored = this.segments.reduce((sum, { rawBytes }) => sum + rawBytes, 0);
+    if (stored > files.afterRecords) return await countQueued(this.#connection) > 0;
+    return await copyQueued({
+      deps: this.#deps,
+      connection: this.#connection,
+      token: this.#token,
+      keep: () => holdDrain(this.#connection, this.#token, leaseSeconds),
+      chain: this.#chain.id,
+      epoch: () => newestEpoch(this.#deps),
+      budget: files.budget ?? budget,
+      fileBytesAtOnce: files.bytesAtOnce,
+      guarded: this.#guarded,
+    });
   }
 
   async #durableHorizon(): Promise<Horizon> {

@@ -131,6 +131,7 @@ export class SegmentWriter {
       ends_in_transaction: header.endsInTransaction,
       definitions: this.#definitions = definitionsOf(header),
       obstacles: toldObstacles([], found),
+      files: facts.files,
     });
     this.#deps.log.step("drain.recorded", { name: sealed.name });
     return {

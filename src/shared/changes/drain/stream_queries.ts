@@ -167,6 +167,8 @@ export interface SegmentRow {
   readonly ends_in_transaction: boolean;
   readonly definitions: KnownDefinitions | null;
   readonly obstacles: NonNullable<SegmentHeader["obstacles"]>;
+  /** Ids of files that came or changed: they wait to be copied from then on. */
+  readonly files: readonly string[];
 }
 
 function isoMoment(expression: string): string {

@@ -23,6 +23,7 @@ import { formatLsn, parseLsn } from "../decode/lsn.ts";
 import type { Lsn, Relation } from "../decode/messages.ts";
 import { decodeMessage, messageKind, relationOf } from "../decode/pgoutput.ts";
 import type { Manifest } from "../../format/manifest.ts";
+import { type FileChanges, SeenFiles } from "./file_changes.ts";
 import { asNamed, followNames } from "./follow_names.ts";
 import { hasOwnTypes, RenamedLabels } from "./renamed_labels.ts";
 import { type NamedTables, TableNames } from "./named_tables.ts";
@@ -65,6 +66,8 @@ export interface Survey extends NamedTables {
   readonly renames: ReadonlyMap<string, string>;
   /** Tables of a project's services that change. */
   readonly serviceTables: readonly SeenTable[];
+  /** Rows of storage.objects that came, changed or went. */
+  readonly files: FileChanges;
   readonly definitions: SeenDefinitions;
   /** Tables of which a change may be missing, as they are called at the point. */
   readonly uncovered: readonly UncoveredTable[];
@@ -129,6 +132,7 @@ class Surveyor {
   /** Of the first commit behind the point. */
   #passedAt: string | null = null;
   readonly #seen = new SeenTables();
+  readonly #files = new SeenFiles();
   readonly #labels = new RenamedLabels();
   readonly #unsettledOwners = new Set<string>();
   #earliestLabels: Lsn | null = null;
@@ -200,6 +204,7 @@ class Surveyor {
       formerNames: this.#tables.formerNames,
       obstacles: unlogged === null ? this.#obstacles : [...this.#obstacles, unlogged],
       serviceTables: this.#seen.tables,
+      files: this.#files.changes,
       definitions: this.#seen.definitions,
       uncovered: [...uncovered.values()],
       forsaken: new Set([...this.#closed.keys()].filter((key) => this.#isForsaken(key))),
@@ -321,6 +326,7 @@ class Surveyor {
     if (this.#passed) return this.#tables.laterNamed(relation.oid, quoteQualified(relation.schema, relation.name));
     this.#relations.set(relation.oid, relation);
     this.#seen.relation(asNamed(this.#tables, relation));
+    this.#files.relation(relation);
   }
 
   /** Of a transaction that the full holds: labels that it renamed may stand in rows that come behind it. */
@@ -344,6 +350,7 @@ class Surveyor {
     if (oid === null || oid !== this.#logRelation?.oid) {
       this.#counts.changes++;
       this.#seen.change(oid, data);
+      this.#files.change(oid, data);
       const relation = oid === null ? undefined : this.#relations.get(oid);
       if (relation !== undefined) this.#lookAtLabels(relation, lsn);
       return;
