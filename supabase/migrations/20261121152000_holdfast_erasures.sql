@@ -333,10 +333,15 @@ declare
   message text;
 begin
   update backup.erasures as e
-  set status = 'searched', files = e.files + end_erasure.files, mentions = end_erasure.mentions
+  set status = 'searched', files = e.files + end_erasure.files, mentions = end_erasure.mentions,
+    searched_at = backup.clock_now(), passed_lsn = pg_catalog.pg_current_wal_insert_lsn()
   where e.id = end_erasure.id returning e.* into ours;
   delete from backup.departures as d where d.user_id = end_erasure.user_id;
   perform backup.resolve_alert('user_departed', ours.person);
+  -- downloads hold rows from before, whoever's they are
+  perform backup.end_download(d.id) from backup.downloads as d where d.status not in ('removed', 'ending') and d.created_at <= ours.searched_at;
+  perform backup.end_export(x.id) from backup.exports as x where x.user_id = end_erasure.user_id and x.status not in ('removed', 'ending');
+  update backup.exports as x set user_id = '00000000-0000-0000-0000-000000000000' where x.user_id = end_erasure.user_id;
   perform backup.audit(
     'erasure.searched', 'erasure:' || ours.id,
     pg_catalog.jsonb_build_object('person', ours.person, 'rows', ours.rows, 'files', ours.files, 'mentions', ours.mentions)

@@ -221,7 +221,8 @@ describe("total loss: the project is deleted, with its Storage", () => {
   const publicOnes = (dump: ReadonlyMap<string, string>) =>
     new Map(
       [...dump].filter(([name]) =>
-        name.includes("; Schema: public") && !/backup_|my_exports|holdfast_changes|announce_entry; Type: TRIGGER/.test(name)
+        name.includes("; Schema: public") &&
+        !/backup_|my_exports|holdfast_changes|announce_entry; Type: TRIGGER/.test(name)
       )
         // pg_dump sets these where the next entry needs them, whichever that is.
         .map(([name, body]) => [name, body.replace(/^SET default_.*$/gm, "").trim()]),

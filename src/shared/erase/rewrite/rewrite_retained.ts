@@ -1,0 +1,312 @@
+/** Everything that is kept from before erasures, sealed again without what was erased. docs/decisions/0040-rewriting.md. */
+import { sameBytes, sha256Hex } from "../../crypto/digest.ts";
+import { epochSource } from "../../crypto/epochs.ts";
+import { HoldfastError } from "../../errors.ts";
+import { sealManifest } from "../../format/manifest_codec.ts";
+import type { Manifest } from "../../format/manifest.ts";
+import type { Log } from "../../log.ts";
+import type { Connection } from "../../postgres/connection.ts";
+import type { Store } from "../../store/store.ts";
+import type { ListedSegment } from "../../changes/segments/chain_reader.ts";
+import { knownEntries } from "../erase_queries.ts";
+import type { Ledger } from "../ledger.ts";
+import { type PutDeps, readLedger } from "../ledger.ts";
+import { keepTerms } from "./keep_terms.ts";
+import type { ChunkDone, Hands, SegmentDone } from "./hands.ts";
+import { hasOtherIdentities, lookAtBackups, lookAtSegments, type LookDeps, openFull, readStreamKeys } from "./look.ts";
+import { chunkKey, rewriteManifest } from "./new_manifest.ts";
+import { earlierOf, remainsOf } from "./remains.ts";
+import { planRewriting, type RewritingPlan } from "./plan_rewriting.ts";
+import {
+  holdName,
+  lockRewriting,
+  noteClean,
+  noteRemains,
+  readCleanSegments,
+  readErasures,
+  recordRewritten,
+  refuseRewriting,
+  unlockRewriting,
+} from "./rewriting_queries.ts";
+import { rangesOf, scanChain, type ScannedChain } from "./scan_chain.ts";
+import { inParallel, scanFull, type ScannedFull, type ScanOptions } from "./scan_full.ts";
+
+export interface RewriteDeps extends PutDeps {
+  /** A session of its own: what it locks is locked for as long as it lives. */
+  readonly connection: Connection;
+  readonly second: Store | null;
+  readonly hands: Hands;
+  readonly log: Log;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (at: { readonly label: string; readonly done: number; readonly total: number }) => void;
+}
+
+export interface RewriteResult {
+  readonly backups: number;
+  readonly segments: number;
+  readonly rows: number;
+  readonly changes: number;
+  readonly rawBytes: number;
+  /** Backups on hold, which may hold somebody. */
+  readonly held: readonly { readonly backup: string; readonly reason: string }[];
+  /** Ids of erasures of which nothing is left to be rewritten. */
+  readonly done: readonly string[];
+}
+
+/** What is found in the stream can change what goes in the backups, and the other way round; it has never taken more than three. */
+const mostRounds = 8;
+
+/**
+ * Killed anywhere and called again, it goes on: new objects lie beside the old ones until a manifest names them, and whatever was
+ * rewritten says up to which entry of the ledger. Segments before manifests: what goes in the stream is told by what went in the
+ * backups. Errors: `erasure_held`, `rewriting_waits`, `run_state`, `ledger_unreadable`, `cancelled`, those of keys and store.
+ */
+export async function rewriteRetained(deps: RewriteDeps): Promise<RewriteResult> {
+  const { connection } = deps;
+  await lockRewriting(connection);
+  try {
+    await refuseRewriting(connection);
+    return await rewrite(deps);
+  } finally {
+    await unlockRewriting(connection).catch(() => {});
+  }
+}
+
+async function rewrite(deps: RewriteDeps): Promise<RewriteResult> {
+  const { connection, store, log } = deps;
+  const ledger = await readLedger(deps, await knownEntries(connection, store.label));
+  const look: LookDeps = { ...deps, epochOf: epochSource(store, deps.ring, deps.repositoryId) };
+  const erasures = await readErasures(connection);
+  const plan = planRewriting(ledger.entries, erasures, await lookAtBackups(look));
+  const held = plan.held.map(({ backup, reason }) => ({ backup: backup.name, reason }));
+  const known = erasures.map(({ id }) => id).filter((id) => !plan.waiting.includes(id));
+  const nothing = { backups: 0, segments: 0, rows: 0, changes: 0, rawBytes: 0, held, done: known };
+  if (plan.through === 0) return nothing;
+  const chains = await lookAtSegments(store, await readCleanSegments(connection, plan.through));
+  if (plan.backups.length === 0 && chains.size === 0) return nothing;
+  log.step("rewrite.planned", { backups: plan.backups.length, chains: chains.size });
+  const found = await scan(deps, look, ledger, plan, chains);
+  await keepTerms(deps, ledger, found.fulls.flatMap(({ terms }) => terms), found.chains.flatMap(({ terms }) => terms));
+  log.step("rewrite.scanned", {});
+  const segments = await writeSegments(deps, ledger, plan, chains, found);
+  log.step("rewrite.segments", {});
+  const backups = await writeManifests(deps, plan, found.fulls);
+  log.step("rewrite.manifests", {});
+  return { ...segments, ...backups, rawBytes: found.rawBytes, held, done: known };
+}
+
+interface Found {
+  readonly fulls: readonly ScannedFull[];
+  readonly chains: readonly (ScannedChain & { readonly id: string })[];
+  readonly kept: ReadonlySet<string>;
+  readonly rawBytes: number;
+}
+
+type Chains = ReadonlyMap<string, readonly ListedSegment[]>;
+
+/** Until backups and stream agree on which rows go. */
+async function scan(
+  deps: RewriteDeps,
+  look: LookDeps,
+  ledger: Ledger,
+  plan: RewritingPlan,
+  chains: Chains,
+): Promise<Found> {
+  const { hands, signal } = deps;
+  const due = await Promise.all(plan.backups.map(({ backup, entries }) => openFull(look, backup.name, entries)));
+  const all = [...chains.values()].flat();
+  const alsoBy = due.some(({ capture }) => hasOtherIdentities(capture))
+    ? await readStreamKeys(look, all)
+    : new Map<string, readonly (readonly string[])[]>();
+  let rawBytes = 0;
+  const total = due.reduce((sum, { manifest }) => sum + manifest.totals.rawBytes, 0);
+  const onRead = (bytes: number) => {
+    rawBytes += bytes;
+    deps.onProgress?.({ label: "rewriting", done: rawBytes, total: Math.max(total, rawBytes) });
+  };
+  const kept = new Set<string>();
+  for (let round = 0; round < mostRounds; round++) {
+    const cache: ScanOptions["cache"] = new Map();
+    const before = kept.size;
+    const fulls: ScannedFull[] = [];
+    const options = { keys: ledger.keys, kept, alsoBy, cache, onRead, ...(signal === undefined ? {} : { signal }) };
+    for (const full of due) fulls.push(await scanFull(hands, full, options));
+    const scanned: (ScannedChain & { id: string })[] = [];
+    const seeds = {
+      gone: new Set(fulls.flatMap(({ gone }) => [...gone])),
+      identities: fulls.flatMap((one) => one.identities),
+    };
+    // The newest backup first: its tables are those that the stream speaks of.
+    const rules = { tables: [...fulls].reverse().flatMap((one) => one.rules.tables) };
+    const entries = ledger.entries.filter(({ rewritten }) => rewritten === undefined);
+    for (const [id, segments] of chains) {
+      const chain = { ranges: rangesOf(segments), entries, ...seeds, rules, keys: ledger.keys, kept };
+      const one = await scanChain(hands, chain, { onRead, ...(signal === undefined ? {} : { signal }) });
+      scanned.push({ ...one, id });
+      for (const hash of one.disputed) kept.add(hash);
+    }
+    if (kept.size === before) return { fulls, chains: scanned, kept, rawBytes };
+  }
+  throw new HoldfastError("internal", "backups and the change stream do not come to agree on which rows go");
+}
+
+async function writeSegments(
+  deps: RewriteDeps,
+  ledger: Ledger,
+  { through }: RewritingPlan,
+  chains: Chains,
+  found: Found,
+): Promise<{ readonly segments: number; readonly changes: number }> {
+  const { connection, hands, signal } = deps;
+  const rules = { tables: [...found.fulls].reverse().flatMap((one) => one.rules.tables) };
+  const entries = ledger.entries.filter(({ rewritten }) => rewritten === undefined);
+  let [segments, changes] = [0, 0];
+  for (const { id, touched, gone } of found.chains) {
+    const hashes = [...new Set(entries.flatMap((entry) => entry.hashes))];
+    const identities = [
+      ...entries.flatMap(({ rows }) => rows),
+      ...found.fulls.flatMap((one) => one.identities),
+      ...rules.tables.flatMap(({ table }) => gone.size === 0 ? [] : table.identities),
+    ];
+    await hands.begin({ keys: ledger.keys, hashes, identities, kept: [...found.kept] }, rules);
+    await hands.learn([...found.fulls.flatMap((one) => [...one.gone]), ...gone], []);
+    const ranges = rangesOf(chains.get(id) ?? []);
+    await inParallel(ranges, 1, signal, async (range) => {
+      if (!range.some(({ name }) => touched.has(name))) return;
+      for (const done of await hands.segment({ names: range.map(({ name }) => name), through })) {
+        if (done.sealed === null) continue;
+        if (await putSegment(deps, done, done.sealed, through)) segments++;
+        changes += done.removed;
+      }
+    });
+    await noteClean(connection, (chains.get(id) ?? []).map(({ name }) => name), through);
+  }
+  return { segments, changes };
+}
+
+/** False: retention took it meanwhile. */
+async function putSegment(deps: RewriteDeps, done: SegmentDone, sealed: Uint8Array, through: number): Promise<boolean> {
+  const { name, revision, original, rawBytes, hash, changes } = done;
+  const facts = { name, revision, original, through, stored_bytes: sealed.byteLength, hash: await sha256Hex(sealed) };
+  return await replaceHeld(deps, "segment", name, sealed, async () => {
+    await recordRewritten(deps.connection, "segment", {
+      ...facts,
+      ...{ raw_bytes: rawBytes, plain_hash: hash, changes },
+    });
+    await noteRemains(deps.connection, await earlierOf(deps, name, 0, through));
+  });
+}
+
+async function writeManifests(
+  deps: RewriteDeps,
+  { through }: RewritingPlan,
+  fulls: readonly ScannedFull[],
+): Promise<{ readonly backups: number; readonly rows: number }> {
+  let [backups, rows] = [0, 0];
+  for (const scanned of fulls) {
+    if (deps.signal?.aborted === true) {
+      throw new HoldfastError("cancelled", "rewriting was cancelled; the next one goes on");
+    }
+    const { full: { name, manifest: before, storedHash } } = scanned;
+    const manifest = rewriteManifest(before, storedHash, scanned, through);
+    if (manifest === null) {
+      await noteClean(deps.connection, [name], through);
+      continue;
+    }
+    if (!await putManifest(deps, scanned, manifest)) continue;
+    backups++;
+    rows += before.totals.rows - manifest.totals.rows;
+  }
+  return { backups, rows };
+}
+
+async function putManifest(deps: RewriteDeps, scanned: ScannedFull, manifest: Manifest): Promise<boolean> {
+  const { full: { name, manifest: before } } = scanned;
+  const epoch = await epochSource(deps.store, deps.ring, deps.repositoryId)(manifest.epoch);
+  const sealed = await sealManifest(deps, epoch, manifest);
+  const { rewritten } = manifest;
+  const remains = await remainsOf(deps, scanned, manifest);
+  const records = (
+    kind: string,
+    { name, rawBytes, storedBytes, hash, storedHash }: NonNullable<ChunkDone["object"]>,
+  ) => ({
+    name,
+    kind,
+    raw_bytes: rawBytes,
+    stored_bytes: storedBytes,
+    hash,
+    stored_hash: storedHash,
+    epoch: manifest.epoch,
+    created: true,
+  });
+  const lists = [...scanned.lists].flatMap(([old, { list }]) => list === null ? [] : [{ before: old, list }]);
+  const chunks = before.tables.flatMap(({ oid, chunks }) =>
+    chunks.flatMap(({ object }) => {
+      const done = scanned.chunks.get(chunkKey(oid, object));
+      return done === undefined || done.removed + done.changed === 0 ? [] : [{ oid, object, done }];
+    })
+  );
+  const facts = {
+    name,
+    revision: rewritten?.revision ?? 1,
+    original: rewritten?.original ?? "",
+    through: rewritten?.through ?? 0,
+    hash: await sha256Hex(sealed.bytes),
+    stored_bytes: sealed.bytes.byteLength,
+    rows: manifest.totals.rows,
+    raw_bytes: manifest.totals.rawBytes,
+    total_bytes: manifest.totals.storedBytes,
+    chunks: chunks.map(({ oid, object, done }) => ({
+      table_oid: oid,
+      before: object,
+      object: done.object?.name ?? null,
+      rows: done.rows,
+      raw_bytes: done.object?.rawBytes ?? 0,
+      stored_bytes: done.object?.storedBytes ?? 0,
+      hash: done.object?.hash ?? null,
+      stored_hash: done.object?.storedHash ?? null,
+    })),
+    lists,
+    objects: [
+      ...chunks.flatMap(({ done: { object } }) => object === null ? [] : [records("chunk", object)]),
+      ...lists.map(({ list: { object, ...rest } }) => records("files", { name: object, ...rest })),
+    ],
+  };
+  return await replaceHeld(deps, "manifest", name, sealed.bytes, async () => {
+    await recordRewritten(deps.connection, "backup", facts);
+    await noteRemains(deps.connection, remains);
+  });
+}
+
+/**
+ * Under the row's lock, so that retention does not take it meanwhile. The store first: what the database says of it is then true, and
+ * one that was put and not recorded says itself that it was rewritten. False: it is gone.
+ */
+async function replaceHeld(
+  { connection, store, log }: RewriteDeps,
+  kind: "manifest" | "segment",
+  name: string,
+  bytes: Uint8Array,
+  record: () => Promise<void>,
+): Promise<boolean> {
+  await connection.execute("begin");
+  try {
+    if (!await holdName(connection, kind, name) || await store.size(name) === null) {
+      await connection.execute("rollback");
+      return false;
+    }
+    log.step("rewrite.putting", { name });
+    await store.replace(name, bytes);
+    if (!sameBytes(await store.read(name), bytes)) {
+      throw new HoldfastError("store_lied", `${store.label} gave back other bytes than were written to ${name}`);
+    }
+    log.step("rewrite.put", { name });
+    await record();
+    await connection.execute("commit");
+    log.step("rewrite.recorded", { name });
+    return true;
+  } catch (error) {
+    await connection.execute("rollback").catch(() => {});
+    throw error;
+  }
+}
