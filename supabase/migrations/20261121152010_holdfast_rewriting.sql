@@ -54,6 +54,35 @@ create index remains_to_go on backup.remains (store, name) where gone_at is null
 alter table backup.remains enable row level security;
 revoke all on table backup.remains from public;
 
+-- One row while a rewriting is not over: what it found to go beside what the ledger names, as keyed hashes. What was rewritten tells it no
+-- more, and the rest has to be rewritten by the same.
+create table backup.rewriting (
+  singleton boolean primary key default true,
+  state jsonb not null,
+  noted_at timestamptz not null default backup.clock_now(),
+  constraint there_is_one_rewriting check (singleton)
+);
+comment on table backup.rewriting is 'What a rewriting that is not over has found: keyed hashes.';
+alter table backup.rewriting enable row level security;
+revoke all on table backup.rewriting from public;
+
+-- `state` null: it is over.
+create function backup.note_rewriting(state jsonb) returns void
+language plpgsql
+volatile
+set search_path = ''
+as $$
+begin
+  if note_rewriting.state is null then
+    delete from backup.rewriting as w where w.singleton;
+  else
+    insert into backup.rewriting as w (state) values (note_rewriting.state)
+    on conflict on constraint rewriting_pkey do update set state = excluded.state, noted_at = backup.clock_now();
+  end if;
+end
+$$;
+revoke all on function backup.note_rewriting(jsonb) from public;
+
 -- Held while a session rewrites. HF415 (run_state) where another one does.
 create function backup.lock_rewriting() returns void
 language plpgsql
@@ -164,9 +193,10 @@ end
 $$;
 revoke all on function backup.note_rewritten(jsonb) from public;
 
--- The manifest stands in the store and was read back. `facts` as note_rewritten has them, with {rows, raw_bytes, total_bytes, chunks: [{table_oid,
--- before, object, rows, raw_bytes, stored_bytes, hash, stored_hash}], lists: [{before, list}], objects: as record_objects has them}.
--- A chunk without rows is none any more. Ranges that were rewritten are read again by the next backup.
+-- The manifest stands in the store and was read back. `facts` as note_rewritten has them, with {rows, raw_bytes, total_bytes, chunks: those
+-- that differ from what is known: [{table_oid, from_block, from_item, object, rows, raw_bytes, stored_bytes, hash, stored_hash}], lists: [{before,
+-- list}], objects: as record_objects has them}. A chunk without rows is none any more. Ranges that were rewritten are read again by the
+-- next backup.
 create function backup.record_rewritten_backup(facts jsonb) returns void
 language plpgsql
 volatile
@@ -187,15 +217,18 @@ begin
     return;
   end if;
   delete from backup.chunks as c
-  using pg_catalog.jsonb_to_recordset(facts -> 'chunks') as n (table_oid oid, before text, rows bigint)
-  where c.run_id = ours.id and c.attempt = ours.attempt and c.table_oid = n.table_oid and c.object = n.before and n.rows = 0;
+  using pg_catalog.jsonb_to_recordset(facts -> 'chunks') as n (table_oid oid, from_block bigint, from_item integer, rows bigint)
+  where c.run_id = ours.id and c.attempt = ours.attempt and c.table_oid = n.table_oid and c.from_block = n.from_block
+    and c.from_item = n.from_item and n.rows = 0;
   update backup.chunks as c
   set object = n.object, rows = n.rows, raw_bytes = n.raw_bytes, stored_bytes = n.stored_bytes, hash = n.hash,
     stored_hash = n.stored_hash, taken_from = null, fingerprint = 'rewritten'
   from pg_catalog.jsonb_to_recordset(facts -> 'chunks') as n (
-    table_oid oid, before text, object text, rows bigint, raw_bytes bigint, stored_bytes bigint, hash text, stored_hash text
+    table_oid oid, from_block bigint, from_item integer, object text, rows bigint, raw_bytes bigint, stored_bytes bigint, hash text,
+    stored_hash text
   )
-  where c.run_id = ours.id and c.attempt = ours.attempt and c.table_oid = n.table_oid and c.object = n.before and n.rows > 0;
+  where c.run_id = ours.id and c.attempt = ours.attempt and c.table_oid = n.table_oid and c.from_block = n.from_block
+    and c.from_item = n.from_item and n.rows > 0;
   update backup.tasks as t
   set result = pg_catalog.jsonb_set(t.result, '{list}', n.list)
   from pg_catalog.jsonb_to_recordset(facts -> 'lists') as n (before text, list jsonb)

@@ -101,11 +101,11 @@ export async function openBackup(deps: ReadDeps, wanted: string): Promise<Opened
     if (opened.manifest.repositoryId !== repository.id) {
       throw new HoldfastError("manifest_damaged", `${listed.name} belongs to another repository`);
     }
-    refuseUnlawful(entries, listed, { ...opened, rewritten: opened.manifest.rewritten });
+    refuseUnlawful(entries, lawful, { ...opened, rewritten: opened.manifest.rewritten });
     return { ...opened, epochOf };
   };
   const { entries } = await readLedger(deps);
-  const listed = listedIn(entries);
+  const lawful = listedIn(entries);
   if (wanted !== "latest") return await openOne(chosen);
   const others = backups.filter(countsAsLatest);
   for (let at = 0; at < others.length;) {

@@ -4,7 +4,7 @@
  */
 import type { EpochSource } from "../../crypto/epoch.ts";
 import { sha256Hex } from "../../crypto/digest.ts";
-import { openSegment, sealSegment } from "../../changes/segments/segment.ts";
+import { encodeSegment, openSegment, sealSegment } from "../../changes/segments/segment.ts";
 import { type OpenDeps, seal, type SealDeps } from "../../format/container.ts";
 import { open } from "../../format/container.ts";
 import { decodeHeader } from "../../format/container_header.ts";
@@ -111,6 +111,20 @@ export interface SegmentDone {
   readonly gone: readonly string[];
   readonly disputed: readonly string[];
   readonly terms: readonly FoundTerm[];
+  /** Where the one that was read was rewritten before: what it is. */
+  readonly standing: StandingSegment | null;
+}
+
+/** As the database records it. */
+export interface StandingSegment {
+  readonly revision: number;
+  readonly original: string;
+  readonly through: number;
+  readonly hash: string;
+  readonly stored_bytes: number;
+  readonly raw_bytes: number;
+  readonly plain_hash: string;
+  readonly changes: number;
 }
 
 /** What a rewriting asks of its threads; the answers come in any order. */
@@ -218,7 +232,14 @@ export class OwnHands implements Hands {
     const original = header.rewritten?.original ?? storedHash;
     // A change in place keeps the number of changes: what is left out is told apart from what the log of DDL holds.
     const changes = header.changes - found.removed;
-    const facts = { name, changes, revision, original, ...found, terms };
+    const standing = header.rewritten === undefined ? null : {
+      ...header.rewritten,
+      hash: storedHash,
+      stored_bytes: stored.byteLength,
+      ...await plainFacts(encodeSegment(header, records)),
+      changes: header.changes,
+    };
+    const facts = { name, changes, revision, original, ...found, terms, standing };
     if (fresh === null || through === null) return { ...facts, sealed: null, rawBytes: 0, hash: "" };
     const epoch = await this.#deps.epochOf(decodeHeader(stored, name).epochId);
     const rewritten = { revision, original, through };
@@ -230,6 +251,10 @@ export class OwnHands implements Hands {
   async #put(kind: "chunk" | "files", epochId: string, plaintext: Uint8Array): Promise<NewObject> {
     return await putContent(this.#deps, kind, epochId, plaintext);
   }
+}
+
+async function plainFacts(plaintext: Uint8Array): Promise<Pick<StandingSegment, "raw_bytes" | "plain_hash">> {
+  return { raw_bytes: plaintext.byteLength, plain_hash: await sha256Hex(plaintext) };
 }
 
 async function putContent(

@@ -20,18 +20,25 @@ export interface LookDeps extends ReadDeps {
   readonly epochOf: EpochSource;
 }
 
+/** `isRecorded`: the database knows of its rewriting; else somebody was killed between the two. */
+export interface SeenBackup extends BackupFacts {
+  readonly isRecorded: boolean;
+}
+
 /** Every manifest of the store. Errors: those of `openManifest` and the store: what cannot be opened cannot be rewritten. */
-export async function lookAtBackups(deps: LookDeps): Promise<BackupFacts[]> {
+export async function lookAtBackups(deps: LookDeps): Promise<SeenBackup[]> {
   const known = await readKnownBackups(deps.connection);
-  const found: BackupFacts[] = [];
+  const found: SeenBackup[] = [];
   for (const { name } of await listBackups(deps.store)) {
     const { manifest } = await openManifest(deps, name, await deps.store.read(name));
     const { through = 0, hold = null } = known.get(name) ?? {};
+    const says = manifest.rewritten?.through ?? 0;
     found.push({
       name,
       consistentAt: new Date(manifest.consistentAt),
-      through: Math.max(through, manifest.rewritten?.through ?? 0),
+      through: Math.max(through, says),
       hold,
+      isRecorded: !known.has(name) || says <= through,
     });
   }
   return found;
@@ -45,14 +52,18 @@ export async function openFull(deps: LookDeps, name: string, entries: readonly L
   return { name, storedHash, manifest, capture, entries };
 }
 
-/** Segments by chain that may hold somebody. */
+/** Segments by chain that may hold somebody of the entries up to `through`. */
 export async function lookAtSegments(
   store: Store,
-  clean: ReadonlySet<string>,
+  known: ReadonlyMap<string, { readonly through: number; readonly isBehind: boolean }>,
+  through: number,
 ): Promise<Map<string, readonly ListedSegment[]>> {
   const chains = new Map<string, readonly ListedSegment[]>();
   for (const [chain, segments] of await listSegments(store)) {
-    const due = segments.filter(({ name }) => !clean.has(name));
+    const due = segments.filter(({ name }) => {
+      const one = known.get(name);
+      return one === undefined || (!one.isBehind && one.through < through);
+    });
     if (due.length > 0) chains.set(chain, due);
   }
   return chains;

@@ -6,30 +6,37 @@ import { sealManifest } from "../../format/manifest_codec.ts";
 import type { Manifest } from "../../format/manifest.ts";
 import type { Log } from "../../log.ts";
 import type { Connection } from "../../postgres/connection.ts";
+import { inTransaction } from "../../postgres/in_transaction.ts";
 import type { Store } from "../../store/store.ts";
 import type { ListedSegment } from "../../changes/segments/chain_reader.ts";
 import { knownEntries } from "../erase_queries.ts";
+import type { Identity } from "../entry.ts";
+import { liveGraph } from "../../rows/ownership/live_graph.ts";
+import { identityKey, mapOf, planRemoval } from "../removal_plan.ts";
 import type { Ledger } from "../ledger.ts";
 import { type PutDeps, readLedger } from "../ledger.ts";
 import { keepTerms } from "./keep_terms.ts";
-import type { ChunkDone, Hands, SegmentDone } from "./hands.ts";
+import type { Hands, SegmentDone, StreamRules } from "./hands.ts";
 import { hasOtherIdentities, lookAtBackups, lookAtSegments, type LookDeps, openFull, readStreamKeys } from "./look.ts";
-import { chunkKey, rewriteManifest } from "./new_manifest.ts";
+import { rewriteManifest } from "./new_manifest.ts";
 import { earlierOf, remainsOf } from "./remains.ts";
 import { planRewriting, type RewritingPlan } from "./plan_rewriting.ts";
 import {
   holdName,
   lockRewriting,
   noteClean,
+  noteFound,
   noteRemains,
-  readCleanSegments,
   readErasures,
+  readFound,
+  readKnownSegments,
   recordRewritten,
   refuseRewriting,
   unlockRewriting,
 } from "./rewriting_queries.ts";
+import { recordManifest } from "./record_manifest.ts";
 import { rangesOf, scanChain, type ScannedChain } from "./scan_chain.ts";
-import { inParallel, scanFull, type ScannedFull, type ScanOptions } from "./scan_full.ts";
+import { inParallel, rulesOf, scanFull, type ScannedFull, type ScanOptions } from "./scan_full.ts";
 
 export interface RewriteDeps extends PutDeps {
   /** A session of its own: what it locks is locked for as long as it lives. */
@@ -77,28 +84,47 @@ async function rewrite(deps: RewriteDeps): Promise<RewriteResult> {
   const ledger = await readLedger(deps, await knownEntries(connection, store.label));
   const look: LookDeps = { ...deps, epochOf: epochSource(store, deps.ring, deps.repositoryId) };
   const erasures = await readErasures(connection);
-  const plan = planRewriting(ledger.entries, erasures, await lookAtBackups(look));
+  const seen = await lookAtBackups(look);
+  // Somebody was killed between the store and the database.
+  for (const { name, isRecorded } of seen) {
+    if (!isRecorded) await inTransaction(connection, async () => await recordManifest(look, name));
+  }
+  const plan = planRewriting(ledger.entries, erasures, seen);
   const held = plan.held.map(({ backup, reason }) => ({ backup: backup.name, reason }));
-  const known = erasures.map(({ id }) => id).filter((id) => !plan.waiting.includes(id));
-  const nothing = { backups: 0, segments: 0, rows: 0, changes: 0, rawBytes: 0, held, done: known };
+  const done = erasures.map(({ id }) => id).filter((id) => !plan.waiting.includes(id));
+  const nothing = { backups: 0, segments: 0, rows: 0, changes: 0, rawBytes: 0, held, done };
   if (plan.through === 0) return nothing;
-  const chains = await lookAtSegments(store, await readCleanSegments(connection, plan.through));
+  const known = await readKnownSegments(connection);
+  const chains = await lookAtSegments(store, known, plan.through);
   if (plan.backups.length === 0 && chains.size === 0) return nothing;
   log.step("rewrite.planned", { backups: plan.backups.length, chains: chains.size });
   const found = await scan(deps, look, ledger, plan, chains);
   await keepTerms(deps, ledger, found.fulls.flatMap(({ terms }) => terms), found.chains.flatMap(({ terms }) => terms));
+  await noteFound(connection, {
+    gone: [...found.gone],
+    kept: [...found.kept],
+    identities: found.identities.map(({ schema, name, columns }) => ({ schema, name, columns: [...columns] })),
+  });
   log.step("rewrite.scanned", {});
-  const segments = await writeSegments(deps, ledger, plan, chains, found);
+  const segments = await writeSegments(deps, ledger, plan, chains, found, known);
   log.step("rewrite.segments", {});
-  const backups = await writeManifests(deps, plan, found.fulls);
+  const backups = await writeManifests(deps, look, plan, found.fulls);
   log.step("rewrite.manifests", {});
-  return { ...segments, ...backups, rawBytes: found.rawBytes, held, done: known };
+  await noteFound(connection, null);
+  return { ...segments, ...backups, rawBytes: found.rawBytes, held, done };
 }
 
-interface Found {
+/** What goes beside what the ledger names. */
+interface Beside {
+  readonly gone: Set<string>;
+  readonly kept: Set<string>;
+  readonly identities: readonly Identity[];
+  readonly rules: StreamRules;
+}
+
+interface Found extends Beside {
   readonly fulls: readonly ScannedFull[];
   readonly chains: readonly (ScannedChain & { readonly id: string })[];
-  readonly kept: ReadonlySet<string>;
   readonly rawBytes: number;
 }
 
@@ -124,31 +150,50 @@ async function scan(
     rawBytes += bytes;
     deps.onProgress?.({ label: "rewriting", done: rawBytes, total: Math.max(total, rawBytes) });
   };
-  const kept = new Set<string>();
+  const before = await readFound(deps.connection);
+  const entries = ledger.entries.filter(({ rewritten }) => rewritten === undefined);
+  const live = rulesOf(planRemoval(await liveGraph(deps.connection), mapOf(entries)).flatMap(({ tables }) => tables));
+  const kept = new Set(before?.kept);
   for (let round = 0; round < mostRounds; round++) {
     const cache: ScanOptions["cache"] = new Map();
-    const before = kept.size;
+    const wereKept = kept.size;
     const fulls: ScannedFull[] = [];
     const options = { keys: ledger.keys, kept, alsoBy, cache, onRead, ...(signal === undefined ? {} : { signal }) };
     for (const full of due) fulls.push(await scanFull(hands, full, options));
     const scanned: (ScannedChain & { id: string })[] = [];
-    const seeds = {
-      gone: new Set(fulls.flatMap(({ gone }) => [...gone])),
-      identities: fulls.flatMap((one) => one.identities),
-    };
-    // The newest backup first: its tables are those that the stream speaks of.
-    const rules = { tables: [...fulls].reverse().flatMap((one) => one.rules.tables) };
-    const entries = ledger.entries.filter(({ rewritten }) => rewritten === undefined);
+    const gone = new Set([...before?.gone ?? [], ...fulls.flatMap((one) => [...one.gone])]);
+    const identities = [...before?.identities ?? [], ...fulls.flatMap((one) => one.identities)];
+    // The newest backup first: its tables are those that the stream speaks of. Where none is due, the tables of now.
+    const rules = { tables: [...[...fulls].reverse(), { rules: live }].flatMap((one) => one.rules.tables) };
     for (const [id, segments] of chains) {
-      const chain = { ranges: rangesOf(segments), entries, ...seeds, rules, keys: ledger.keys, kept };
+      const chain = { ranges: rangesOf(segments), entries, gone, identities, rules, keys: ledger.keys, kept };
       const one = await scanChain(hands, chain, { onRead, ...(signal === undefined ? {} : { signal }) });
       scanned.push({ ...one, id });
       for (const hash of one.disputed) kept.add(hash);
     }
-    if (kept.size === before) return { fulls, chains: scanned, kept, rawBytes };
+    if (kept.size > wereKept) continue;
+    for (const one of scanned) for (const hash of one.gone) gone.add(hash);
+    return {
+      fulls,
+      chains: scanned,
+      gone,
+      kept,
+      rules,
+      identities: unique([...identities, ...tellingOf(scanned, rules)]),
+      rawBytes,
+    };
   }
   throw new HoldfastError("internal", "backups and the change stream do not come to agree on which rows go");
 }
+
+/** What was found in the stream can be of any table. */
+function tellingOf(scanned: readonly ScannedChain[], { tables }: StreamRules): Identity[] {
+  return scanned.some(({ gone }) => gone.size > 0) ? tables.flatMap(({ table }) => table.identities) : [];
+}
+
+const unique = (identities: readonly Identity[]): Identity[] => [
+  ...new Map(identities.map((one) => [identityKey(one), one])).values(),
+];
 
 async function writeSegments(
   deps: RewriteDeps,
@@ -156,20 +201,21 @@ async function writeSegments(
   { through }: RewritingPlan,
   chains: Chains,
   found: Found,
+  known: ReadonlyMap<string, { readonly through: number }>,
 ): Promise<{ readonly segments: number; readonly changes: number }> {
   const { connection, hands, signal } = deps;
-  const rules = { tables: [...found.fulls].reverse().flatMap((one) => one.rules.tables) };
   const entries = ledger.entries.filter(({ rewritten }) => rewritten === undefined);
   let [segments, changes] = [0, 0];
-  for (const { id, touched, gone } of found.chains) {
+  for (const { id, touched, standing } of found.chains) {
+    for (const [name, facts] of standing) {
+      if (facts.through > (known.get(name)?.through ?? facts.through)) {
+        await recordRewritten(connection, "segment", { name, ...facts });
+      }
+    }
     const hashes = [...new Set(entries.flatMap((entry) => entry.hashes))];
-    const identities = [
-      ...entries.flatMap(({ rows }) => rows),
-      ...found.fulls.flatMap((one) => one.identities),
-      ...rules.tables.flatMap(({ table }) => gone.size === 0 ? [] : table.identities),
-    ];
-    await hands.begin({ keys: ledger.keys, hashes, identities, kept: [...found.kept] }, rules);
-    await hands.learn([...found.fulls.flatMap((one) => [...one.gone]), ...gone], []);
+    const identities = [...entries.flatMap(({ rows }) => rows), ...found.identities];
+    await hands.begin({ keys: ledger.keys, hashes, identities, kept: [...found.kept] }, found.rules);
+    await hands.learn([...found.gone], []);
     const ranges = rangesOf(chains.get(id) ?? []);
     await inParallel(ranges, 1, signal, async (range) => {
       if (!range.some(({ name }) => touched.has(name))) return;
@@ -188,17 +234,16 @@ async function writeSegments(
 async function putSegment(deps: RewriteDeps, done: SegmentDone, sealed: Uint8Array, through: number): Promise<boolean> {
   const { name, revision, original, rawBytes, hash, changes } = done;
   const facts = { name, revision, original, through, stored_bytes: sealed.byteLength, hash: await sha256Hex(sealed) };
+  const more = { raw_bytes: rawBytes, plain_hash: hash, changes };
+  await noteRemains(deps.connection, await earlierOf(deps, name, done.standing?.through ?? 0, through));
   return await replaceHeld(deps, "segment", name, sealed, async () => {
-    await recordRewritten(deps.connection, "segment", {
-      ...facts,
-      ...{ raw_bytes: rawBytes, plain_hash: hash, changes },
-    });
-    await noteRemains(deps.connection, await earlierOf(deps, name, 0, through));
+    await recordRewritten(deps.connection, "segment", { ...facts, ...more });
   });
 }
 
 async function writeManifests(
   deps: RewriteDeps,
+  look: LookDeps,
   { through }: RewritingPlan,
   fulls: readonly ScannedFull[],
 ): Promise<{ readonly backups: number; readonly rows: number }> {
@@ -213,69 +258,23 @@ async function writeManifests(
       await noteClean(deps.connection, [name], through);
       continue;
     }
-    if (!await putManifest(deps, scanned, manifest)) continue;
+    if (!await putManifest(deps, look, scanned, manifest)) continue;
     backups++;
     rows += before.totals.rows - manifest.totals.rows;
   }
   return { backups, rows };
 }
 
-async function putManifest(deps: RewriteDeps, scanned: ScannedFull, manifest: Manifest): Promise<boolean> {
-  const { full: { name, manifest: before } } = scanned;
-  const epoch = await epochSource(deps.store, deps.ring, deps.repositoryId)(manifest.epoch);
-  const sealed = await sealManifest(deps, epoch, manifest);
-  const { rewritten } = manifest;
-  const remains = await remainsOf(deps, scanned, manifest);
-  const records = (
-    kind: string,
-    { name, rawBytes, storedBytes, hash, storedHash }: NonNullable<ChunkDone["object"]>,
-  ) => ({
-    name,
-    kind,
-    raw_bytes: rawBytes,
-    stored_bytes: storedBytes,
-    hash,
-    stored_hash: storedHash,
-    epoch: manifest.epoch,
-    created: true,
-  });
-  const lists = [...scanned.lists].flatMap(([old, { list }]) => list === null ? [] : [{ before: old, list }]);
-  const chunks = before.tables.flatMap(({ oid, chunks }) =>
-    chunks.flatMap(({ object }) => {
-      const done = scanned.chunks.get(chunkKey(oid, object));
-      return done === undefined || done.removed + done.changed === 0 ? [] : [{ oid, object, done }];
-    })
-  );
-  const facts = {
-    name,
-    revision: rewritten?.revision ?? 1,
-    original: rewritten?.original ?? "",
-    through: rewritten?.through ?? 0,
-    hash: await sha256Hex(sealed.bytes),
-    stored_bytes: sealed.bytes.byteLength,
-    rows: manifest.totals.rows,
-    raw_bytes: manifest.totals.rawBytes,
-    total_bytes: manifest.totals.storedBytes,
-    chunks: chunks.map(({ oid, object, done }) => ({
-      table_oid: oid,
-      before: object,
-      object: done.object?.name ?? null,
-      rows: done.rows,
-      raw_bytes: done.object?.rawBytes ?? 0,
-      stored_bytes: done.object?.storedBytes ?? 0,
-      hash: done.object?.hash ?? null,
-      stored_hash: done.object?.storedHash ?? null,
-    })),
-    lists,
-    objects: [
-      ...chunks.flatMap(({ done: { object } }) => object === null ? [] : [records("chunk", object)]),
-      ...lists.map(({ list: { object, ...rest } }) => records("files", { name: object, ...rest })),
-    ],
-  };
-  return await replaceHeld(deps, "manifest", name, sealed.bytes, async () => {
-    await recordRewritten(deps.connection, "backup", facts);
-    await noteRemains(deps.connection, remains);
-  });
+async function putManifest(
+  deps: RewriteDeps,
+  look: LookDeps,
+  scanned: ScannedFull,
+  manifest: Manifest,
+): Promise<boolean> {
+  const { full: { name } } = scanned;
+  const sealed = await sealManifest(deps, await look.epochOf(manifest.epoch), manifest);
+  await noteRemains(deps.connection, await remainsOf(deps, scanned, manifest));
+  return await replaceHeld(deps, "manifest", name, sealed.bytes, async () => await recordManifest(look, name));
 }
 
 /**

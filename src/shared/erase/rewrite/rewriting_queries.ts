@@ -1,4 +1,5 @@
 /** Calls of the functions that keep record of rewriting (migration rewriting). */
+import { z } from "zod";
 import { call } from "../../jobs/call.ts";
 import { text } from "../../jobs/run_row.ts";
 import type { Connection } from "../../postgres/connection.ts";
@@ -57,16 +58,62 @@ export async function readKnownBackups(
   ]));
 }
 
-/** Names of segments that nothing up to that entry is left in: rewritten, or drained behind all of it. */
-export async function readCleanSegments(connection: Connection, through: number): Promise<Set<string>> {
+/** Segments that the database knows: up to which entry they were looked through, and whether they begin behind every erasure. */
+export async function readKnownSegments(
+  connection: Connection,
+): Promise<Map<string, { readonly through: number; readonly isBehind: boolean }>> {
   const rows = await call(
     connection,
-    `select s.name from backup.segments as s
-      where s.rewritten_through >= $1::integer
-         or s.start_lsn >= (select max(e.passed_lsn) from backup.erasures as e where e.searched_at is not null)`,
-    [String(through)],
+    `select s.name, s.rewritten_through,
+            s.start_lsn >= (select max(e.passed_lsn) from backup.erasures as e where e.searched_at is not null) as behind
+       from backup.segments as s`,
+    [],
   );
-  return new Set(rows.map((row) => text(row, "name")));
+  return new Map(rows.map((row) => [
+    text(row, "name"),
+    { through: Number(row["rewritten_through"]), isBehind: row["behind"] === "t" },
+  ]));
+}
+
+/** A chunk of a backup, as the database knows it. */
+export interface KnownChunk {
+  readonly key: string;
+  readonly object: string;
+}
+
+/** By table and beginning of the range. */
+export const rangeKey = (oid: number | string, block: number | string, item: number | string): string =>
+  `${oid} ${block} ${item}`;
+
+/** Of the backup's last attempt; and its lists of files in their order. Null: the database does not know it. */
+export async function readKnownObjects(
+  connection: Connection,
+  manifest: string,
+): Promise<{ readonly chunks: readonly KnownChunk[]; readonly lists: readonly string[] } | null> {
+  const [run] = await call(
+    connection,
+    "select r.id, r.attempt from backup.runs as r where r.kind = 'full' and r.manifest_name = $1 and r.status in ('succeeded', 'quarantined')",
+    [manifest],
+  );
+  if (run === undefined) return null;
+  const chunks = await call(
+    connection,
+    `select c.table_oid, c.from_block, c.from_item, c.object from backup.chunks as c where c.run_id = $1::uuid and c.attempt = $2::integer`,
+    [text(run, "id"), text(run, "attempt")],
+  );
+  const lists = await call(
+    connection,
+    `select t.result #>> '{list,object}' as object from backup.tasks as t
+      where t.run_id = $1::uuid and t.attempt = $2::integer and t.kind = 'files' and t.status = 'done' order by t.detail ->> 'prefix'`,
+    [text(run, "id"), text(run, "attempt")],
+  );
+  return {
+    chunks: chunks.map((row) => ({
+      key: rangeKey(text(row, "table_oid"), text(row, "from_block"), text(row, "from_item")),
+      object: text(row, "object"),
+    })),
+    lists: lists.map((row) => text(row, "object")),
+  };
 }
 
 /** False: retention has taken it, or is about to. In the transaction that is open. */
@@ -203,4 +250,24 @@ export async function settleErasures(connection: Connection, done: readonly stri
     [JSON.stringify(done)],
   );
   return Number(row?.["cleaned"]);
+}
+
+const foundFormat = z.object({
+  gone: z.array(z.string()),
+  kept: z.array(z.string()),
+  identities: z.array(z.object({ schema: z.string(), name: z.string(), columns: z.array(z.string()) })),
+});
+
+/** What a rewriting has found beside the ledger, in keyed hashes. */
+export type FoundBeside = z.infer<typeof foundFormat>;
+
+/** Of the one that was broken off; null: there is none. */
+export async function readFound(connection: Connection): Promise<FoundBeside | null> {
+  const [row] = await call(connection, "select w.state::text as found from backup.rewriting as w", []);
+  return row === undefined ? null : foundFormat.parse(JSON.parse(text(row, "found")));
+}
+
+/** Null: it is over. */
+export async function noteFound(connection: Connection, found: FoundBeside | null): Promise<void> {
+  await call(connection, "select backup.note_rewriting($1::jsonb)", [found === null ? null : JSON.stringify(found)]);
 }

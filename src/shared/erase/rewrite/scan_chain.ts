@@ -2,7 +2,7 @@
 import type { ListedSegment } from "../../changes/segments/chain_reader.ts";
 import type { Identity, LedgerEntry } from "../entry.ts";
 import type { HashKey } from "../hashes.ts";
-import type { Hands, SegmentDone, StreamRules } from "./hands.ts";
+import type { Hands, SegmentDone, StandingSegment, StreamRules } from "./hands.ts";
 import { inParallel } from "./scan_full.ts";
 import type { FoundTerm } from "./terms.ts";
 
@@ -26,6 +26,8 @@ export interface ScannedChain {
   /** Of rows that went somewhere and stay somewhere else. */
   readonly disputed: ReadonlySet<string>;
   readonly terms: readonly FoundTerm[];
+  /** Those that were rewritten before, by name. */
+  readonly standing: ReadonlyMap<string, StandingSegment>;
 }
 
 export interface ChainOptions {
@@ -64,6 +66,7 @@ export async function scanChain(hands: Hands, chain: ChainToScan, options: Chain
       disputed: new Set<string>(),
       terms: [] as FoundTerm[],
       gone: [] as string[],
+      standing: new Map<string, StandingSegment>(),
     };
     await inParallel(chain.ranges, hands.atOnce, options.signal, async (range) => {
       const done = await hands.segment({ names: range.map(({ name }) => name), through: null });
@@ -81,10 +84,17 @@ export async function scanChain(hands: Hands, chain: ChainToScan, options: Chain
 
 function take(
   one: SegmentDone,
-  found: { touched: Set<string>; disputed: Set<string>; terms: FoundTerm[]; gone: string[] },
+  found: {
+    touched: Set<string>;
+    disputed: Set<string>;
+    terms: FoundTerm[];
+    gone: string[];
+    standing: Map<string, StandingSegment>;
+  },
 ): void {
   if (one.removed + one.changed > 0) found.touched.add(one.name);
   for (const hash of one.disputed) found.disputed.add(hash);
   found.terms.push(...one.terms);
   found.gone.push(...one.gone);
+  if (one.standing !== null) found.standing.set(one.name, one.standing);
 }
