@@ -24,11 +24,23 @@ import { exports } from "./exports.ts";
 import { Report } from "./report.ts";
 import { records } from "./records.ts";
 import { restore } from "./restore.ts";
+import { rewriting } from "./rewriting.ts";
 import { person, rows, rowsTargetMb } from "./rows.ts";
 import { stream } from "./stream.ts";
 import { verify } from "./verify.ts";
 
-const questions = ["full", "restore", "rows", "functions", "again", "verify", "stream", "export", "records"] as const;
+const questions = [
+  "full",
+  "restore",
+  "rows",
+  "functions",
+  "again",
+  "verify",
+  "rewriting",
+  "stream",
+  "export",
+  "records",
+] as const;
 
 const { values } = parseArgs({
   options: {
@@ -42,7 +54,7 @@ const { values } = parseArgs({
 });
 if (values.help) {
   console.log(
-    "npm run bench -- [--target-mb 1600, without rows 1100] [--rounds 3] [--only full,restore,rows,functions,again,verify,stream,export,records] [--json FILE] [--readme]",
+    "npm run bench -- [--target-mb 1600, without rows 1100] [--rounds 3] [--only full,restore,rows,functions,again,verify,rewriting,stream,export,records] [--json FILE] [--readme]",
   );
   process.exit(0);
 }
@@ -136,6 +148,7 @@ try {
   if (asked.has("functions")) await functions(stack, rounds, report, psql);
   if (asked.has("again")) await again(setting, rounds, report, execute);
   if (asked.has("verify")) await verify(setting, rounds, verifyReport);
+  if (asked.has("rewriting")) await rewriting(setting, rounds, report, (sql) => psql(cluster, "postgres", ["-c", sql]));
   if (asked.has("stream")) await stream(stack, target, rounds, streamReport, say);
   if (asked.has("export")) await exports(stack, rounds, report, psql);
   // The last: what is on record then is of no database.

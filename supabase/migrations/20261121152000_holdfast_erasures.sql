@@ -394,30 +394,3 @@ begin
 end
 $$;
 revoke all on function backup.watch_erasures() from public;
-
--- What administrators see through the API ----------------------------------------------------------------------------
-
-create view public.backup_erasures with (security_invoker = true) as
-select e.id, e.person, e.status, e.entries, e.rows, e.files, e.mentions, e.requested_by, e.begun_at, e.emptied_at, e.finished_at
-from backup.erasures as e;
-comment on view public.backup_erasures is 'Holdfast: people who were erased. Administrators with a second factor only.';
-revoke all on table public.backup_erasures from public;
-
-do $$
-declare
-  api_role text;
-begin
-  foreach api_role in array array['anon', 'authenticated', 'service_role'] loop
-    continue when pg_catalog.to_regrole(api_role) is null;
-    execute pg_catalog.format('revoke all on table public.backup_erasures from %I', api_role);
-  end loop;
-  if pg_catalog.to_regrole('authenticated') is null then
-    return;
-  end if;
-  create policy administrators_read_erasures on backup.erasures
-    for select to authenticated using ((select backup.is_admin()));
-  grant select (id, person, status, entries, rows, files, mentions, requested_by, begun_at, emptied_at, finished_at)
-    on backup.erasures to authenticated;
-  grant select on table public.backup_erasures to authenticated;
-end
-$$;

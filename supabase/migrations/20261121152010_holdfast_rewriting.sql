@@ -98,7 +98,7 @@ $$;
 revoke all on function backup.lock_rewriting() from public;
 
 -- Why nothing may be rewritten now: HF471 (erasure_held) for a hold on somebody who was erased; HF480 (rewriting_waits) while what is to be
--- rewritten still grows: a backup that began before the erasure, or changes that were not drained.
+-- rewritten still grows, or is read: a backup that began before the erasure, changes that were not drained, a restore.
 create function backup.refuse_rewriting() returns void
 language plpgsql
 stable
@@ -125,6 +125,10 @@ begin
     limit 1;
   end if;
   if reason is null then
+    select pg_catalog.format('restore %s reads what is kept', r.id) into reason
+    from backup.restores as r where r.status in ('planned', 'loading', 'applying') limit 1;
+  end if;
+  if reason is null then
     select pg_catalog.format('the change stream is drained up to %s, the erasure ends at %s', reached.lsn, e.passed_lsn) into reason
     from backup.chains as c
     cross join lateral (
@@ -141,31 +145,37 @@ end
 $$;
 revoke all on function backup.refuse_rewriting() from public;
 
--- The backup's manifest, locked until the caller's transaction ends: its newest revision's place. False: retention has taken it.
-create function backup.hold_manifest(name text) returns boolean
+-- The backup's manifest, locked until the caller's transaction ends: `held`; `gone`: retention has taken it; `in use`: somebody reads it now,
+-- and must not find another one at the next step.
+create function backup.hold_manifest(name text) returns text
 language plpgsql
 volatile
 set search_path = ''
 as $$
 declare
-  status text;
+  ours backup.runs;
 begin
-  select r.status into status from backup.runs as r
+  select r.* into ours from backup.runs as r
   where r.kind = 'full' and r.manifest_name = hold_manifest.name for update;
-  return coalesce(status in ('succeeded', 'quarantined'), true)
-    and not exists (select from backup.removals as m where m.name = hold_manifest.name);
+  return case
+    when ours.status not in ('succeeded', 'quarantined')
+      or exists (select from backup.removals as m where m.name = hold_manifest.name)
+    then 'gone'
+    when exists (select from backup.backups_needed() as n where n.backup = ours.id) then 'in use'
+    else 'held'
+  end;
 end
 $$;
 revoke all on function backup.hold_manifest(text) from public;
 
-create function backup.hold_segment(name text) returns boolean
+create function backup.hold_segment(name text) returns text
 language plpgsql
 volatile
 set search_path = ''
 as $$
 begin
   perform from backup.segments as s where s.name = hold_segment.name for update;
-  return not exists (select from backup.removals as m where m.name = hold_segment.name);
+  return case when exists (select from backup.removals as m where m.name = hold_segment.name) then 'gone' else 'held' end;
 end
 $$;
 revoke all on function backup.hold_segment(text) from public;
@@ -413,3 +423,32 @@ begin
 end
 $$;
 revoke all on function backup.watch_rewriting() from public;
+
+-- What administrators see through the API ----------------------------------------------------------------------------
+
+create view public.backup_erasures with (security_invoker = true) as
+select e.id, e.person, e.status, e.entries, e.rows, e.files, e.mentions, e.requested_by, e.begun_at, e.emptied_at, e.finished_at,
+  e.rewritten_at, e.clean_at, e.certificate
+from backup.erasures as e;
+comment on view public.backup_erasures is 'Holdfast: people who were erased. Administrators with a second factor only.';
+revoke all on table public.backup_erasures from public;
+
+do $$
+declare
+  api_role text;
+begin
+  foreach api_role in array array['anon', 'authenticated', 'service_role'] loop
+    continue when pg_catalog.to_regrole(api_role) is null;
+    execute pg_catalog.format('revoke all on table public.backup_erasures from %I', api_role);
+  end loop;
+  if pg_catalog.to_regrole('authenticated') is null then
+    return;
+  end if;
+  create policy administrators_read_erasures on backup.erasures
+    for select to authenticated using ((select backup.is_admin()));
+  grant select (id, person, status, entries, rows, files, mentions, requested_by, begun_at, emptied_at, finished_at,
+    rewritten_at, clean_at, certificate)
+    on backup.erasures to authenticated;
+  grant select on table public.backup_erasures to authenticated;
+end
+$$;

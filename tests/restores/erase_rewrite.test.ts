@@ -23,7 +23,8 @@ import { copies, differences, type Pair, pairOfStores } from "../integration/rep
 import { createMemoryStore } from "../contract/memory_store.ts";
 import { clusterMs, freshDatabase, useCluster } from "../support/cluster.ts";
 import { failureOf } from "../unit/format_fixture.ts";
-import { eraseFrom, holding, opened, rewriteNow } from "./erase_rewrite_fixture.ts";
+import { isGenuine } from "../../src/shared/erase/certificate/certificate.ts";
+import { certified, eraseFrom, holding, opened, rewriteNow } from "./erase_rewrite_fixture.ts";
 
 const cluster = useCluster();
 let pair: Pair;
@@ -227,6 +228,7 @@ describe("what is kept", () => {
     expect(settled).toMatchObject({ uncopied: 0, cleaned: 0 });
     expect(settled.left.length).toBeGreaterThan(3);
     expect(await clean()).toEqual({ status: "done", rewritten: true, clean: false });
+    expect(await failureOf(() => certified(pair))).toMatchObject({ code: "certificate_not_due" });
     await verified(pair, fulls[2]?.id ?? "");
     await copies(pair);
     await prune(pair);
@@ -243,6 +245,25 @@ describe("what is kept", () => {
       for (const name of found) expect(plain.get(name)?.toString()).toMatch(/given|^9\t/m);
     }
   }, 120_000);
+
+  it("is certified: what is left is in rows of others, and listed; signed, once, and without a name", async () => {
+    const certificate = await certified(pair);
+    expect(certificate.mentions.map(({ what, table }) => `${what} of ${table}`).sort()).toEqual([
+      "changes of app.entries",
+      "rows of app.entries",
+    ]);
+    const mentioned = new Set(certificate.mentions.map(({ object }) => object));
+    expect([...mentioned].sort()).toEqual(await holding(pair, pair.store.objects, words));
+    expect(certificate.searchedFor).toEqual(
+      expect.arrayContaining([{ kind: "id", count: 1 }, { kind: "e-mail", count: 1 }]),
+    );
+    const text = JSON.stringify(certificate);
+    for (const word of words) expect(text).not.toContain(word);
+    expect(await isGenuine(certificate, pair.deps.ring)).toBe(true);
+    expect(await isGenuine({ ...certificate, files: 7 }, pair.deps.ring)).toBe(false);
+    expect([...pair.store.objects.keys()].filter((name) => name.startsWith("v1/terms/"))).toEqual([]);
+    expect(await certified(pair)).toEqual(certificate);
+  });
 
   it("is refused where an earlier revision is put back, or one that nobody was erased for", async () => {
     const { name, manifest } = await openBackup(pair.deps, fulls[0]?.id ?? "");

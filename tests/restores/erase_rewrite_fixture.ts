@@ -7,6 +7,7 @@ import { openSession } from "../../src/shared/backup/session.ts";
 import { decodeEpochFile } from "../../src/shared/crypto/epoch_file.ts";
 import { epochSource } from "../../src/shared/crypto/epochs.ts";
 import { carryOut, type ErasureResult } from "../../src/shared/erase/carry_out.ts";
+import { certify, type SignedCertificate } from "../../src/shared/erase/certificate/certificate.ts";
 import { OwnHands } from "../../src/shared/erase/rewrite/hands.ts";
 import { type RewriteResult, rewriteRetained } from "../../src/shared/erase/rewrite/rewrite_retained.ts";
 import { type Settled, settleRewriting } from "../../src/shared/erase/rewrite/settle.ts";
@@ -58,6 +59,19 @@ export async function rewriteNow(pair: Pair, kill: { at: string; times?: number 
     const deps = { ...pair.deps, connection, second: pair.second, hands, log, repositoryId: repository.id };
     const result = await rewriteRetained(deps);
     return { result, settled: await settleRewriting(deps, result) };
+  } finally {
+    await connection.close();
+  }
+}
+
+/** Of the one erasure that there is. */
+export async function certified(pair: Pair): Promise<SignedCertificate> {
+  const connection = await openSession(openDatabase({ url: pair.url }), "holdfast:certificate");
+  try {
+    const repository = await openOrCreateRepository(pair.deps);
+    const [row] = await connection.query("select e.id from backup.erasures as e");
+    const deps = { ...pair.deps, connection, second: pair.second, repositoryId: repository.id };
+    return await certify(deps, row?.["id"] ?? "");
   } finally {
     await connection.close();
   }

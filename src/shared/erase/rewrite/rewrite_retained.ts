@@ -22,6 +22,7 @@ import { rewriteManifest } from "./new_manifest.ts";
 import { earlierOf, remainsOf } from "./remains.ts";
 import { planRewriting, type RewritingPlan } from "./plan_rewriting.ts";
 import {
+  type Held,
   holdName,
   lockRewriting,
   noteClean,
@@ -54,7 +55,7 @@ export interface RewriteResult {
   readonly rows: number;
   readonly changes: number;
   readonly rawBytes: number;
-  /** Backups on hold, which may hold somebody. */
+  /** Backups that stay as they are for now, and may hold somebody: on hold, or in use. */
   readonly held: readonly { readonly backup: string; readonly reason: string }[];
   /** Ids of erasures of which nothing is left to be rewritten. */
   readonly done: readonly string[];
@@ -111,7 +112,15 @@ async function rewrite(deps: RewriteDeps): Promise<RewriteResult> {
   const backups = await writeManifests(deps, look, plan, found.fulls);
   log.step("rewrite.manifests", {});
   await noteFound(connection, null);
-  return { ...segments, ...backups, rawBytes: found.rawBytes, held, done };
+  const { inUse, ...counts } = backups;
+  const read = inUse.map((backup) => ({ backup, reason: "it is being read" }));
+  return {
+    ...segments,
+    ...counts,
+    rawBytes: found.rawBytes,
+    held: [...held, ...read],
+    done: inUse.length === 0 ? done : [],
+  };
 }
 
 /** What goes beside what the ledger names. */
@@ -221,7 +230,7 @@ async function writeSegments(
       if (!range.some(({ name }) => touched.has(name))) return;
       for (const done of await hands.segment({ names: range.map(({ name }) => name), through })) {
         if (done.sealed === null) continue;
-        if (await putSegment(deps, done, done.sealed, through)) segments++;
+        if (await putSegment(deps, done, done.sealed, through) === "held") segments++;
         changes += done.removed;
       }
     });
@@ -230,8 +239,7 @@ async function writeSegments(
   return { segments, changes };
 }
 
-/** False: retention took it meanwhile. */
-async function putSegment(deps: RewriteDeps, done: SegmentDone, sealed: Uint8Array, through: number): Promise<boolean> {
+async function putSegment(deps: RewriteDeps, done: SegmentDone, sealed: Uint8Array, through: number): Promise<Held> {
   const { name, revision, original, rawBytes, hash, changes } = done;
   const facts = { name, revision, original, through, stored_bytes: sealed.byteLength, hash: await sha256Hex(sealed) };
   const more = { raw_bytes: rawBytes, plain_hash: hash, changes };
@@ -246,8 +254,9 @@ async function writeManifests(
   look: LookDeps,
   { through }: RewritingPlan,
   fulls: readonly ScannedFull[],
-): Promise<{ readonly backups: number; readonly rows: number }> {
+): Promise<{ readonly backups: number; readonly rows: number; readonly inUse: readonly string[] }> {
   let [backups, rows] = [0, 0];
+  const inUse: string[] = [];
   for (const scanned of fulls) {
     if (deps.signal?.aborted === true) {
       throw new HoldfastError("cancelled", "rewriting was cancelled; the next one goes on");
@@ -258,11 +267,13 @@ async function writeManifests(
       await noteClean(deps.connection, [name], through);
       continue;
     }
-    if (!await putManifest(deps, look, scanned, manifest)) continue;
+    const held = await putManifest(deps, look, scanned, manifest);
+    if (held === "in use") inUse.push(name);
+    if (held !== "held") continue;
     backups++;
     rows += before.totals.rows - manifest.totals.rows;
   }
-  return { backups, rows };
+  return { backups, rows, inUse };
 }
 
 async function putManifest(
@@ -270,7 +281,7 @@ async function putManifest(
   look: LookDeps,
   scanned: ScannedFull,
   manifest: Manifest,
-): Promise<boolean> {
+): Promise<Held> {
   const { full: { name } } = scanned;
   const sealed = await sealManifest(deps, await look.epochOf(manifest.epoch), manifest);
   await noteRemains(deps.connection, await remainsOf(deps, scanned, manifest));
@@ -279,7 +290,7 @@ async function putManifest(
 
 /**
  * Under the row's lock, so that retention does not take it meanwhile. The store first: what the database says of it is then true, and
- * one that was put and not recorded says itself that it was rewritten. False: it is gone.
+ * one that was put and not recorded says itself that it was rewritten. What is gone, or in use, stays as it is.
  */
 async function replaceHeld(
   { connection, store, log }: RewriteDeps,
@@ -287,12 +298,13 @@ async function replaceHeld(
   name: string,
   bytes: Uint8Array,
   record: () => Promise<void>,
-): Promise<boolean> {
+): Promise<Held> {
   await connection.execute("begin");
   try {
-    if (!await holdName(connection, kind, name) || await store.size(name) === null) {
+    const held = await store.size(name) === null ? "gone" : await holdName(connection, kind, name);
+    if (held !== "held") {
       await connection.execute("rollback");
-      return false;
+      return held;
     }
     log.step("rewrite.putting", { name });
     await store.replace(name, bytes);
@@ -303,7 +315,7 @@ async function replaceHeld(
     await record();
     await connection.execute("commit");
     log.step("rewrite.recorded", { name });
-    return true;
+    return "held";
   } catch (error) {
     await connection.execute("rollback").catch(() => {});
     throw error;

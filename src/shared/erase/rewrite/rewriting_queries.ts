@@ -116,10 +116,12 @@ export async function readKnownObjects(
   };
 }
 
-/** False: retention has taken it, or is about to. In the transaction that is open. */
-export async function holdName(connection: Connection, kind: "manifest" | "segment", name: string): Promise<boolean> {
+export type Held = "held" | "gone" | "in use";
+
+/** `gone`: retention has taken it, or is about to; `in use`: somebody reads it. In the transaction that is open. */
+export async function holdName(connection: Connection, kind: "manifest" | "segment", name: string): Promise<Held> {
   const [row] = await call(connection, `select backup.hold_${kind}($1) as held`, [name]);
-  return row?.["held"] === "t";
+  return row?.["held"] === "held" ? "held" : row?.["held"] === "in use" ? "in use" : "gone";
 }
 
 /** What stands in the place of another one. */
