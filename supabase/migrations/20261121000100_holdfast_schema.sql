@@ -16,6 +16,17 @@ $$;
 comment on function backup.clock_now() is 'The present moment; the only clock of this schema.';
 revoke all on function backup.clock_now() from public;
 
+-- `2026-11-22T10:00:00Z`, for documents.
+create function backup.moment_text(moment timestamptz) returns text
+language sql
+stable
+strict
+set search_path = ''
+as $$
+  select pg_catalog.to_char(moment at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
+$$;
+revoke all on function backup.moment_text(timestamptz) from public;
+
 -- Settings -----------------------------------------------------------------------------------------------------------
 
 create table backup.settings (

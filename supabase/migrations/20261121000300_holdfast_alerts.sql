@@ -18,6 +18,8 @@ create table backup.alerts (
   -- last message about it, and with which severity; null: none yet
   told_at timestamptz,
   told_severity text,
+  -- since when it is worse than people had been told; null: it never became so
+  worse_at timestamptz,
   escalated_at timestamptz,
   -- its end was told too, or is not worth telling
   settled_at timestamptz,
@@ -40,6 +42,26 @@ create index alerts_told on backup.alerts (kind, subject, told_at) where told_at
 alter table backup.alerts enable row level security;
 revoke all on table backup.alerts from public;
 
+-- How bad, as a number.
+create function backup.severity_rank(severity text) returns integer
+language sql
+immutable
+set search_path = ''
+as $$
+  select case severity when 'critical' then 3 when 'warning' then 2 when 'information' then 1 else 0 end
+$$;
+revoke all on function backup.severity_rank(text) from public;
+
+-- Is it worse with that severity than what people were told of it, or would have been?
+create function backup.is_worse(alert backup.alerts, severity text) returns boolean
+language sql
+immutable
+set search_path = ''
+as $$
+  select backup.severity_rank(is_worse.severity) > backup.severity_rank(coalesce(alert.told_severity, alert.severity))
+$$;
+revoke all on function backup.is_worse(backup.alerts, text) from public;
+
 -- Opens an alert, or counts it once more when it is unresolved already. Returns its id.
 create function backup.raise_alert(kind text, subject text, message text, severity text default 'critical')
 returns bigint
@@ -59,7 +81,11 @@ begin
     set times = a.times + 1,
       last_seen_at = greatest(a.last_seen_at, excluded.last_seen_at),
       message = excluded.message,
-      severity = excluded.severity
+      severity = excluded.severity,
+      -- who acknowledged the lesser evil has not seen this one
+      status = case when backup.is_worse(a, excluded.severity) then 'open' else a.status end,
+      worse_at = case when backup.is_worse(a, excluded.severity) then seen_at else a.worse_at end,
+      escalated_at = case when not backup.is_worse(a, excluded.severity) then a.escalated_at end
   returning a.id, a.times into alert_id, seen;
   if seen = 1 then
     perform backup.audit(

@@ -72,7 +72,7 @@ create table backup.schedules (
     'full', 'changes', 'watchdog', 'anchor', 'replicate', 'security', 'retention',
     'daily_checks', 'weekly_checks', 'drills', 'alerts', 'monitor'
   )),
-  constraint watchdog_is_never_paused check (kind <> 'watchdog' or paused_until is null),
+  constraint watchdog_and_alerts_are_never_paused check (kind not in ('watchdog', 'alerts') or paused_until is null),
   constraint pause_says_by_whom_and_why check (
     (paused_until is null) = (paused_by is null) and (paused_until is null) = (pause_reason is null)
   ),

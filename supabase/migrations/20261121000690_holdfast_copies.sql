@@ -9,7 +9,7 @@ create unique index runs_one_active_replicate on backup.runs (kind)
 
 insert into backup.settings (name, kind, value, minimum, maximum, note) values
   ('egress_mb_per_day', 'integer', '0', 0, 16777216,
-    'MB (2^20 bytes) that may be sent to the second store in a day (UTC); 0: no limit'),
+    'MB (2^20 bytes) that may be sent to the second store in a day (UTC), a larger object alone; 0: no limit'),
   ('copies_late_hours', 'integer', '6', 1, 720,
     'how old what the second store lacks may become before an alert is raised');
 

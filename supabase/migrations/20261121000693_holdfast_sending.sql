@@ -37,16 +37,20 @@ $$;
 revoke all on function backup.egress_left() from public;
 
 -- Before a ciphertext is sent: it is noted, and its bytes are taken from the day's egress. False where they are more than what
--- is left: nothing may be sent. What was noted counts as sent, whatever becomes of it.
+-- is left: nothing may be sent. What was noted counts as sent, whatever becomes of it. An object that is larger than the egress of
+-- any day goes first on its day: else all that is behind it would never be sent.
 create function backup.intend_copy(task bigint, token bigint, second text, name text, hash text, bytes bigint)
 returns boolean
 language plpgsql
 volatile
 set search_path = ''
 as $$
+declare
+  left_today bigint;
 begin
   perform backup.copying(task, token, second);
-  if intend_copy.bytes > backup.egress_left() then
+  left_today := backup.egress_left();
+  if intend_copy.bytes > left_today and left_today < backup.setting_integer('egress_mb_per_day') * 1048576 then
     return false;
   end if;
   insert into backup.copy_egress as e (store, day, bytes)

@@ -78,10 +78,10 @@ set search_path = ''
 as $$
 declare
   ours backup.downloads := backup.held_download(id, token);
+  moment constant timestamptz := backup.clock_now();
 begin
   update backup.downloads as d
-  set status = 'ready', sha256 = finish_download.sha256, ready_at = backup.clock_now(),
-    expires_at = backup.clock_now() + d.keep_for, mark = null, worker = null, next_leg_at = null
+  set status = 'ready', sha256 = finish_download.sha256, ready_at = moment, expires_at = moment + d.keep_for, mark = null, worker = null, next_leg_at = null
   where d.id = ours.id
   returning d.* into ours;
   perform backup.audit('download.made', 'download:' || ours.id, backup.download_detail(ours));

@@ -1,15 +1,6 @@
 -- The daily checks that are in SQL, and the registry of all daily ones in their order. Each returns its outcome, a sentence, and what it
 -- measured; nothing is changed here. Times in evidence are UTC.
 
-create function backup.iso(moment timestamptz) returns text
-language sql
-stable
-set search_path = ''
-as $$
-  select pg_catalog.to_char(moment at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
-$$;
-revoke all on function backup.iso(timestamptz) from public;
-
 -- Was something recorded that is newer than now? Ages mean nothing then.
 create function backup.prove_clock() returns table (outcome text, message text, evidence jsonb)
 language plpgsql
@@ -24,10 +15,10 @@ declare
     (select max(o.checked_at) from backup.check_results as o)
   );
 begin
-  evidence := pg_catalog.jsonb_build_object('now', backup.iso(moment), 'latestRecorded', backup.iso(latest));
+  evidence := pg_catalog.jsonb_build_object('now', backup.moment_text(moment), 'latestRecorded', backup.moment_text(latest));
   if latest > moment + interval '5 minutes' then
     outcome := 'failed';
-    message := pg_catalog.format('something was recorded at %s, and it is %s: the clock was moved back', backup.iso(latest), backup.iso(moment));
+    message := pg_catalog.format('something was recorded at %s, and it is %s: the clock was moved back', backup.moment_text(latest), backup.moment_text(moment));
   else
     outcome := 'passed';
     message := 'nothing on record is newer than now';
@@ -54,9 +45,9 @@ begin
   where r.kind = 'full' and r.status = 'succeeded' order by r.consistent_at desc limit 1;
   select
     coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
-      'schedule', d.name, 'dueAt', backup.iso(d.due_at), 'backup', d.backup, 'finishedAt', backup.iso(d.finished_at)
+      'schedule', d.name, 'dueAt', backup.moment_text(d.due_at), 'backup', d.backup, 'finishedAt', backup.moment_text(d.finished_at)
     ) order by d.name), '[]'),
-    pg_catalog.string_agg(pg_catalog.format('the %s one of %s', d.name, backup.iso(d.due_at)), ', ' order by d.name) filter (where d.backup is null)
+    pg_catalog.string_agg(pg_catalog.format('the %s one of %s', d.name, backup.moment_text(d.due_at)), ', ' order by d.name) filter (where d.backup is null)
   into watched, missing
   from (
     select s.name, s.due_at, r.id as backup, r.finished_at
@@ -72,8 +63,8 @@ begin
     where s.due_at >= s.enabled_since
   ) as d;
   evidence := pg_catalog.jsonb_build_object(
-    'backup', newest.id, 'tiers', newest.tiers, 'startedAt', backup.iso(newest.started_at), 'finishedAt', backup.iso(newest.finished_at),
-    'completeAt', backup.iso(newest.complete_at), 'consistentAt', backup.iso(newest.consistent_at),
+    'backup', newest.id, 'tiers', newest.tiers, 'startedAt', backup.moment_text(newest.started_at), 'finishedAt', backup.moment_text(newest.finished_at),
+    'completeAt', backup.moment_text(newest.complete_at), 'consistentAt', backup.moment_text(newest.consistent_at),
     'durationSeconds', pg_catalog.round(extract(epoch from newest.finished_at - newest.started_at)),
     'ageHours', pg_catalog.round(extract(epoch from moment - newest.consistent_at) / 3600, 1), 'schedules', watched
   );
@@ -83,15 +74,15 @@ begin
   elsif missing is not null then
     message := 'backups are missing: ' || missing;
   elsif watched = '[]' and moment - newest.consistent_at > hours * interval '1 hour' then
-    message := pg_catalog.format('the newest backup is of %s, and no schedule says when the next one comes', backup.iso(newest.consistent_at));
+    message := pg_catalog.format('the newest backup is of %s, and no schedule says when the next one comes', backup.moment_text(newest.consistent_at));
   elsif backup.has_second_store() and newest.complete_at is null
     and moment - newest.finished_at > backup.setting_integer('copies_late_hours') * interval '1 hour'
   then
     outcome := 'warning';
-    message := pg_catalog.format('the newest backup ended at %s and is not in the second store yet', backup.iso(newest.finished_at));
+    message := pg_catalog.format('the newest backup ended at %s and is not in the second store yet', backup.moment_text(newest.finished_at));
   else
     outcome := 'passed';
-    message := pg_catalog.format('the newest backup ended at %s', backup.iso(newest.finished_at));
+    message := pg_catalog.format('the newest backup ended at %s', backup.moment_text(newest.finished_at));
   end if;
   return next;
 end
@@ -111,14 +102,14 @@ begin
   select r.* into newest from backup.runs as r
   where r.kind = 'full' and r.status = 'succeeded' order by r.consistent_at desc limit 1;
   evidence := pg_catalog.jsonb_build_object(
-    'backup', newest.id, 'finishedAt', backup.iso(newest.finished_at), 'verifiedAt', backup.iso(newest.verified_at)
+    'backup', newest.id, 'finishedAt', backup.moment_text(newest.finished_at), 'verifiedAt', backup.moment_text(newest.verified_at)
   );
   if newest.id is null then
     outcome := 'no_verdict';
     message := 'there is no backup';
   elsif newest.verified_at is not null then
     outcome := 'passed';
-    message := pg_catalog.format('every object of the newest backup was opened at %s', backup.iso(newest.verified_at));
+    message := pg_catalog.format('every object of the newest backup was opened at %s', backup.moment_text(newest.verified_at));
   elsif exists (
     select from backup.alerts as a where a.kind = 'backup_damaged' and a.subject = 'run:' || newest.id and a.status <> 'resolved'
   ) then
@@ -129,7 +120,7 @@ begin
     message := 'the newest backup was made just now, and is verified next';
   else
     outcome := case when moment - newest.finished_at < interval '26 hours' then 'warning' else 'failed' end;
-    message := pg_catalog.format('nobody has verified the newest backup, which ended at %s', backup.iso(newest.finished_at));
+    message := pg_catalog.format('nobody has verified the newest backup, which ended at %s', backup.moment_text(newest.finished_at));
   end if;
   return next;
 end
@@ -156,9 +147,9 @@ begin
     ) as n
     group by n.kind
   ) as k;
-  evidence := pg_catalog.jsonb_build_object('since', backup.iso(since), 'runs', evidence, 'bad', coalesce((
+  evidence := pg_catalog.jsonb_build_object('since', backup.moment_text(since), 'runs', evidence, 'bad', coalesce((
     select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
-      'run', x.id, 'kind', x.kind, 'status', x.status, 'code', x.error_code, 'endedAt', backup.iso(x.finished_at)
+      'run', x.id, 'kind', x.kind, 'status', x.status, 'code', x.error_code, 'endedAt', backup.moment_text(x.finished_at)
     ))
     from (
       select r.* from backup.runs as r
@@ -241,7 +232,7 @@ begin
     window w as (partition by s.chain_id order by s.end_lsn, s.part)
   ) as o;
   select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
-    'chain', g.chain_id, 'from', backup.iso(g.from_at), 'to', backup.iso(g.to_at), 'reason', g.reason
+    'chain', g.chain_id, 'from', backup.moment_text(g.from_at), 'to', backup.moment_text(g.to_at), 'reason', g.reason
   ) order by g.id), '[]') into gaps
   from backup.gaps as g join backup.chains as c on c.id = g.chain_id and c.store_prefix = place
   where g.to_lsn is null or g.noticed_at > moment - interval '24 hours';

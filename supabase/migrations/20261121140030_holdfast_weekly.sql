@@ -16,7 +16,7 @@ declare
   ticks_from timestamptz;
   ticks bigint;
 begin
-  select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('what', a.what, 'count', a.times, 'lastAt', backup.iso(a.last_at)) order by a.what), '[]')
+  select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('what', a.what, 'count', a.times, 'lastAt', backup.moment_text(a.last_at)) order by a.what), '[]')
   into anomalies
   from (
     select pg_catalog.format('runs of kind %s: %s', r.kind, coalesce(r.error_code, r.status)) as what, count(*) as times, max(r.finished_at) as last_at
@@ -39,7 +39,7 @@ begin
   );
   if backup.may_read('cron', 'job_run_details') then
     anomalies := anomalies || coalesce((
-      select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('what', f.what, 'count', f.times, 'lastAt', backup.iso(f.last_at)) order by f.what)
+      select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('what', f.what, 'count', f.times, 'lastAt', backup.moment_text(f.last_at)) order by f.what)
       from (
         select 'cron: ' || d.command as what, count(*) as times, max(d.end_time) as last_at
         from cron.job_run_details as d
@@ -64,7 +64,7 @@ begin
   end if;
   if backup.may_read('net', '_http_response') then
     anomalies := anomalies || coalesce((
-      select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('what', f.what, 'count', f.times, 'lastAt', backup.iso(f.last_at)) order by f.what)
+      select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('what', f.what, 'count', f.times, 'lastAt', backup.moment_text(f.last_at)) order by f.what)
       from (
         select 'answers to our calls: ' || case when h.timed_out then 'none in time' else coalesce('HTTP ' || h.status_code, 'none') end as what,
           count(*) as times, max(h.created) as last_at
@@ -77,7 +77,7 @@ begin
     unread := unread || 'net._http_response'::text;
   end if;
   evidence := pg_catalog.jsonb_build_object(
-    'since', backup.iso(since), 'reviewed', reviewed, 'anomalies', anomalies, 'unread', pg_catalog.to_jsonb(unread)
+    'since', backup.moment_text(since), 'reviewed', reviewed, 'anomalies', anomalies, 'unread', pg_catalog.to_jsonb(unread)
   );
   outcome := case when anomalies = '[]' then 'passed' else 'warning' end;
   message := case
@@ -122,15 +122,15 @@ begin
     log_id := null;
     if writer is not null then
       execute pg_catalog.format('select %s($1, $2, $3, $4)', writer) into log_id
-      using 'failure', pg_catalog.format('%s of %s', failed.kind, backup.iso(failed.ended_at)),
+      using 'failure', pg_catalog.format('%s of %s', failed.kind, backup.moment_text(failed.ended_at)),
         case failed.status when 'quarantined' then 'Quarantined' else 'Failure' end,
         pg_catalog.format('%s: %s (run %s)', failed.code, pg_catalog.left(failed.told, 500), failed.id);
     end if;
     failures := failures || pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_object(
-      'run', failed.id, 'kind', failed.kind, 'status', failed.status, 'code', failed.code, 'endedAt', backup.iso(failed.ended_at), 'log', log_id
+      'run', failed.id, 'kind', failed.kind, 'status', failed.status, 'code', failed.code, 'endedAt', backup.moment_text(failed.ended_at), 'log', log_id
     ));
   end loop;
-  evidence := pg_catalog.jsonb_build_object('since', backup.iso(since), 'failures', failures, 'inMaintenanceLog', writer is not null);
+  evidence := pg_catalog.jsonb_build_object('since', backup.moment_text(since), 'failures', failures, 'inMaintenanceLog', writer is not null);
   outcome := 'passed';
   message := case when failures = '[]' then 'no failure that is not documented yet'
     else pg_catalog.format('%s failures were documented', pg_catalog.jsonb_array_length(failures)) end;

@@ -73,6 +73,7 @@ declare
   at_most constant interval := backup.setting_integer('pause_at_most_hours') * interval '1 hour';
   refusal constant text := case
     when ours.kind = 'watchdog' then 'the watchdog is never paused: it is what ends a pause'
+    when ours.kind = 'alerts' then 'alerts are never paused: nobody would hear of anything'
     when not ours.enabled then pg_catalog.format('the schedule %s is not enabled', ours.name)
     when pause_schedule.until is null then 'a pause has an end'
     when pause_schedule.until <= moment then pg_catalog.format(

@@ -275,14 +275,3 @@ as $$
   select pg_catalog.to_char(moment at time zone 'UTC', 'YYYY-MM-DD HH24:MI "UTC"')
 $$;
 revoke all on function backup.moment_words(timestamptz) from public;
-
--- `2026-11-22T10:00:00Z`, for documents.
-create function backup.moment_text(moment timestamptz) returns text
-language sql
-stable
-strict
-set search_path = ''
-as $$
-  select pg_catalog.to_char(moment at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
-$$;
-revoke all on function backup.moment_text(timestamptz) from public;

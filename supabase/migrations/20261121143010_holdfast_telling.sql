@@ -18,16 +18,6 @@ insert into backup.settings (name, kind, value, pattern, note, personal) values
   ('mail_from', 'text', '', '^([A-Za-z0-9._%+''-]{1,64}@[A-Za-z0-9][A-Za-z0-9.-]{0,250}\.[A-Za-z]{2,63})?$',
     'the sender of e-mail about alerts', true);
 
--- How bad, as a number.
-create function backup.severity_rank(severity text) returns integer
-language sql
-immutable
-set search_path = ''
-as $$
-  select case severity when 'critical' then 3 when 'warning' then 2 when 'information' then 1 else 0 end
-$$;
-revoke all on function backup.severity_rank(text) from public;
-
 -- What is to be told now: alerts with their event, which is null where it has to wait, and `silent` where nothing of it is told: it
 -- came back while the last message about its subject was fresh, and is over again. In a copy of the project nothing but what
 -- may_tell allows. What is more than five minutes ahead was written down by another clock: it is neither fresh nor young, since
@@ -45,7 +35,7 @@ as $$
       when a.told_at is null then case when not f.is_fresh then 'raised' end
       when backup.severity_rank(a.severity) > backup.severity_rank(a.told_severity) then 'worse'
       when a.status <> 'open' or a.severity = 'information' then null
-      when a.severity = 'critical' and a.escalated_at is null and (a.opened_at <= n.moment - n.escalate or a.opened_at > n.ahead) then 'escalated'
+      when a.severity = 'critical' and a.escalated_at is null and (coalesce(a.worse_at, a.opened_at) <= n.moment - n.escalate or coalesce(a.worse_at, a.opened_at) > n.ahead) then 'escalated'
       when a.told_at <= n.moment - n.remind or a.told_at > n.ahead then 'reminded'
     end,
     a.severity, a.kind

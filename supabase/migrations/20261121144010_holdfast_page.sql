@@ -21,15 +21,6 @@ alter table backup.page enable row level security;
 revoke all on table backup.page from public;
 insert into backup.page default values;
 
-create function backup.page_moment(moment timestamptz) returns text
-language sql
-stable
-set search_path = ''
-as $$
-  select pg_catalog.to_char(moment at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
-$$;
-revoke all on function backup.page_moment(timestamptz) from public;
-
 -- What the public is told, and nothing else: state (`operational`, `maintenance`, `incident`), since when, a message, when more is
 -- told, windows of maintenance, and the incidents of the last 90 days (20 at most) with what was told of each, newest first. Times
 -- are UTC, ISO 8601. No reasons, notes, names, tables or people.
@@ -48,11 +39,11 @@ as $$
   shown as (
     select r.id, r.status, r.opened_at, r.next_update_at, pg_catalog.jsonb_build_object(
       'id', r.id,
-      'openedAt', backup.page_moment(r.opened_at),
-      'closedAt', backup.page_moment(r.closed_at),
+      'openedAt', backup.moment_text(r.opened_at),
+      'closedAt', backup.moment_text(r.closed_at),
       'updates', coalesce((
         select pg_catalog.jsonb_agg(
-          pg_catalog.jsonb_build_object('at', backup.page_moment(e.at), 'message', e.message) order by e.id desc
+          pg_catalog.jsonb_build_object('at', backup.moment_text(e.at), 'message', e.message) order by e.id desc
         )
         from backup.incident_events as e where e.incident_id = r.id and e.kind = 'told'
       ), '[]')
@@ -64,19 +55,19 @@ as $$
     'format', 'holdfast/status',
     'version', 1,
     'state', case when u.said is not null then 'incident' when m.closed then 'maintenance' else 'operational' end,
-    'since', backup.page_moment(case
+    'since', backup.moment_text(case
       when u.said is not null then u.opened_at
       when m.closed then m.since
       else greatest((select max(i.closed_at) from backup.incidents as i), m.opened_at)
     end),
     'message', case when u.said is not null then u.said #>> '{updates,0,message}' when m.closed then m.message end,
-    'nextUpdateAt', backup.page_moment(u.next_update_at),
+    'nextUpdateAt', backup.moment_text(u.next_update_at),
     'maintenance', case when m.closed then pg_catalog.jsonb_build_object(
-      'since', backup.page_moment(m.since), 'until', backup.page_moment(m.until), 'message', m.message
+      'since', backup.moment_text(m.since), 'until', backup.moment_text(m.until), 'message', m.message
     ) end,
     'planned', coalesce((
       select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
-        'startsAt', backup.page_moment(a.starts_at), 'until', backup.page_moment(a.until), 'message', a.message
+        'startsAt', backup.moment_text(a.starts_at), 'until', backup.moment_text(a.until), 'message', a.message
       ) order by a.starts_at, a.id)
       from backup.announcements as a where a.status = 'planned'
     ), '[]'),

@@ -20,24 +20,24 @@ begin
   ends_at := coalesce(ours.closed_at, backup.clock_now());
   return pg_catalog.jsonb_build_object(
     'incident', pg_catalog.to_jsonb(ours) || pg_catalog.jsonb_build_object(
-      'opened_at', backup.page_moment(ours.opened_at), 'closed_at', backup.page_moment(ours.closed_at),
-      'stopped_at', backup.page_moment(ours.stopped_at), 'assessed_at', backup.page_moment(ours.assessed_at),
-      'offered_at', backup.page_moment(ours.offered_at), 'next_update_at', backup.page_moment(ours.next_update_at)
+      'opened_at', backup.moment_text(ours.opened_at), 'closed_at', backup.moment_text(ours.closed_at),
+      'stopped_at', backup.moment_text(ours.stopped_at), 'assessed_at', backup.moment_text(ours.assessed_at),
+      'offered_at', backup.moment_text(ours.offered_at), 'next_update_at', backup.moment_text(ours.next_update_at)
     ),
-    'until', backup.page_moment(ends_at),
+    'until', backup.moment_text(ends_at),
     'contact', backup.emergency_contact(),
     'maintenanceOn', (select m.closed from backup.maintenance as m),
     'events', coalesce((
       select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
-        'at', backup.page_moment(e.at), 'kind', e.kind, 'actor', e.actor, 'message', e.message
+        'at', backup.moment_text(e.at), 'kind', e.kind, 'actor', e.actor, 'message', e.message
       ) order by e.id)
       from backup.incident_events as e where e.incident_id = ours.id
     ), '[]'),
     'restores', coalesce((
       select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
         'id', r.id, 'scope', r.scope, 'mode', r.mode, 'status', r.status, 'by', r.requested_by, 'target', r.target_label,
-        'startedAt', backup.page_moment(r.started_at), 'finishedAt', backup.page_moment(r.finished_at),
-        'pointAt', backup.page_moment(coalesce(r.point_at, (
+        'startedAt', backup.moment_text(r.started_at), 'finishedAt', backup.moment_text(r.finished_at),
+        'pointAt', backup.moment_text(coalesce(r.point_at, (
           select b.consistent_at from backup.runs as b where b.id = r.source_backup and b.kind = 'full'
         ))), 'measuredSeconds', r.measured_seconds, 'objectiveSeconds', r.objective_seconds,
         'withinObjective', r.within_objective, 'rows', r.rows_done, 'tables', r.tables, 'error', r.error_message
@@ -46,34 +46,34 @@ begin
     ), '[]'),
     'drills', coalesce((
       select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
-        'drill', d.drill, 'startedAt', backup.page_moment(d.started_at), 'ok', d.ok, 'rtoSeconds', d.rto_seconds
+        'drill', d.drill, 'startedAt', backup.moment_text(d.started_at), 'ok', d.ok, 'rtoSeconds', d.rto_seconds
       ) order by d.started_at)
       from backup.drills as d where d.started_at between ours.opened_at and ends_at
     ), '[]'),
     'alerts', coalesce((
       select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
         'kind', a.kind, 'subject', a.subject, 'severity', a.severity, 'status', a.status, 'message', a.message,
-        'openedAt', backup.page_moment(a.opened_at), 'resolvedAt', backup.page_moment(a.resolved_at)
+        'openedAt', backup.moment_text(a.opened_at), 'resolvedAt', backup.moment_text(a.resolved_at)
       ) order by a.opened_at)
       from backup.alerts as a
       where a.opened_at <= ends_at and coalesce(a.resolved_at, ends_at) >= ours.opened_at
     ), '[]'),
     'announcements', coalesce((
       select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
-        'message', a.message, 'startsAt', backup.page_moment(a.starts_at), 'endedAt', backup.page_moment(a.ended_at)
+        'message', a.message, 'startsAt', backup.moment_text(a.starts_at), 'endedAt', backup.moment_text(a.ended_at)
       ) order by a.starts_at)
       from backup.announcements as a
       where a.starts_at <= ends_at and coalesce(a.ended_at, ends_at) >= ours.opened_at
     ), '[]'),
     'log', coalesce((
       select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
-        'at', backup.page_moment(l.recorded_at), 'kind', l.kind, 'action', l.action, 'result', l.result
+        'at', backup.moment_text(l.recorded_at), 'kind', l.kind, 'action', l.action, 'result', l.result
       ) order by l.id)
       from backup.maintenance_log as l where l.recorded_at between ours.opened_at and ends_at
     ), '[]'),
     'acts', coalesce((
       select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
-        'at', backup.page_moment(l.recorded_at), 'actor', l.actor, 'action', l.action, 'subject', l.subject
+        'at', backup.moment_text(l.recorded_at), 'actor', l.actor, 'action', l.action, 'subject', l.subject
       ) order by l.id)
       from (select acts.* from backup.incident_acts(ours.opened_at, ends_at) as acts order by acts.id limit 300) as l
     ), '[]'),

@@ -101,6 +101,16 @@ describe("one alert", () => {
       }
       await raise("copies_late", "store:second", "critical");
       expect(await told()).toEqual(["worse copies_late store:second"]);
+      expect(await told()).toEqual([]);
+      // Nobody has acknowledged that it is as bad as this.
+      await at(101 * 3600);
+      expect(await told()).toEqual(["escalated copies_late store:second"]);
+      await postgres.query("select backup.acknowledge_alert(id) from backup.alerts where kind = 'copies_late'");
+      // Up and down, no worse than they know: it stays acknowledged.
+      await raise("copies_late", "store:second", "warning");
+      await raise("copies_late", "store:second", "critical");
+      await at(300 * 3600);
+      expect(await told()).toEqual([]);
     });
   });
 

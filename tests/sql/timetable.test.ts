@@ -158,6 +158,7 @@ describe("a pause", () => {
 
   it.each([
     ["the watchdog", "watchdog", "1 hour", "why", "HF441"],
+    ["the telling of alerts", "alerts", "1 hour", "why", "HF441"],
     ["an end that has been", "daily", "-1 second", "why", "HF441"],
     ["no time at all", "daily", "0 seconds", "why", "HF441"],
     ["more than a week", "daily", "169 hours", "why", "HF441"],

@@ -40,11 +40,12 @@ export function startWriters(url: string): Writers {
           turn % 9973,
         ]),
     ),
-    // Both tables in one transaction: whoever sees one moment sees the same amounts in both.
+    // Both tables in one transaction: whoever sees one moment sees the same amounts in both. Another amount each time, so that no
+    // state comes back.
     loop("moved", (client, turn) =>
       client.query(
         ["accounts", "mirror"].map((table) =>
-          `update ${table} set amount = amount + case id when ${turn % 500 + 1} then 1 else -1 end
+          `update ${table} set amount = amount + case id when ${turn % 500 + 1} then ${turn + 1} else -${turn + 1} end
            where id in (${turn % 500 + 1}, ${(turn + 250) % 500 + 1})`
         ).join("; "),
       )),

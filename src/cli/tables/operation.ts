@@ -27,7 +27,7 @@ export const operation = {
   "schedules": {
     summary: "show what runs when, change it, pause it, run it now",
     about:
-      "`list` (the default): each schedule, when it is due next (UTC), when its job began last, and whether it is paused. `set <name> <cron>`: another time, five fields in UTC. `pause <name>`: it rests --for a time or --until a moment, a week at most (the setting pause_at_most_hours), then the watchdog resumes it; `status` says so meanwhile, and nothing of it counts as missing. The watchdog itself is never paused. `resume <name>` ends a pause before its time. `run <name>` does now what is due then. Each change is in the audit. A job that somebody changed in cron.job is taken as it is.",
+      "`list` (the default): each schedule, when it is due next (UTC), when its job began last, and whether it is paused. `set <name> <cron>`: another time, five fields in UTC. `pause <name>`: it rests --for a time or --until a moment, a week at most (the setting pause_at_most_hours), then the watchdog resumes it; `status` says so meanwhile, and nothing of it counts as missing. The watchdog itself and the telling of alerts are never paused. `resume <name>` ends a pause before its time. `run <name>` does now what is due then. Each change is in the audit. A job that somebody changed in cron.job is taken as it is.",
     words: [
       { name: "what", required: false, help: "`list`, `set`, `pause`, `resume` or `run`" },
       { name: "name", required: false, help: "of the schedule" },

@@ -112,7 +112,7 @@ export async function closeIncident(
 }
 
 const columns = ["opened_at", "next_update_at", "stopped_at", "assessed_at", "offered_at", "closed_at"]
-  .map((name) => `backup.page_moment(i.${name}) as ${name}`).join(", ");
+  .map((name) => `backup.moment_text(i.${name}) as ${name}`).join(", ");
 
 const incidentSql =
   `select i.id, i.status, i.reason, i.opened_by, i.stopped, i.assessment, i.offers, i.summary, ${columns}
@@ -137,7 +137,7 @@ export async function readIncident(connection: Connection, id: number | null): P
 export async function readTimeline(connection: Connection, id: number): Promise<IncidentEvent[]> {
   const rows = await call(
     connection,
-    `select backup.page_moment(e.at) as at, e.kind, e.actor, e.message
+    `select backup.moment_text(e.at) as at, e.kind, e.actor, e.message
        from backup.incident_events as e where e.incident_id = $1::bigint order by e.id`,
     [String(id)],
   );
