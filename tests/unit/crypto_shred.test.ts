@@ -3,6 +3,7 @@ import { isLedgerEpoch, listEpochs, newEpoch, openEpoch, rewrap } from "../../sr
 import { mayBeShredded, sealedByEpoch, shredEpoch } from "../../src/shared/crypto/shred_epoch.ts";
 import { generateKey, parseKeyRing } from "../../src/shared/crypto/key_ring.ts";
 import { putEntry, readLedger } from "../../src/shared/erase/ledger.ts";
+import { openOrCreateRepository } from "../../src/shared/format/repository.ts";
 import { emptyMap } from "../../src/shared/rows/ownership/map_file.ts";
 import { seal } from "../../src/shared/format/container.ts";
 import { loadZstd } from "../../src/shared/format/zstd.ts";
@@ -49,13 +50,14 @@ describe("shredding an epoch", () => {
   });
 
   it("never is that of the erasure ledger, which rotation wraps anew", async () => {
-    const { store, random, clock, repository } = await world();
+    const { random, clock } = await world();
+    const store = createMemoryStore();
+    const repository = await openOrCreateRepository({ store, clock, random });
     const [old, fresh] = [generateKey(random).entry, generateKey(random).entry];
     const compressor = await loadZstd();
     const deps = { store, random, clock, compressor, repositoryId: repository.id };
     const entry = { erasure: "6f1c8c7e-1111-4c4e-9c36-5f1f4a1f7a01", at: "2026-01-01T00:00:00Z", map: emptyMap };
     await putEntry({ ...deps, ring: parseKeyRing(old) }, { ...entry, rows: [], hashes: ["ab".repeat(16)] });
-    await newEpoch({ ...deps, ring: parseKeyRing(old) }, repository.id);
     const [ledgers = ""] = (await listEpochs(store)).filter(isLedgerEpoch);
     expect(await failureOf(mayBeShredded(store, ledgers))).toMatchObject({ code: "forbidden" });
     const before = await readLedger({ ...deps, ring: parseKeyRing(old) });

@@ -10,9 +10,7 @@ export type ReadColumn = (place: number) => Uint8Array | null | undefined;
 /** What the ledger holds, and what was found to go beside it. */
 export class ErasedKeys {
   readonly ledger = new HashSet();
-  readonly gone = new HashSet();
-  /** Rows that stay whatever leads from them to the person: they were, or became, somebody else's. */
-  readonly kept = new HashSet();
+  gone = new HashSet();
   readonly #known = new Set<string>([identityKey(usersIdentity)]);
   readonly #hashers: readonly KeyedHasher[];
 
@@ -128,18 +126,12 @@ export class RowJudge {
     const { reaches, others, stuck, clear } = this.#led(read);
     const theirs = this.#rule !== "shared" && reaches && (this.#rule === "owned" || !others);
     if (!theirs && !stuck) return clear.length === 0 ? stays : { goes: false, clear };
-    return this.#erased.kept.size > 0 && this.#isIn([this.#erased.kept], read) ? stays : goes;
+    return goes;
   }
 
-  /** By its key alone, as a delete has it. */
+  /** Is it, by its key alone, a row that the ledger names, or one that went? */
   goesByKey(read: ReadColumn): boolean {
-    if (this.#isIn([this.#erased.ledger], read)) return true;
-    return this.wasGone(read) && !this.#isIn([this.#erased.kept], read);
-  }
-
-  /** Did a row of the same key go that the ledger does not name? */
-  wasGone(read: ReadColumn): boolean {
-    return this.#erased.gone.size > 0 && this.#isIn([this.#erased.gone], read);
+    return this.#isIn([this.#erased.ledger, this.#erased.gone], read);
   }
 
   /** Hashes by which others know the row. */

@@ -106,6 +106,11 @@ export class HashSet {
     return true;
   }
 
+  delete(hex: string): void {
+    // The first bits may be another's too: what is whole decides.
+    this.#whole.delete(hex);
+  }
+
   has(words: Int32Array): boolean {
     const first = ((words[0] as number) >>> 0) * 0x10000 + ((words[1] as number) >>> 16);
     return this.#first.has(first) && this.#whole.has(hexOf(words));

@@ -1,10 +1,11 @@
 /** Records of a segment without the rows of erased people. docs/format.md, "Segments". */
 import { encodeChange } from "../changes/decode/encode_change.ts";
 import { decodeMessage, messageKind, relationOf } from "../changes/decode/pgoutput.ts";
-import { type Relation, type RowChange, unchanged, type Value } from "../changes/decode/messages.ts";
+import { type Delete, type Relation, unchanged, type Value } from "../changes/decode/messages.ts";
 import { readRecords, RecordBuffer, type SegmentRecord } from "../changes/segments/segment.ts";
 import type { TableName } from "../restore/project_rows.ts";
-import type { ReadColumn } from "./judge_row.ts";
+import { HoldfastError } from "../errors.ts";
+import type { ErasedKeys, ReadColumn } from "./judge_row.ts";
 import type { Fate, TableRewriter } from "./table_rewriter.ts";
 
 export interface RewrittenRecords {
@@ -13,9 +14,6 @@ export interface RewrittenRecords {
   /** Changes that are left out. */
   readonly removed: number;
   readonly changed: number;
-  /** Hashes of rows that go, and of rows that stay although one of the same key went. */
-  readonly gone: readonly string[];
-  readonly disputed: readonly string[];
 }
 
 /** Which table's rules hold for a relation; null: none. `keys`: the columns by which the stream tells its rows. */
@@ -51,29 +49,35 @@ export class StreamTables {
   }
 }
 
-/** Errors: `object_damaged`. */
+/**
+ * The stream of a database that never held those rows: changes of rows that go are left out; an update by which a row becomes the
+ * person's is its end, one by which it becomes somebody else's its beginning. `erased.gone` follows what is gone. Errors:
+ * `object_damaged`; `rewriting_waits` for a beginning that the stream does not carry whole.
+ */
 export function rewriteRecords(
   name: string,
   records: Uint8Array,
   tables: StreamTables,
+  erased: ErasedKeys,
   onGone: OnGone = () => {},
 ): RewrittenRecords {
   const out = new RecordBuffer();
-  const found = { removed: 0, changed: 0, gone: [] as string[], disputed: [] as string[] };
+  const found = { removed: 0, changed: 0 };
   for (const record of readRecords(name, records)) {
-    const data = rewriteRecord(record, tables, onGone, found);
+    const data = rewriteRecord(record, tables, erased, onGone);
+    if (data === null) found.removed++;
+    else if (data !== record.data) found.changed++;
     if (data !== null) out.append(record.lsn, record.xid, data);
   }
-  const touched = found.removed + found.changed > 0;
-  return { ...found, records: touched ? out.bytes() : null };
+  return { ...found, records: found.removed + found.changed > 0 ? out.bytes().slice() : null };
 }
 
 /** Null: the change goes. */
 function rewriteRecord(
   { data }: SegmentRecord,
   tables: StreamTables,
+  erased: ErasedKeys,
   onGone: OnGone,
-  found: { removed: number; changed: number; gone: string[]; disputed: string[] },
 ): Uint8Array | null {
   if (messageKind(data) === "relation") {
     const message = decodeMessage(data);
@@ -86,47 +90,51 @@ function rewriteRecord(
   const message = decodeMessage(data);
   if (message.kind !== "insert" && message.kind !== "update" && message.kind !== "delete") return data;
   const { relation, rewriter } = table;
-  const columns = relation.columns.map(({ name }) => name);
-  if (message.kind === "delete") {
-    const read = readerOf(message.old.values, message.old.what === "key" ? relation : null);
-    const goes = rewriter.judge.goesByKey(read) ||
-      (message.old.what === "row" && rewriter.fateOf(read).kind === "goes");
-    if (!goes) return data;
-    found.removed++;
-    return null;
-  }
-  const read = readerOf(message.row, null);
-  const fate = rewriter.fateOf(read);
-  if (fate.kind === "goes") {
-    found.removed++;
-    onGone(relation, columns, read);
-    found.gone.push(...rewriter.judge.hashes(read));
-    return null;
-  }
-  const before = message.kind === "update" && message.old !== null
+  const before = message.kind !== "insert" && message.old !== null
     ? readerOf(message.old.values, message.old.what === "key" ? relation : null)
     : null;
-  for (const one of before === null ? [read] : [read, before]) {
-    if (rewriter.judge.wasGone(one)) found.disputed.push(...rewriter.judge.hashes(one));
+  // What the old row, or its key, tells by itself.
+  const was = before === null ? null : rewriter.fateOf(before);
+  if (message.kind === "delete") {
+    if (before === null || rewriter.judge.goesByKey(before) || was?.kind === "goes") return null;
+    return was?.kind === "changes" ? encodeChange({ ...message, old: changedOld(message.old, was) }) : data;
   }
-  if (fate.kind === "stays") return data;
-  found.changed++;
-  return encodeChange(changed(message, rewriter, fate, before));
+  const read = readerOf(message.row, null);
+  const wasGone = rewriter.judge.goesByKey(before ?? read) || was?.kind === "goes";
+  const fate = rewriter.fateOf(read);
+  const hashes = () => rewriter.judge.hashes(read);
+  if (fate.kind === "goes") {
+    onGone(relation, relation.columns.map((column) => column.name), read);
+    erased.learn(hashes(), []);
+    if (message.kind === "insert" || wasGone) return null;
+    const key = relation.columns.map(({ isKey }, place) => isKey ? message.row[place] ?? null : null);
+    const old = message.old === null ? { what: "key" as const, values: key } : changedOld(message.old, was);
+    return encodeChange({ kind: "delete", relation: message.relation, old });
+  }
+  const row = fate.kind === "changes" ? withValues(message.row, fate.values) : message.row;
+  if (message.kind === "insert" || wasGone) {
+    for (const hash of [...hashes(), ...(before === null ? [] : rewriter.judge.hashes(before))]) {
+      erased.gone.delete(hash);
+    }
+    if (message.kind === "insert") return fate.kind === "changes" ? encodeChange({ ...message, row }) : data;
+    if (row.includes(unchanged)) {
+      throw new HoldfastError(
+        "rewriting_waits",
+        `a row of ${relation.schema}.${relation.name} was given to somebody else, and the change stream lacks its large values`,
+        { hint: "It can be rewritten once the backups before have aged out: the rest of them hold the row." },
+      );
+    }
+    return encodeChange({ kind: "insert", relation: message.relation, row });
+  }
+  if (fate.kind === "stays" && was?.kind !== "changes") return data;
+  return encodeChange({ ...message, row, old: message.old === null ? null : changedOld(message.old, was) });
 }
 
-function changed(
-  message: Exclude<RowChange, { kind: "delete" }>,
-  rewriter: TableRewriter,
-  fate: Extract<Fate, { kind: "changes" }>,
-  before: ReadColumn | null,
-): RowChange {
-  const row = withValues(message.row, fate.values);
-  if (message.kind === "insert") return { ...message, row };
-  if (message.old?.what !== "row" || before === null) return { ...message, row };
-  // The row that it was is told by all of it, and was changed in the same way where it stands before.
-  const was = rewriter.fateOf(before);
-  const values = was.kind === "changes" ? withValues(message.old.values, was.values) : message.old.values;
-  return { ...message, row, old: { what: "row", values } };
+/** The row that it was is told by all of it, and was changed in the same way where it stands before. */
+function changedOld(old: Delete["old"], was: Fate | null): Delete["old"] {
+  return old.what === "row" && was?.kind === "changes"
+    ? { what: "row", values: withValues(old.values, was.values) }
+    : old;
 }
 
 function withValues(row: readonly Value[], values: ReadonlyMap<number, string | null>): Value[] {

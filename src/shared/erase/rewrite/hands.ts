@@ -21,6 +21,7 @@ import { readObject, type RecordedObject } from "../../verify/read_object.ts";
 import type { Identity } from "../entry.ts";
 import type { HashKey } from "../hashes.ts";
 import { ErasedKeys, type ReadColumn } from "../judge_row.ts";
+import { HashSet } from "../keyed_hash.ts";
 import type { RemovalTable } from "../removal_plan.ts";
 import { rewriteRecords, StreamTables } from "../rewrite_records.ts";
 import { rewriteText } from "../rewrite_text.ts";
@@ -39,8 +40,6 @@ export interface Scope {
   readonly keys: readonly HashKey[];
   readonly hashes: readonly string[];
   readonly identities: readonly Identity[];
-  /** Of rows that became somebody else's. */
-  readonly kept: readonly string[];
 }
 
 export interface ChunkTask {
@@ -93,13 +92,15 @@ export interface StreamRules {
 export interface SegmentTask {
   /** Parts of one range, in order. */
   readonly names: readonly string[];
-  /** Seal what changes; else it is only looked at. Number of the newest entry that is applied. */
-  readonly through: number | null;
+  /** Number of the newest entry that is applied. */
+  readonly through: number;
+  /** Of rows that are gone where the range begins, beside those that the ledger names. */
+  readonly gone: readonly string[];
 }
 
 export interface SegmentDone {
   readonly name: string;
-  /** Null: nothing of it changes, or it was only looked at. */
+  /** Null: nothing of it changes. */
   readonly sealed: Uint8Array | null;
   readonly rawBytes: number;
   readonly hash: string;
@@ -108,8 +109,8 @@ export interface SegmentDone {
   readonly original: string;
   readonly removed: number;
   readonly changed: number;
+  /** As `gone` of the task, where it ends. */
   readonly gone: readonly string[];
-  readonly disputed: readonly string[];
   readonly terms: readonly FoundTerm[];
   /** Where the one that was read was rewritten before: what it is. */
   readonly standing: StandingSegment | null;
@@ -150,9 +151,8 @@ export class OwnHands implements Hands {
     this.#deps = deps;
   }
 
-  begin({ keys, hashes, identities, kept }: Scope, rules: StreamRules | null): Promise<void> {
+  begin({ keys, hashes, identities }: Scope, rules: StreamRules | null): Promise<void> {
     this.#erased = new ErasedKeys(keys, hashes, identities);
-    for (const hash of kept) this.#erased.kept.add(hash);
     this.#rules = rules;
     return Promise.resolve();
   }
@@ -209,25 +209,28 @@ export class OwnHands implements Hands {
   }
 
   /** Errors: those of `openSegment` and the store. */
-  async segment({ names, through }: SegmentTask): Promise<SegmentDone[]> {
+  async segment({ names, through, gone }: SegmentTask): Promise<SegmentDone[]> {
+    this.#erased.gone = new HashSet();
+    this.#erased.learn(gone, this.#rules?.tables.flatMap(({ table }) => table.identities) ?? []);
     const tables = new StreamTables((name, columns, keys) => {
       const found = this.#rules?.tables.find((one) => sameName(one.name, name));
-      return found === undefined
-        ? null
-        : new TableRewriter(this.#erased, found.table, columns, keys.length === 0 ? [] : [keys]);
+      if (found === undefined) return null;
+      const rewriter = new TableRewriter(this.#erased, found.table, columns, keys.length === 0 ? [] : [keys]);
+      this.#erased.learn([], rewriter.identities);
+      return rewriter;
     });
     const done: SegmentDone[] = [];
     for (const name of names) done.push(await this.#segment(name, through, tables));
     return done;
   }
 
-  async #segment(name: string, through: number | null, tables: StreamTables): Promise<SegmentDone> {
+  async #segment(name: string, through: number, tables: StreamTables): Promise<SegmentDone> {
     const stored = await this.#deps.store.read(name);
     const { header, records, storedHash } = await openSegment(this.#deps, name, stored);
     const terms: FoundTerm[] = [];
     const onGone = (table: TableName, columns: readonly string[], read: ReadColumn) =>
       terms.push(...termsIn(table, columns, read));
-    const { records: fresh, ...found } = rewriteRecords(name, records, tables, onGone);
+    const { records: fresh, ...found } = rewriteRecords(name, records, tables, this.#erased, onGone);
     const revision = (header.rewritten?.revision ?? 0) + 1;
     const original = header.rewritten?.original ?? storedHash;
     // A change in place keeps the number of changes: what is left out is told apart from what the log of DDL holds.
@@ -239,8 +242,17 @@ export class OwnHands implements Hands {
       ...await plainFacts(encodeSegment(header, records)),
       changes: header.changes,
     };
-    const facts = { name, changes, revision, original, ...found, terms, standing };
-    if (fresh === null || through === null) return { ...facts, sealed: null, rawBytes: 0, hash: "" };
+    const facts = {
+      name,
+      changes,
+      revision,
+      original,
+      ...found,
+      gone: [...this.#erased.gone.values()],
+      terms,
+      standing,
+    };
+    if (fresh === null) return { ...facts, sealed: null, rawBytes: 0, hash: "" };
     const epoch = await this.#deps.epochOf(decodeHeader(stored, name).epochId);
     const rewritten = { revision, original, through };
     const sealed = await sealSegment(this.#deps, epoch, { ...header, changes, rewritten }, fresh);

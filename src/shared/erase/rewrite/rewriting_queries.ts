@@ -254,13 +254,13 @@ export async function settleErasures(connection: Connection, done: readonly stri
   return Number(row?.["cleaned"]);
 }
 
-const foundFormat = z.object({
-  gone: z.array(z.string()),
-  kept: z.array(z.string()),
-  identities: z.array(z.object({ schema: z.string(), name: z.string(), columns: z.array(z.string()) })),
-});
+const hashes = z.array(z.string());
+const foundFormat = z.record(
+  z.string(),
+  z.object({ gone: hashes, pending: z.object({ name: z.string(), gone: hashes }) }),
+);
 
-/** What a rewriting has found beside the ledger, in keyed hashes. */
+/** By chain, in keyed hashes: what is gone before the segment that is replaced, and behind it. */
 export type FoundBeside = z.infer<typeof foundFormat>;
 
 /** Of the one that was broken off; null: there is none. */

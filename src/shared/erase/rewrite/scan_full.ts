@@ -33,7 +33,6 @@ export interface ScannedFull {
 
 export interface ScanOptions {
   readonly keys: readonly HashKey[];
-  readonly kept: ReadonlySet<string>;
   /** Columns by which the change stream tells rows of a table, where they are not its key. By `nameOf`. */
   readonly alsoBy: ReadonlyMap<string, readonly (readonly string[])[]>;
   /** Of chunks that several backups share: the same answer under the same question. */
@@ -47,7 +46,7 @@ export async function scanFull(hands: Hands, full: FullToScan, options: ScanOpti
   const { entries, manifest } = full;
   const hashes = [...new Set(entries.flatMap((entry) => entry.hashes))];
   const identities = entries.flatMap(({ rows }) => rows);
-  await hands.begin({ keys: options.keys, hashes, identities, kept: [...options.kept] }, null);
+  await hands.begin({ keys: options.keys, hashes, identities }, null);
   const ledger = new Set(hashes);
   const groups = planRemoval(captureGraph(full.capture), mapOf(entries));
   const known = new Set([usersIdentity, ...identities].map(identityKey));
@@ -72,7 +71,6 @@ export async function scanFull(hands: Hands, full: FullToScan, options: ScanOpti
           applied,
           state.digest,
           state.gone.size,
-          options.kept.size,
         ]);
         const asked = options.cache.get(question);
         const answer = asked ?? hands.chunk(task);
