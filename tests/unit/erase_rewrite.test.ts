@@ -2,7 +2,7 @@
 import { Buffer } from "node:buffer";
 import { createHmac } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import { unchanged } from "../../src/shared/changes/decode/messages.ts";
+import { type RowChange, unchanged } from "../../src/shared/changes/decode/messages.ts";
 import { decodeMessage } from "../../src/shared/changes/decode/pgoutput.ts";
 import { encodeChange } from "../../src/shared/changes/decode/encode_change.ts";
 import { readRecords, RecordBuffer } from "../../src/shared/changes/segments/segment.ts";
@@ -254,14 +254,13 @@ describe("the change stream", () => {
   });
 
   it("is written as the server writes it", () => {
-    for (
-      const message of [
-        { kind: "insert" as const, relation: 70000, row: ["ä", null] },
-        { kind: "update" as const, relation: 7, old: null, row: [unchanged, "", "x".repeat(70_000)] },
-        { kind: "update" as const, relation: 7, old: { what: "row" as const, values: ["a", null] }, row: ["b", null] },
-        { kind: "delete" as const, relation: 7, old: { what: "key" as const, values: ["a", null] } },
-      ]
-    ) {
+    const changes: RowChange[] = [
+      { kind: "insert" as const, relation: 70000, row: ["ä", null] },
+      { kind: "update" as const, relation: 7, old: null, row: [unchanged, "", "x".repeat(70_000)] },
+      { kind: "update" as const, relation: 7, old: { what: "row" as const, values: ["a", null] }, row: ["b", null] },
+      { kind: "delete" as const, relation: 7, old: { what: "key" as const, values: ["a", null] } },
+    ];
+    for (const message of changes) {
       expect(Buffer.from(encodeChange(message)).equals(Buffer.from(encode(message)))).toBe(true);
     }
   });

@@ -134,6 +134,14 @@ export class RowJudge {
     return this.#isIn([this.#erased.ledger, this.#erased.gone], read);
   }
 
+  /** Does it hold the id of somebody who was erased, in what is there of it? A parent may have become theirs after the row came. */
+  namesErased(read: ReadColumn): boolean {
+    return this.#ways.some((one) => {
+      const values = one.way.isUser && one.way.followed ? valuesOf(one, read) : null;
+      return values !== null && this.#isErased(one, values);
+    });
+  }
+
   /** Hashes by which others know the row. */
   hashes(read: ReadColumn): string[] {
     return this.#identities.flatMap((one) => {

@@ -96,11 +96,14 @@ function rewriteRecord(
   // What the old row, or its key, tells by itself.
   const was = before === null ? null : rewriter.fateOf(before);
   if (message.kind === "delete") {
-    if (before === null || rewriter.judge.goesByKey(before) || was?.kind === "goes") return null;
+    const whole = message.old.what === "row";
+    if (before === null || rewriter.judge.goesByKey(before)) return null;
+    if (whole ? was?.kind === "goes" : rewriter.judge.namesErased(before)) return null;
     return was?.kind === "changes" ? encodeChange({ ...message, old: changedOld(message.old, was) }) : data;
   }
   const read = readerOf(message.row, null);
-  const wasGone = rewriter.judge.goesByKey(before ?? read) || was?.kind === "goes";
+  const wasGone = rewriter.judge.goesByKey(before ?? read) ||
+    (was?.kind === "goes" && message.kind === "update" && message.old?.what === "row");
   const fate = rewriter.fateOf(read);
   const hashes = () => rewriter.judge.hashes(read);
   if (fate.kind === "goes") {
