@@ -33,7 +33,7 @@ const [person, other] = ["0b1f9d7e-5f0e-4c57-9d0c-0e4f3f4d2a11", "5f0c6f2b-8e0a-
 const words = [person, "hf-needle@example.org", "hf-needle"];
 /** Both stores as they were before anything was rewritten. */
 let before: { first: Map<string, Uint8Array>; second: Map<string, Uint8Array> };
-let points: string[] = [];
+const points: string[] = [];
 
 async function point(): Promise<void> {
   const [row] = await query(pair.url, "select pg_current_wal_insert_lsn()::text as lsn");
