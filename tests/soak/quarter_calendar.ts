@@ -13,13 +13,21 @@ export interface Day {
   readonly checks: readonly string[];
   /** Weekly recovery tests on Mondays, monthly record (A) and full (B) on the first, quarterly table (A) with the quarter. */
   readonly drills: readonly string[];
-  /** Quarterly ones that a person does, due with the quarter (B, and the review of A). */
-  readonly byPerson: readonly string[];
+  /** Those that a person does, due with the quarter (B, and the review of A), and with the year. */
+  readonly byPerson: readonly PersonalDrill[];
 }
 
 const dayMs = 86_400_000;
 
-export const personal = ["disaster", "keys", "runbooks"] as const;
+export interface PersonalDrill {
+  readonly name: string;
+  /** Days from when it is due until an alert asks for it. */
+  readonly graceDays: number;
+}
+
+const quarterly: readonly PersonalDrill[] = ["disaster", "keys", "runbooks"].map((name) => ({ name, graceDays: 21 }));
+const yearly: PersonalDrill = { name: "complete", graceDays: 30 };
+export const personal: readonly PersonalDrill[] = [...quarterly, yearly];
 
 /** `days` whole days from midnight. */
 export function calendar(start: Date, days: number): Day[] {
@@ -37,7 +45,7 @@ export function calendar(start: Date, days: number): Day[] {
         ...(isFirst ? ["full", "record"] : []),
         ...(isQuarter ? ["table"] : []),
       ].sort(),
-      byPerson: isQuarter ? [...personal] : [],
+      byPerson: isQuarter ? [...quarterly, ...(day.getUTCMonth() === 0 ? [yearly] : [])] : [],
     };
   });
 }

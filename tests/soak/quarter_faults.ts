@@ -30,7 +30,7 @@ const settingsChanged: Fault = {
       await set(
         world,
         "keep_at_least",
-        String(3 + await number(world, "select backup.setting_integer('keep_at_least')") % 3),
+        String(3 + (await number(world, "select backup.setting_integer('keep_at_least')") + 1) % 3),
       ),
   }],
   expects: [expected("settings_changed", "setting:keep_at_least")],
@@ -141,6 +141,8 @@ const firstDown: Fault = {
     expected("store_unreachable", "store:first"),
     expected("drain_failed", "stream"),
     expected("stream_late", "stream"),
+    expected("copies_failed", "kind:replicate"),
+    expected("anomaly", "check:job_status"),
   ],
   alters: { 0: { fewerHours: true } },
 };
@@ -156,6 +158,7 @@ const secondDown: Fault = {
     expected("store_unreachable", "store:second"),
     expected("copies_failed", "kind:replicate"),
     expected("copies_late", "store:second"),
+    expected("anomaly", "check:job_status"),
   ],
 };
 
@@ -186,8 +189,9 @@ const slotNear: Fault = {
         act: async (world) => {
           forgotten = new pg.Client({ connectionString: world.cluster.plainUrl("supabase_admin") });
           await forgotten.connect();
-          await forgotten.query("begin; select pg_current_xact_id()");
-          for (let mb = 0; mb < 40; mb++) {
+          // It has written something: from there on the server keeps its log for whoever decodes it.
+          await forgotten.query("begin; insert into public.notes (person, body) values (1, 'forgotten')");
+          for (let mb = 0; mb < 36; mb++) {
             await world.rows("select pg_logical_emit_message(false, 'quarter', repeat('x', 1048576))");
           }
         },
@@ -231,8 +235,9 @@ const verificationFailed: Fault = {
     minute: byDay(random),
     act: (world) => {
       const bucket = world.network.buckets.second;
-      const [oldest] = bucket.keys("v1/backups/");
-      const body = bucket.versionsOf(oldest ?? "").at(-1)?.body;
+      // The oldest may be pruned before anybody looks.
+      const newest = bucket.keys("v1/backups/").at(-1);
+      const body = bucket.versionsOf(newest ?? "").at(-1)?.body;
       if (body == null) throw new Error("there is no manifest to rot");
       const middle = body.byteLength >>> 1;
       body[middle] = (body[middle] ?? 0) ^ 1;
@@ -303,6 +308,8 @@ const keyOld: Fault = {
         },
       },
       { minute: from + 5 * hour, act: rotateKeys },
+      // As long as it was, so that the new key is not old within the quarter.
+      { minute: from + 20 * hour, act: (world) => set(world, "key_age_days", "365") },
     ];
   },
   expects: [expected("settings_changed", "setting:key_age_days"), expected("key_old", "key:k-[0-9a-f]+")],

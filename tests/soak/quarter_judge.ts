@@ -24,6 +24,7 @@ interface Run {
   readonly complete_at: Date | null;
   readonly consistent_at: Date | null;
   readonly verified_at: Date | null;
+  readonly quarantine_reason: string | null;
   readonly cadences: readonly string[] | null;
   readonly refused: boolean;
 }
@@ -35,7 +36,7 @@ export async function judge(
   quarter: Quarter,
 ): Promise<{ readonly problems: string[]; readonly alerts: number; readonly runs: number }> {
   const runs = await world.rows(
-    `select r.id, r.kind, r.status, r.tiers, q.request_key, r.created_at, r.complete_at, r.consistent_at, r.verified_at,
+    `select r.id, r.kind, r.status, r.tiers, q.request_key, r.created_at, r.complete_at, r.consistent_at, r.verified_at, r.quarantine_reason,
        (select array(select jsonb_array_elements_text(t.detail -> 'cadences')) from backup.tasks as t
         where t.run_id = r.id and t.detail ? 'cadences' limit 1) as cadences,
        r.warnings @> '[{"code": "nothing_removed"}]' as refused
@@ -76,7 +77,8 @@ function dayProblems(day: Day, altered: Altered, runs: readonly Run[], { isShort
   const told = (list: readonly Run[]) =>
     list.map((run) => `${run.kind} ${run.tiers.join("+")} ${run.status} at ${clock(run.created_at)}`).join(", ") ||
     "none";
-  const good = (run: Run) => run.status === "succeeded" || run.status === "pruned";
+  const good = ({ status, quarantine_reason: reason }: Run) =>
+    status === "succeeded" || (status === "pruned" && reason === null);
 
   const fulls = today.filter(({ kind }) => kind === "full");
   const nightly = fulls.filter(({ request_key, created_at }) =>
@@ -142,8 +144,8 @@ async function drillProblems(world: World, { days, first, placed }: Quarter): Pr
     if (failed !== due) problems.push(`${on}: ${failed} drills failed, ${due} should have`);
   });
   const asked = days.flatMap(({ byPerson, start }, index) =>
-    // An alert asks for them three weeks later, and people take some hours.
-    index + 23 < days.length ? byPerson.map((drill) => ({ drill, start })) : []
+    // An alert asks for them weeks later, and people take some hours.
+    byPerson.filter(({ graceDays }) => index + graceDays + 2 < days.length).map(({ name: drill }) => ({ drill, start }))
   );
   for (const { drill, start } of asked) {
     const made = drills.filter((one) => one.drill === drill && one.started_at >= start && one.ok === true);
@@ -154,7 +156,7 @@ async function drillProblems(world: World, { days, first, placed }: Quarter): Pr
   return problems;
 }
 
-const isPersonal = (drill: string) => (personal as readonly string[]).includes(drill);
+const isPersonal = (drill: string) => personal.some(({ name }) => name === drill);
 
 /** At the end: what is younger than its tier is there; what is older than tier, window and two days is gone, from both stores. */
 async function keepProblems(world: World, { preset, first }: Quarter): Promise<string[]> {

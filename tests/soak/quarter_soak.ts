@@ -211,6 +211,9 @@ class Life {
 
   /** They see what they were told, and do the quarter's drills once an alert asks for them. */
   async #people(): Promise<void> {
+    await this.#world.admin.query(
+      "update auth.users set last_sign_in_at = now() where last_sign_in_at < now() - interval '1 day'",
+    );
     await this.#world.rows(
       "select backup.acknowledge_alert(id) from backup.alerts where status = 'open' and severity <> 'information' and told_at is not null",
     );
