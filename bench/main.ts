@@ -25,6 +25,7 @@ import { files } from "./files.ts";
 import { Report } from "./report.ts";
 import { records } from "./records.ts";
 import { restore } from "./restore.ts";
+import { rewriting } from "./rewriting.ts";
 import { person, rows, rowsTargetMb } from "./rows.ts";
 import { stream } from "./stream.ts";
 import { verify } from "./verify.ts";
@@ -36,6 +37,7 @@ const questions = [
   "functions",
   "again",
   "verify",
+  "rewriting",
   "stream",
   "export",
   "files",
@@ -54,7 +56,7 @@ const { values } = parseArgs({
 });
 if (values.help) {
   console.log(
-    "npm run bench -- [--target-mb 1600, without rows 1100] [--rounds 3] [--only full,restore,rows,functions,again,verify,stream,export,files,records] [--json FILE] [--readme]",
+    "npm run bench -- [--target-mb 1600, without rows 1100] [--rounds 3] [--only full,restore,rows,functions,again,verify,rewriting,stream,export,files,records] [--json FILE] [--readme]",
   );
   process.exit(0);
 }
@@ -150,6 +152,7 @@ try {
   if (asked.has("functions")) await functions(stack, rounds, report, psql);
   if (asked.has("again")) await again(setting, rounds, report, execute);
   if (asked.has("verify")) await verify(setting, rounds, verifyReport);
+  if (asked.has("rewriting")) await rewriting(setting, rounds, report, (sql) => psql(cluster, "postgres", ["-c", sql]));
   if (asked.has("stream")) await stream(stack, target, rounds, streamReport, say);
   if (asked.has("export")) await exports(stack, rounds, report, psql);
   if (asked.has("files")) await files(stack, setting, rounds, filesReport, execute);

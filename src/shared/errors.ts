@@ -232,6 +232,27 @@ export const errorTable = {
     "after_fix",
     "What is left is named; run the same command again, it goes on where it is.",
   ),
+  rewriting_waits: f(
+    409,
+    1,
+    "HF480",
+    "after_fix",
+    "Wait for the backup's end, or drain the stream with `holdfast incremental`; then run the same command again.",
+  ),
+  rewrite_unlawful: f(
+    500,
+    1,
+    "HF481",
+    "after_fix",
+    "Read from the other store, or copy the object from there; `holdfast verify` tells which store has it whole.",
+  ),
+  certificate_not_due: f(
+    409,
+    1,
+    "HF482",
+    "after_fix",
+    "Run `holdfast erase rewrite`, which goes on; what is locked or not swept yet is named with its day.",
+  ),
 
   target_not_empty: f(409, 1, "HF501", "after_fix", "Restore into an empty database."),
   target_is_source: f(409, 1, "HF502", "after_fix", "Name another database as the target."),

@@ -334,10 +334,15 @@ declare
   message text;
 begin
   update backup.erasures as e
-  set status = 'searched', files = e.files + end_erasure.files, mentions = end_erasure.mentions
+  set status = 'searched', files = e.files + end_erasure.files, mentions = end_erasure.mentions,
+    searched_at = backup.clock_now(), passed_lsn = pg_catalog.pg_current_wal_insert_lsn()
   where e.id = end_erasure.id returning e.* into ours;
   delete from backup.departures as d where d.user_id = end_erasure.user_id;
   perform backup.resolve_alert('user_departed', ours.person);
+  -- downloads hold rows from before, whoever's they are
+  perform backup.end_download(d.id) from backup.downloads as d where d.status not in ('removed', 'ending') and d.created_at <= ours.searched_at;
+  perform backup.end_export(x.id) from backup.exports as x where x.user_id = end_erasure.user_id and x.status not in ('removed', 'ending');
+  update backup.exports as x set user_id = '00000000-0000-0000-0000-000000000000' where x.user_id = end_erasure.user_id;
   perform backup.audit(
     'erasure.searched', 'erasure:' || ours.id,
     pg_catalog.jsonb_build_object('person', ours.person, 'rows', ours.rows, 'files', ours.files, 'mentions', ours.mentions)
@@ -390,30 +395,3 @@ begin
 end
 $$;
 revoke all on function backup.watch_erasures() from public;
-
--- What administrators see through the API ----------------------------------------------------------------------------
-
-create view public.backup_erasures with (security_invoker = true) as
-select e.id, e.person, e.status, e.entries, e.rows, e.files, e.mentions, e.requested_by, e.begun_at, e.emptied_at, e.finished_at
-from backup.erasures as e;
-comment on view public.backup_erasures is 'Holdfast: people who were erased. Administrators with a second factor only.';
-revoke all on table public.backup_erasures from public;
-
-do $$
-declare
-  api_role text;
-begin
-  foreach api_role in array array['anon', 'authenticated', 'service_role'] loop
-    continue when pg_catalog.to_regrole(api_role) is null;
-    execute pg_catalog.format('revoke all on table public.backup_erasures from %I', api_role);
-  end loop;
-  if pg_catalog.to_regrole('authenticated') is null then
-    return;
-  end if;
-  create policy administrators_read_erasures on backup.erasures
-    for select to authenticated using ((select backup.is_admin()));
-  grant select (id, person, status, entries, rows, files, mentions, requested_by, begun_at, emptied_at, finished_at)
-    on backup.erasures to authenticated;
-  grant select on table public.backup_erasures to authenticated;
-end
-$$;

@@ -302,9 +302,41 @@ describe("a restore of what was before", () => {
     await query(source(), "create database beside_nothing");
     const full = ["restore-full", backup, "--target-db-url", cluster().url("postgres", "beside_nothing"), "--yes"];
     expect(await refused(full)).toMatchObject({ code: "ledger_unreadable" });
+    expect(await refused(["verify", backup])).toMatchObject({ code: "ledger_unreadable" });
     rmSync(entry);
     renameSync(join(folder, "kept"), entry);
     await ok(full);
     expect(await found(urlOf("beside_nothing"))).toEqual([]);
   });
+});
+
+describe("what is kept", () => {
+  const out = (name: string) => join(folder, name);
+
+  it("leaves the person out of a download of rows", async () => {
+    await ok(["download", backup, "--table", "public.journal_entries", "--format", "csv", "--out", out("entries.csv")]);
+    const text = readFileSync(out("entries.csv"), "utf8");
+    expect(text).toContain(other);
+    expect(text).not.toContain(person);
+  });
+
+  it("loses the person by the CLI, is sound, and restores as before", async () => {
+    await run(["incremental"]);
+    const ahead = await ok(["erase", "rewrite", "--dry-run"]);
+    expect((ahead["backups"] as string[]).some((name) => name.includes(backup))).toBe(true);
+    const unasked = await run(["erase", "rewrite"]);
+    expect(unasked.exit).toBe(2);
+    const done = await ok(["erase", "rewrite", "--jobs", "2", "--yes"]);
+    expect(Number(done["backups"])).toBeGreaterThan(0);
+    expect(Number(done["rows"])).toBeGreaterThan(5);
+    expect(await ok(["erase", "rewrite", "--jobs", "2", "--yes"])).toMatchObject({ backups: 0, segments: 0, rows: 0 });
+    expect(await ok(["verify", backup])).toMatchObject({ ok: true, problems: [] });
+    const restored = nameIn(await ok(["restore-full", backup, "--yes"]));
+    expect(await found(urlOf(restored))).toEqual([]);
+    expect((await counts(urlOf(restored)))?.["users"]).toBe(app.people.length - 1);
+    const erasures = await run(["erase", "list"]);
+    const [erasure] = erasures.document as { id: string; rewritten: string | null; clean: string | null }[];
+    expect(erasure).toMatchObject({ rewritten: expect.any(String), clean: null });
+    expect(await refused(["erase", "certificate", erasure?.id ?? ""])).toMatchObject({ code: "certificate_not_due" });
+  }, 120_000);
 });

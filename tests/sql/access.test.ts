@@ -228,7 +228,7 @@ describe("every table and view", () => {
         ...["exports", "export_rows", "export_pieces", "export_files", "imports", "adopted_installs"],
         ...["incidents", "incident_events", "page"],
         ...["checks", "check_results"],
-        ...["erasures", "erasure_holds", "departures"],
+        ...["erasures", "erasure_holds", "departures", "rewriting", "rewritten", "remains"],
         ...["second_store", "copies", "copy_needs", "copy_intents", "copy_egress"],
         ...["channels", "notices", "deliveries", "delivery_attempts", "pulse"],
       ]

@@ -1,7 +1,10 @@
 import { describe, expect, it } from "vitest";
-import { newEpoch, openEpoch } from "../../src/shared/crypto/epochs.ts";
+import { isLedgerEpoch, listEpochs, newEpoch, openEpoch, rewrap } from "../../src/shared/crypto/epochs.ts";
 import { mayBeShredded, sealedByEpoch, shredEpoch } from "../../src/shared/crypto/shred_epoch.ts";
 import { generateKey, parseKeyRing } from "../../src/shared/crypto/key_ring.ts";
+import { putEntry, readLedger } from "../../src/shared/erase/ledger.ts";
+import { openOrCreateRepository } from "../../src/shared/format/repository.ts";
+import { emptyMap } from "../../src/shared/rows/ownership/map_file.ts";
 import { seal } from "../../src/shared/format/container.ts";
 import { loadZstd } from "../../src/shared/format/zstd.ts";
 import type { Store } from "../../src/shared/store/store.ts";
@@ -44,6 +47,23 @@ describe("shredding an epoch", () => {
     expect(await mayBeShredded(store, older.id)).toBe(true);
     expect(await mayBeShredded(store, "e20200101T000000Z-00000000")).toBe(false);
     expect(await failureOf(mayBeShredded(store, newer.id))).toMatchObject({ code: "forbidden" });
+  });
+
+  it("never is that of the erasure ledger, which rotation wraps anew", async () => {
+    const { random, clock } = await world();
+    const store = createMemoryStore();
+    const repository = await openOrCreateRepository({ store, clock, random });
+    const [old, fresh] = [generateKey(random).entry, generateKey(random).entry];
+    const compressor = await loadZstd();
+    const deps = { store, random, clock, compressor, repositoryId: repository.id };
+    const entry = { erasure: "6f1c8c7e-1111-4c4e-9c36-5f1f4a1f7a01", at: "2026-01-01T00:00:00Z", map: emptyMap };
+    await putEntry({ ...deps, ring: parseKeyRing(old) }, { ...entry, rows: [], hashes: ["ab".repeat(16)] });
+    const [ledgers = ""] = (await listEpochs(store)).filter(isLedgerEpoch);
+    expect(await failureOf(mayBeShredded(store, ledgers))).toMatchObject({ code: "forbidden" });
+    const before = await readLedger({ ...deps, ring: parseKeyRing(old) });
+    await rewrap({ ...deps, ring: parseKeyRing(`${fresh},${old}`) }, repository.id);
+    await rewrap({ ...deps, ring: parseKeyRing(fresh) }, repository.id);
+    expect(await readLedger({ ...deps, ring: parseKeyRing(fresh) })).toEqual(before);
   });
 
   it("removes it from every store that has a copy, and leaves the other epoch as it was", async () => {

@@ -58,7 +58,7 @@ function segmentOf(
   }
   // The reader looks at the next transaction's id alone.
   const header = { nextXid: String((7n << 32n) + 1000n) } as OpenedSegment["header"];
-  return { name: "segment", storedHash: "", header, records: buffer.bytes().slice() };
+  return { name: "segment", storedHash: "", linkHash: "", header, records: buffer.bytes().slice() };
 }
 
 function read(segments: readonly OpenedSegment[], since = start) {

@@ -12,6 +12,8 @@ import { capBytesOf } from "../../shared/rows/cap_bytes.ts";
 import { removeObjects } from "../../shared/store/supabase_storage.ts";
 import type { Context } from "../context.ts";
 import { copyAfter } from "../copy_to_second.ts";
+import { runCertificate } from "../erase_certificate.ts";
+import { runRewrite } from "../erase_rewrite.ts";
 import { erasureDocument, planDocument, planLines, resultLines } from "../erase_shown.ts";
 import { installedSession } from "../installed.ts";
 import { keyRing, sourceDatabase } from "../open.ts";
@@ -22,11 +24,13 @@ import { readMap } from "../read_map.ts";
 /**
  * The document of a person: `{id, status, rows[{table, rows}], files, mentions[{table, rows}], retained{…}, copy}`; until it is
  * confirmed, and with --dry-run, `{dryRun: true, …}` with the plan. Of `hold`, `release`, `pass`: `{user, changed}`; of
- * `departed` and `list` an array.
+ * `departed` and `list` an array. Of `rewrite` and `certificate`: as their files say.
  */
 export async function run(context: Context): Promise<Outcome> {
   const [what = "", user] = context.words;
   const word = words[what];
+  if (what === "rewrite" && user === undefined) return await runRewrite(context);
+  if (what === "certificate") return await runCertificate(context, user);
   if (word === undefined) {
     if (user !== undefined) throw new HoldfastError("usage", "erase takes one id of a user");
     return await erase(context, what);
@@ -69,6 +73,7 @@ const words: Readonly<
       user,
       "Nobody was erased.",
       `select e.id::text, e.status, e.begun_at::text as begun, e.finished_at::text as finished, e.files::text,
+              e.rewritten_at::text as rewritten, e.clean_at::text as clean,
               pg_catalog.array_to_string(e.entries, ' ') as entries
          from backup.erasures as e order by e.begun_at`,
     ),

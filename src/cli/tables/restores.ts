@@ -190,16 +190,22 @@ export const restores = {
   "erase": {
     summary: "erase a person from the live project, for good",
     about:
-      "Prints whose rows go, by table, and does it once the person's id was typed: the ledger first (keyed hashes, in the stores), then rows, files and the account, then a second look. Rows that are others' as well stop it until backup.map.json decides. Every later restore leaves the person out. `hold` and an id: a law keeps the data, with --reason; `release` ends that. `departed`: users who were deleted otherwise and are still in backups; `pass` and an id: leave them. `list`: every erasure and how far it is. Broken off, the same command goes on. Backups that are kept still hold the person until they age out.",
+      "Prints whose rows go, by table, and does it once the person's id was typed: the ledger first (keyed hashes, in the stores), then rows, files and the account, then a second look. Rows that are others' as well stop it until backup.map.json decides. Every later restore leaves the person out. `hold` and an id: a law keeps the data, with --reason; `release` ends that. `departed`: users who were deleted otherwise and are still in backups; `pass` and an id: leave them. `list`: every erasure and how far it is. Broken off, the same command goes on. `rewrite`: backups and segments from before are sealed again without everybody who was erased, by --jobs threads, plan first; it goes on where it was broken off, and is due within 30 days. `certificate` and the id of an erasure: once nothing is left, all that is kept is searched for the person, and the result signed.",
     words: [
-      { name: "user", required: true, help: "the id in auth.users; or `hold`, `release`, `departed`, `pass`, `list`" },
-      { name: "id", required: false, help: "of whom to hold, release or pass over" },
+      {
+        name: "user",
+        required: true,
+        help: "the id in auth.users; or `hold`, `release`, `departed`, `pass`, `list`, `rewrite`, `certificate`",
+      },
+      { name: "id", required: false, help: "of whom to hold, release or pass over; or of the erasure" },
     ],
-    options: ["dry-run", "yes", "map", "reason", ...database, ...store, "secondary"],
+    options: ["dry-run", "yes", "map", "reason", "jobs", ...database, ...store, "secondary"],
     examples: [
       { line: "erase 5b0d… -- --dry-run", does: "what would go, what stays, and what has to be decided" },
       { line: "erase 5b0d… -- --yes --json", does: "does it, the result as a document" },
       { line: 'erase hold 5b0d… -- --reason "a court order of 3 May"', does: "nobody erases them until `release`" },
+      { line: "erase rewrite -- --jobs 2 --yes", does: "backups from before lose everybody who was erased" },
+      { line: "erase certificate 0b1f… -- --json", does: "proves that nothing that is kept holds the person" },
     ],
   },
   "release": {

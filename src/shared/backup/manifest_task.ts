@@ -204,14 +204,14 @@ async function lineageOf(deps: BackupDeps, connection: Connection, epoch: Epoch)
   const [newest] = await listManifests(deps.store);
   if (newest === undefined) return { generation: 1, previous: null };
   const [known] = await connection.query(
-    `select r.manifest_hash, r.generation from backup.runs as r
+    `select coalesce(r.link_hash, r.manifest_hash) as link_hash, r.generation from backup.runs as r
       where r.manifest_name = $1 and r.status in ('succeeded', 'quarantined')`,
     [newest.name],
   );
   if (known !== undefined) {
     return {
       generation: Number(known["generation"]) + 1,
-      previous: { name: newest.name, hash: text(known, "manifest_hash") },
+      previous: { name: newest.name, hash: text(known, "link_hash") },
     };
   }
   const epochOf = epochSource(deps.store, deps.ring, epoch.repositoryId);

@@ -5,7 +5,8 @@ import { parseLsn } from "../changes/decode/lsn.ts";
 import { inOrder, listSegments } from "../changes/segments/chain_reader.ts";
 import { sha256Hex } from "../crypto/digest.ts";
 import { HoldfastError } from "../errors.ts";
-import { epochName, prefixes, repositoryName } from "../format/layout.ts";
+import { isLedgerEpoch } from "../crypto/epochs.ts";
+import { epochName, parseEpochName, prefixes, repositoryName } from "../format/layout.ts";
 import type { Store } from "../store/store.ts";
 import { allNeededObjects, neededByFiles, type NeededObject } from "../verify/needed_objects.ts";
 import { readStreamLists } from "../verify/stream_lists.ts";
@@ -83,7 +84,12 @@ async function bundleFiles(deps: ReadDeps, backup: OpenedBackup, end: BundleEnd 
   const { manifest } = backup;
   const segments = end === null ? [] : await segmentsUntil(deps, backup, end);
   // Segments may be sealed in another epoch than their full; key files are small, and twelve a year.
-  const keyFiles = end === null ? [epochName(manifest.epoch)] : await namesBelow(store, prefixes.keys);
+  const allKeys = await namesBelow(store, prefixes.keys);
+  const keyFiles = end === null
+    ? allKeys.filter((name) => name === epochName(manifest.epoch) || isLedgerEpoch(parseEpochName(name) ?? ""))
+    : allKeys;
+  // Whoever restores from it has to know who must not come back.
+  const ledger = await namesBelow(store, prefixes.erasures);
   const sized = async (name: string): Promise<BundleFile> => {
     const size = await store.size(name);
     if (size === null) throw new HoldfastError("object_missing", `${name} is not in ${store.label}`);
@@ -99,7 +105,7 @@ async function bundleFiles(deps: ReadDeps, backup: OpenedBackup, end: BundleEnd 
       return { name, size: text.byteLength, text };
     }),
     await sized(repositoryName),
-    ...await Promise.all(keyFiles.map(sized)),
+    ...await Promise.all([...keyFiles, ...ledger].map(sized)),
     ...objects,
     ...copied.lists,
     ...segments,

@@ -1,4 +1,5 @@
 /** From what was asked for to the bytes of it. */
+import { readLedger } from "../erase/ledger.ts";
 import { HoldfastError } from "../errors.ts";
 import { text } from "../jobs/run_row.ts";
 import type { Connection } from "../postgres/connection.ts";
@@ -11,6 +12,7 @@ import { bundleContents, type BundleEnd } from "./bundle_contents.ts";
 import type { Contents } from "./contents.ts";
 import { type DownloadFormat, type NamedTable, type PlainFormat, tableLabel } from "./format.ts";
 import { tableContents } from "./table_contents.ts";
+import { withoutErased } from "./without_erased.ts";
 
 export interface DownloadAsked {
   /** Id of a full backup, shortened or not, or of an incremental. */
@@ -37,7 +39,8 @@ export async function openContents(
     return await bundleContents(deps, await openBackup(deps, incremental?.full ?? backup), incremental?.end ?? null);
   }
   if (incremental !== null) throw needsReplay(`rows of the incremental ${backup}`);
-  return plainContents(await openBackupRows(deps, backup, { ahead }), table, format);
+  const source = await openBackupRows(deps, backup, { ahead });
+  return plainContents(withoutErased(source, await readLedger(deps)), table, format);
 }
 
 /** Of rows that no store holds as they are. docs/decisions/0028. */

@@ -2,10 +2,9 @@
  * What a drill did, measured and proved, as one JSON document that is signed by a key derived from BACKUP_KEYS. docs/format.md,
  * "Evidence of drills".
  */
-import { base64url } from "jose";
 import { z } from "zod";
-import { toHex } from "../crypto/digest.ts";
 import type { KeyRing } from "../crypto/key_ring.ts";
+import { isSigned, signatureFormat, signatureOf } from "../crypto/signed_document.ts";
 import { HoldfastError } from "../errors.ts";
 
 const failure = z.object({ code: z.string(), message: z.string(), hint: z.string().optional() });
@@ -62,7 +61,6 @@ export const evidenceFormat = z.object({
 /** Before it is signed. */
 export type Evidence = z.infer<typeof evidenceFormat>;
 
-const signatureFormat = z.object({ algorithm: z.literal("HMAC-SHA256"), key: z.string(), value: z.string() });
 export const signedFormat = evidenceFormat.extend({ signature: signatureFormat });
 export type SignedEvidence = z.infer<typeof signedFormat>;
 
@@ -71,11 +69,8 @@ const purpose = "holdfast drill evidence v1";
 
 /** Errors: `key_missing` where no key of the ring opens anything. */
 export async function signEvidence(evidence: Evidence, ring: KeyRing): Promise<SignedEvidence> {
-  const opening = ring.opening;
-  const key = opening.includes(ring.currentId) ? ring.currentId : opening[0];
-  if (key === undefined) throw new HoldfastError("key_missing", "no key is here to sign the evidence with");
   const plain = evidenceFormat.parse(evidence);
-  return { ...plain, signature: { algorithm: "HMAC-SHA256", key, value: await macOf(plain, ring, key) } };
+  return { ...plain, signature: await signatureOf(plain, ring, purpose) };
 }
 
 /**
@@ -90,33 +85,5 @@ export async function verifyEvidence(document: unknown, ring: KeyRing): Promise<
     });
   }
   const { signature, ...plain } = parsed.data;
-  if (!ring.opening.includes(signature.key)) {
-    throw new HoldfastError(
-      "key_missing",
-      `the evidence was signed with key ${signature.key}, which is not in BACKUP_KEYS`,
-    );
-  }
-  return signature.value === await macOf(plain, ring, signature.key);
-}
-
-async function macOf(plain: unknown, ring: KeyRing, id: string): Promise<string> {
-  const secret = ring.secretOf(id) ?? base64url.decode(ring.pairOf(id)?.d ?? "");
-  const base = await crypto.subtle.importKey("raw", new Uint8Array(secret), "HKDF", false, ["deriveKey"]);
-  const key = await crypto.subtle.deriveKey(
-    { name: "HKDF", hash: "SHA-256", salt: new Uint8Array(), info: new TextEncoder().encode(purpose) },
-    base,
-    { name: "HMAC", hash: "SHA-256", length: 256 },
-    false,
-    ["sign"],
-  );
-  const mac = await crypto.subtle.sign("HMAC", key, new TextEncoder().encode(canonical(plain)));
-  return toHex(new Uint8Array(mac));
-}
-
-/** JSON with the names of every object in order and no blanks: the same text whoever wrote the document down in between. */
-export function canonical(value: unknown): string {
-  if (Array.isArray(value)) return `[${value.map(canonical).join(",")}]`;
-  if (typeof value !== "object" || value === null) return JSON.stringify(value) ?? "null";
-  const entries = Object.entries(value).filter(([, one]) => one !== undefined).sort(([a], [b]) => a < b ? -1 : 1);
-  return `{${entries.map(([name, one]) => `${JSON.stringify(name)}:${canonical(one)}`).join(",")}}`;
+  return await isSigned(plain, signature, ring, purpose);
 }

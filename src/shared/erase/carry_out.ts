@@ -24,6 +24,8 @@ import { lookAgain } from "./look_again.ts";
 import { OwnedRows } from "./owned_rows.ts";
 import { referringOf, refuseUndecided, undecidedOf } from "./plan_erasure.ts";
 import { usersIdentity } from "./removal_plan.ts";
+import { liveTerms } from "./rewrite/keep_terms.ts";
+import { addTerms } from "./rewrite/terms_file.ts";
 import { scrub } from "./scrub.ts";
 
 export interface ErasureDeps extends PutDeps {
@@ -65,7 +67,11 @@ export async function carryOut(deps: ErasureDeps, user: string, map: BackupMap):
   log.step("erase.begun", {});
   const known = new Set<string>();
   const write = async (owned: OwnedRows) => await writeLedger(deps, { id, user, map, known }, owned);
-  await inOne(connection, async () => await write(await decided(connection, user, map)));
+  await inOne(connection, async () => {
+    const owned = await decided(connection, user, map);
+    await addTerms(deps, id, await liveTerms(connection, user));
+    await write(owned);
+  });
   log.step("erase.recorded", {});
   for (const side of await readSides(connection)) await dropSide(connection, side.id);
   await shrink(deps, user, map);

@@ -29,6 +29,9 @@ const shape = z.object({
   map,
   rows: z.array(table.extend({ columns: z.array(column).min(1) })),
   hashes: z.array(z.string().regex(/^[0-9a-f]{32}$/)),
+  rewritten: z.array(
+    z.object({ name: z.string(), revision: z.int().positive(), hash: z.string().regex(/^[0-9a-f]{64}$/) }),
+  ).optional(),
 });
 
 /** What tells a row of a table from the others: its primary key, or what foreign keys refer to. Columns in the order of names. */
@@ -51,7 +54,20 @@ export interface LedgerEntry {
   readonly rows: readonly Identity[];
   /** 16 bytes each, in hex; see hashes.ts. */
   readonly hashes: readonly string[];
+  /** Manifests and segments that were sealed again; an entry that has them names no rows. F-35. */
+  readonly rewritten?: readonly RewrittenObject[];
 }
+
+/** What stands under a name from now on: an earlier revision of it is one that was put back. */
+export interface RewrittenObject {
+  readonly name: string;
+  readonly revision: number;
+  /** SHA-256 of the sealed bytes in hex. */
+  readonly hash: string;
+}
+
+/** So many are about 2 MB of text. */
+export const mostRewritten = 10_000;
 
 /** So many hashes are about 2.3 MB of text. */
 export const mostHashes = 65_536;
@@ -72,8 +88,12 @@ export async function openEntry(deps: OpenDeps, number: number, bytes: Uint8Arra
   if (!parsed.success || parsed.data.number !== number) {
     throw new HoldfastError("object_damaged", `${name} is no entry of the erasure ledger`);
   }
-  const { format: _, version: __, map: { share, ...rest }, ...entry } = parsed.data;
-  return { ...entry, map: { ...rest, ...(share === undefined ? {} : { share }) } };
+  const { format: _, version: __, map: { share, ...rest }, rewritten, ...entry } = parsed.data;
+  return {
+    ...entry,
+    ...(rewritten === undefined ? {} : { rewritten }),
+    map: { ...rest, ...(share === undefined ? {} : { share }) },
+  };
 }
 
 function readJson(bytes: Uint8Array): unknown {

@@ -20,6 +20,7 @@ export const kindNumbers = {
   claim: 7,
   files: 8,
   erasure: 9,
+  terms: 10,
 } as const;
 export type ObjectKind = keyof typeof kindNumbers;
 

@@ -16,6 +16,7 @@ export const prefixes = {
   anchors: "v1/anchors/",
   claims: "v1/claims/",
   erasures: "v1/erasures/",
+  terms: "v1/terms/",
 } as const;
 
 /** All blobs in steps that a leg can list, by the first digit of their names. */
@@ -160,6 +161,11 @@ export function erasureName(number: number): string {
 export function parseErasureName(name: string): number | null {
   const number = Number(/^v1\/erasures\/(\d{15})$/.exec(name)?.[1] ?? 0);
   return number > 0 ? number : null;
+}
+
+/** What an erasure's certificate searches for, until there is one. */
+export function termsName(erasure: string): string {
+  return `${prefixes.terms}${must(erasure, idPattern, "erasure id")}`;
 }
 
 /** `20261121T184500Z`; parts of a second are cut off. */

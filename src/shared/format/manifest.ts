@@ -36,6 +36,16 @@ const chunk = z.object({
   takenFrom: id.nullable(),
 });
 
+/** Of an object that lawful erasures have put in the place of another one of its name. docs/format.md, F-34. */
+export const rewrittenFormat = z.object({
+  /** How often it was rewritten. */
+  revision: z.int().positive(),
+  /** SHA-256 of the sealed bytes that were there first: what links name. */
+  original: hash,
+  /** Number of the newest entry of the erasure ledger that was applied. */
+  through: z.int().positive(),
+});
+
 const fileList = z.object({
   object: contentObject,
   rawBytes: count,
@@ -113,6 +123,8 @@ export const manifestSchema = z.object({
     buckets: z.array(z.string()),
     lists: z.array(fileList),
   }).nullable().optional(),
+  /** Absent: as it was first written. */
+  rewritten: rewrittenFormat.optional(),
   totals: z.object({
     tables: count,
     rows: count,

@@ -13,8 +13,10 @@ export const maxManifestBytes = 256 * 1024 * 1024;
 /** A manifest with where it is, as a successor names it. */
 export interface OpenedManifest {
   readonly name: string;
-  /** SHA-256 of the sealed bytes. */
+  /** SHA-256 of the sealed bytes; of those that were there first, where lawful erasures have rewritten it: what successors name. */
   readonly hash: string;
+  /** SHA-256 of the sealed bytes as they are. */
+  readonly storedHash: string;
   readonly manifest: Manifest;
 }
 
@@ -78,7 +80,8 @@ export async function openManifest(deps: OpenDeps, name: string, bytes: Uint8Arr
   if (nameOf(manifest) !== name) {
     throw new HoldfastError("manifest_damaged", `${name} holds a manifest of another name`);
   }
-  return { name, hash: await sha256Hex(bytes), manifest };
+  const storedHash = await sha256Hex(bytes);
+  return { name, hash: manifest.rewritten?.original ?? storedHash, storedHash, manifest };
 }
 
 function nameOf(manifest: Manifest): string {

@@ -5,6 +5,7 @@ import type { CopyTask, CopyToMake } from "../jobs/copy_queries.ts";
 import { isLayered } from "../store/secondary.ts";
 import type { ReplicateDeps } from "./deps.ts";
 import { checkReplacement } from "./key_file.ts";
+import { checkRewritten } from "./rewritten.ts";
 import type { Original, OriginalDeps } from "./original.ts";
 
 /** `needed`: nothing was sent, since the egress of the day has no room for so many bytes. */
@@ -13,12 +14,12 @@ export type CopyOutcome = { readonly copied: number } | { readonly needed: numbe
 /**
  * An age file differs at each encryption, so that what stands there under the name is told by the hashes that were noted
  * before they were sent: one of them is adopted. Anything else under a layered name, or under one that we meant to put, is
- * replaced by a whole one (F-25), and so is a key file where `checkReplacement` lets it; under any other name it is
+ * replaced by a whole one (F-25), and so are a key file where `checkReplacement` lets it and a manifest where `checkRewritten` does; under any other name it is
  * `object_conflict`, and nothing is overwritten.
  * Errors, beside those of the second store and the lease: `store_lied` where other bytes come back.
  */
 export async function copyObject(
-  deps: Pick<ReplicateDeps, "second" | "log"> & Pick<OriginalDeps, "ring" | "repositoryId">,
+  deps: Pick<ReplicateDeps, "second" | "log"> & Omit<OriginalDeps, "first">,
   task: CopyTask,
   copy: CopyToMake,
   original: Original,
@@ -51,7 +52,8 @@ export async function copyObject(
   log.step("copy.put", { name });
   let stored = await readBack(deps, name);
   if (outcome === "existed" && !sameBytes(stored, wrapped)) {
-    if (!isLayered(name) && kind !== "key" && known.size === 0) {
+    if (kind === "manifest") await checkRewritten(deps, name, stored, original.bytes);
+    else if (!isLayered(name) && kind !== "key" && known.size === 0) {
       throw new HoldfastError("object_conflict", `${name} in ${second.store.label} holds something else`);
     }
     if (kind === "key") await checkReplacement(deps, name, stored, original.bytes);

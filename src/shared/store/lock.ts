@@ -67,8 +67,8 @@ export function nameInside(name: string): string {
 }
 
 /**
- * Backups, changes, anchors, the erasure ledger and the repository are locked. Never keys, which an epoch's end has to remove, nor claims and probes,
- * which come and go.
+ * Backups, changes, anchors, the erasure ledger and the repository are locked. Never keys, which an epoch's end has to remove, nor claims, terms of
+ * certificates and probes, which come and go.
  */
 export function isLocked(name: string): boolean {
   const ours = nameInside(name);

@@ -2,6 +2,8 @@
 import type { EpochSource } from "../crypto/epoch.ts";
 import { epochSource } from "../crypto/epochs.ts";
 import type { KeyRing } from "../crypto/key_ring.ts";
+import { listedIn, refuseUnlawful } from "../erase/lawful.ts";
+import { readLedger } from "../erase/ledger.ts";
 import { HoldfastError } from "../errors.ts";
 import type { Compressor } from "../format/compressor.ts";
 import { type BackupName, parseManifestName, prefixes } from "../format/layout.ts";
@@ -80,7 +82,8 @@ export function backupById<T extends { readonly id: string }>(backups: readonly 
  * Reads, opens and checks the manifest of the backup that `wanted` names (see `chooseBackup`). `latest` is the newest one
  * that was not quarantined: a database that lost its rows must not take the place of the one that had them. Whether
  * somebody accepted it, the store cannot know; it is opened by its id.
- * Errors: `backup_quarantined` when `latest` finds no other; those of `chooseBackup`, `key_wrong`, `format_newer`, `manifest_damaged`, `object_damaged`, those of the store.
+ * The erasure ledger has the word on whether a manifest was rewritten by right.
+ * Errors: `backup_quarantined` when `latest` finds no other; `rewrite_unlawful`, `ledger_unreadable`; those of `chooseBackup`, `key_wrong`, `format_newer`, `manifest_damaged`, `object_damaged`, those of the store.
  */
 export async function openBackup(deps: ReadDeps, wanted: string): Promise<OpenedBackup> {
   const backups = await listBackups(deps.store);
@@ -98,8 +101,11 @@ export async function openBackup(deps: ReadDeps, wanted: string): Promise<Opened
     if (opened.manifest.repositoryId !== repository.id) {
       throw new HoldfastError("manifest_damaged", `${listed.name} belongs to another repository`);
     }
+    refuseUnlawful(entries, lawful, { ...opened, rewritten: opened.manifest.rewritten });
     return { ...opened, epochOf };
   };
+  const { entries } = await readLedger(deps);
+  const lawful = listedIn(entries);
   if (wanted !== "latest") return await openOne(chosen);
   const others = backups.filter(countsAsLatest);
   for (let at = 0; at < others.length;) {

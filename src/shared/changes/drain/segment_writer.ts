@@ -146,7 +146,7 @@ export class SegmentWriter {
       },
       last: {
         name: sealed.name,
-        storedHash: put.storedHash,
+        linkHash: put.storedHash,
         startLsn: parseLsn(header.startLsn),
         endLsn: taken.endLsn,
         part: taken.part,
@@ -187,7 +187,7 @@ export class SegmentWriter {
       startLsn: formatLsn(taken.part > 0 && last !== null ? last.startLsn : last?.endLsn ?? this.#chain.startLsn),
       endLsn: formatLsn(taken.endLsn),
       part: taken.part,
-      previous: last === null ? null : { name: last.name, hash: last.storedHash },
+      previous: last === null ? null : { name: last.name, hash: last.linkHash },
       startsInTransaction: last?.endsInTransaction === true,
       endsInTransaction: taken.endsInTransaction,
       transactions: facts.transactions,

@@ -23,8 +23,8 @@ export interface Chain {
 
 export interface LastSegment {
   readonly name: string;
-  /** SHA-256 of the sealed bytes in hex. */
-  readonly storedHash: string;
+  /** SHA-256 of the sealed bytes in hex, of those that were there first where an erasure has rewritten it. */
+  readonly linkHash: string;
   readonly startLsn: bigint;
   readonly endLsn: bigint;
   readonly part: number;
@@ -73,7 +73,7 @@ export async function openChain(connection: Connection): Promise<Chain | null> {
               ) order by o.lsn), '[]')
               from backup.obstacles as o where o.chain_id = c.id
             ) as obstacles,
-            s.name, s.stored_hash, s.start_lsn as segment_start, s.end_lsn, s.part, s.ends_in_transaction, s.spool_position,
+            s.name, coalesce(s.link_hash, s.stored_hash) as link_hash, s.start_lsn as segment_start, s.end_lsn, s.part, s.ends_in_transaction, s.spool_position,
             extract(epoch from backup.clock_now() - s.taken_at)::bigint as age
        from backup.chains as c
        left join lateral (
@@ -93,7 +93,7 @@ export async function openChain(connection: Connection): Promise<Chain | null> {
     obstacles: JSON.parse(text(row, "obstacles")) as Chain["obstacles"],
     last: row["name"] === null ? null : {
       name: text(row, "name"),
-      storedHash: text(row, "stored_hash"),
+      linkHash: text(row, "link_hash"),
       startLsn: parseLsn(text(row, "segment_start")),
       endLsn: parseLsn(text(row, "end_lsn")),
       part: Number(row["part"]),

@@ -1,5 +1,7 @@
 /** A database as it was at a moment: the newest full before it, then the stream up to it. */
 import { openSession } from "../../backup/session.ts";
+import { lawfully } from "../../erase/lawful.ts";
+import { readLedger } from "../../erase/ledger.ts";
 import { reapplyLedger } from "../../erase/reapply.ts";
 import { HoldfastError } from "../../errors.ts";
 import type { Connection } from "../../postgres/connection.ts";
@@ -164,7 +166,8 @@ async function replayInto(deps: RestoreDeps, plan: PointPlan, options: PointOpti
     const { position, done } = begun;
     const withoutTables = meantTables(seen, choices.withoutTables);
     const atFull = meantTables(seen, choices.atFull);
-    await replay(connection, readChain(reader, plan.segments), deps.log, {
+    const lawful = lawfully((await readLedger(deps)).entries, readChain(reader, plan.segments));
+    await replay(connection, lawful, deps.log, {
       point: plan.point,
       snapshot,
       tables: full.manifest.tables,

@@ -89,7 +89,7 @@ export async function* readChain(
 
 function checkLink(before: OpenedSegment, segment: OpenedSegment): void {
   const { previous, startsInTransaction } = segment.header;
-  if (previous?.name === before.name && previous.hash === before.storedHash) {
+  if (previous?.name === before.name && previous.hash === before.linkHash) {
     if (startsInTransaction === before.header.endsInTransaction) return;
   }
   throw new HoldfastError(

@@ -4,6 +4,7 @@ import { sha256Hex } from "../../crypto/digest.ts";
 import type { Epoch } from "../../crypto/epoch.ts";
 import { HoldfastError } from "../../errors.ts";
 import { open, type OpenDeps, seal, type SealDeps } from "../../format/container.ts";
+import { rewrittenFormat } from "../../format/manifest.ts";
 import { chainPattern, idPattern, parseSegmentName, segmentName } from "../../format/layout.ts";
 import { isLsn, parseLsn } from "../decode/lsn.ts";
 
@@ -74,6 +75,8 @@ export const segmentHeaderSchema = z.object({
   countedNextXid: xid.optional(),
   /** Every commit before this moment was in the counters; null: the drain could not know. */
   countedUntil: moment.nullable().optional(),
+  /** Absent: as it was first written. */
+  rewritten: rewrittenFormat.optional(),
   /** Tables whose changes are not all in the stream, with the server's counters of what happened to them. */
   uncovered: z.array(
     z.object({
@@ -222,8 +225,10 @@ function nameOf({ chain, startLsn, endLsn, part }: SegmentHeader): string {
 
 export interface OpenedSegment {
   readonly name: string;
-  /** SHA-256 of the sealed bytes in hex, as its successor names it. */
+  /** SHA-256 of the sealed bytes in hex. */
   readonly storedHash: string;
+  /** As its successor names it: of the bytes that were there first, where lawful erasures have rewritten it. */
+  readonly linkHash: string;
   readonly header: SegmentHeader;
   readonly records: Uint8Array;
 }
@@ -232,5 +237,7 @@ export interface OpenedSegment {
 export async function openSegment(deps: OpenDeps, name: string, bytes: Uint8Array): Promise<OpenedSegment> {
   if (parseSegmentName(name) === null) throw new HoldfastError("internal", `${name} is no segment's name`);
   const plaintext = await open(deps, { kind: "segment", name, bytes, maxBytes: maxSegmentBytes });
-  return { name, storedHash: await sha256Hex(bytes), ...decodeSegment(name, plaintext) };
+  const storedHash = await sha256Hex(bytes);
+  const decoded = decodeSegment(name, plaintext);
+  return { name, storedHash, linkHash: decoded.header.rewritten?.original ?? storedHash, ...decoded };
 }

@@ -87,7 +87,7 @@ export async function verifyIncremental(
 }
 
 function checkAgainst(opened: OpenedSegment, recorded: RecordedSegment, before: OpenedSegment | null): void {
-  if (before !== null && opened.header.previous?.hash !== before.storedHash) {
+  if (before !== null && opened.header.previous?.hash !== before.linkHash) {
     throw new HoldfastError("chain_broken", `${opened.name} does not follow ${before.name}`);
   }
   let [transactions, changes, ddl] = [0, 0, 0];

@@ -1,0 +1,303 @@
+/**
+ * What a thread does of a rewriting: opens an object, takes out what goes, seals the rest under a name of its own and reads it back.
+ * Nothing is removed or replaced here.
+ */
+import type { EpochSource } from "../../crypto/epoch.ts";
+import { sha256Hex } from "../../crypto/digest.ts";
+import { encodeSegment, openSegment, sealSegment } from "../../changes/segments/segment.ts";
+import { type OpenDeps, seal, type SealDeps } from "../../format/container.ts";
+import { open } from "../../format/container.ts";
+import { decodeHeader } from "../../format/container_header.ts";
+import { encodeFileList, type ListedFile, listFacts } from "../../format/file_list.ts";
+import type { ManifestFileList } from "../../format/manifest.ts";
+import { objectName } from "../../format/object_name.ts";
+import type { TableName } from "../../restore/project_rows.ts";
+import type { Random } from "../../random.ts";
+import type { Compressor } from "../../format/compressor.ts";
+import { putAndReadBack } from "../../store/put.ts";
+import type { Store } from "../../store/store.ts";
+import { checkFileList } from "../../verify/read_file_list.ts";
+import { readObject, type RecordedObject } from "../../verify/read_object.ts";
+import type { Identity } from "../entry.ts";
+import type { HashKey } from "../hashes.ts";
+import { ErasedKeys, type ReadColumn } from "../judge_row.ts";
+import { HashSet } from "../keyed_hash.ts";
+import type { RemovalTable } from "../removal_plan.ts";
+import { rewriteRecords, StreamTables } from "../rewrite_records.ts";
+import { rewriteText } from "../rewrite_text.ts";
+import { TableRewriter } from "../table_rewriter.ts";
+import { type FoundTerm, termsIn } from "./terms.ts";
+
+export interface HandsDeps {
+  readonly store: Store;
+  readonly compressor: Compressor;
+  readonly random: Random;
+  readonly epochOf: EpochSource;
+}
+
+/** What is gone for sure, for the objects that come next. Plain data. */
+export interface Scope {
+  readonly keys: readonly HashKey[];
+  readonly hashes: readonly string[];
+  readonly identities: readonly Identity[];
+}
+
+export interface ChunkTask {
+  readonly object: RecordedObject;
+  readonly epoch: string;
+  readonly table: RemovalTable;
+  readonly columns: readonly string[];
+  readonly alsoBy: readonly (readonly string[])[];
+}
+
+/** As a manifest records it. */
+export interface NewObject {
+  readonly name: string;
+  readonly rawBytes: number;
+  readonly storedBytes: number;
+  readonly hash: string;
+  readonly storedHash: string;
+}
+
+export interface ChunkDone {
+  /** Null: nothing of it changes, or no row is left, which `rows` tells. */
+  readonly object: NewObject | null;
+  readonly rows: number;
+  readonly removed: number;
+  readonly changed: number;
+  readonly gone: readonly string[];
+  readonly terms: readonly FoundTerm[];
+}
+
+export interface ListTask {
+  readonly list: ManifestFileList;
+  readonly epoch: string;
+  readonly table: RemovalTable;
+}
+
+export interface ListDone {
+  /** Null: nothing of it changes. */
+  readonly list: ManifestFileList | null;
+  readonly removed: number;
+  /** Parts that files which go were made of. */
+  readonly parts: readonly string[];
+  readonly terms: readonly FoundTerm[];
+}
+
+/** Rules of tables by name, of a leaf of a partitioned table too. */
+export interface StreamRules {
+  readonly tables: readonly { readonly name: TableName; readonly table: RemovalTable }[];
+}
+
+export interface SegmentTask {
+  /** Parts of one range, in order. */
+  readonly names: readonly string[];
+  /** Number of the newest entry that is applied. */
+  readonly through: number;
+  /** Of rows that are gone where the range begins, beside those that the ledger names. */
+  readonly gone: readonly string[];
+}
+
+export interface SegmentDone {
+  readonly name: string;
+  /** Null: nothing of it changes. */
+  readonly sealed: Uint8Array | null;
+  readonly rawBytes: number;
+  readonly hash: string;
+  readonly changes: number;
+  readonly revision: number;
+  readonly original: string;
+  readonly removed: number;
+  readonly changed: number;
+  /** As `gone` of the task, where it ends. */
+  readonly gone: readonly string[];
+  readonly terms: readonly FoundTerm[];
+  /** Where the one that was read was rewritten before: what it is. */
+  readonly standing: StandingSegment | null;
+}
+
+/** As the database records it. */
+export interface StandingSegment {
+  readonly revision: number;
+  readonly original: string;
+  readonly through: number;
+  readonly hash: string;
+  readonly stored_bytes: number;
+  readonly raw_bytes: number;
+  readonly plain_hash: string;
+  readonly changes: number;
+}
+
+/** What a rewriting asks of its threads; the answers come in any order. */
+export interface Hands {
+  begin(scope: Scope, rules: StreamRules | null): Promise<void>;
+  learn(gone: readonly string[], identities: readonly Identity[]): Promise<void>;
+  chunk(task: ChunkTask): Promise<ChunkDone>;
+  list(task: ListTask): Promise<ListDone>;
+  segment(task: SegmentTask): Promise<SegmentDone[]>;
+  /** How many tasks are worth being under way at once. */
+  readonly atOnce: number;
+}
+
+const sameName = (a: TableName, b: TableName): boolean => a.schema === b.schema && a.name === b.name;
+
+export class OwnHands implements Hands {
+  readonly atOnce = 2;
+  readonly #deps: HandsDeps;
+  #erased = new ErasedKeys([], [], []);
+  #rules: StreamRules | null = null;
+
+  constructor(deps: HandsDeps) {
+    this.#deps = deps;
+  }
+
+  begin({ keys, hashes, identities }: Scope, rules: StreamRules | null): Promise<void> {
+    this.#erased = new ErasedKeys(keys, hashes, identities);
+    this.#rules = rules;
+    return Promise.resolve();
+  }
+
+  learn(gone: readonly string[], identities: readonly Identity[]): Promise<void> {
+    this.#erased.learn(gone, identities);
+    return Promise.resolve();
+  }
+
+  /** Errors: those of `readObject` and the store. */
+  async chunk({ object, epoch, table, columns, alsoBy }: ChunkTask): Promise<ChunkDone> {
+    const text = await readObject(this.#deps, object);
+    const terms: FoundTerm[] = [];
+    const { bytes, ...rest } = rewriteText(
+      text,
+      new TableRewriter(this.#erased, table, columns, alsoBy),
+      (read) => terms.push(...termsIn(table, columns, read)),
+    );
+    return {
+      ...rest,
+      terms,
+      object: bytes === null || rest.rows === 0 ? null : await this.#put("chunk", epoch, bytes),
+    };
+  }
+
+  /** Errors: those of `readObject` and the store. */
+  async list({ list, epoch, table }: ListTask): Promise<ListDone> {
+    const { object: name, rawBytes, storedBytes, hash, storedHash } = list;
+    const stored = { bytes: storedBytes, hash: storedHash };
+    const files = checkFileList(await readObject(this.#deps, { kind: "files", name, rawBytes, hash, stored }), list);
+    const terms: FoundTerm[] = [];
+    const kept: ListedFile[] = [];
+    const parts: string[] = [];
+    let changed = false;
+    for (const file of files) {
+      const { columns, read } = rowOfFile(file);
+      const fate = new TableRewriter(this.#erased, table, columns).fateOf(read);
+      if (fate.kind === "goes") {
+        changed = true;
+        terms.push(...termsIn(table, columns, read));
+        parts.push(...file.parts.map(({ object }) => object));
+      } else if (fate.kind === "changes") {
+        changed = true;
+        const values = [...fate.values].map(([place, value]) => [columns[place] ?? "", value] as const);
+        const row = JSON.stringify({ ...JSON.parse(file.row) as object, ...Object.fromEntries(values) });
+        kept.push({ ...file, row });
+      } else kept.push(file);
+    }
+    const removed = files.length - kept.length;
+    if (!changed) return { list: null, removed, parts, terms };
+    const put = await this.#put("files", epoch, encodeFileList(kept));
+    const { name: object, ...facts } = put;
+    return { list: { object, ...facts, ...listFacts(kept) }, removed, parts, terms };
+  }
+
+  /** Errors: those of `openSegment` and the store. */
+  async segment({ names, through, gone }: SegmentTask): Promise<SegmentDone[]> {
+    this.#erased.gone = new HashSet();
+    this.#erased.learn(gone, this.#rules?.tables.flatMap(({ table }) => table.identities) ?? []);
+    const tables = new StreamTables((name, columns, keys) => {
+      const found = this.#rules?.tables.find((one) => sameName(one.name, name));
+      if (found === undefined) return null;
+      const rewriter = new TableRewriter(this.#erased, found.table, columns, keys.length === 0 ? [] : [keys]);
+      this.#erased.learn([], rewriter.identities);
+      return rewriter;
+    });
+    const done: SegmentDone[] = [];
+    for (const name of names) done.push(await this.#segment(name, through, tables));
+    return done;
+  }
+
+  async #segment(name: string, through: number, tables: StreamTables): Promise<SegmentDone> {
+    const stored = await this.#deps.store.read(name);
+    const { header, records, storedHash } = await openSegment(this.#deps, name, stored);
+    const terms: FoundTerm[] = [];
+    const onGone = (table: TableName, columns: readonly string[], read: ReadColumn) =>
+      terms.push(...termsIn(table, columns, read));
+    const { records: fresh, ...found } = rewriteRecords(name, records, tables, this.#erased, onGone);
+    const revision = (header.rewritten?.revision ?? 0) + 1;
+    const original = header.rewritten?.original ?? storedHash;
+    // A change in place keeps the number of changes: what is left out is told apart from what the log of DDL holds.
+    const changes = header.changes - found.removed;
+    const standing = header.rewritten === undefined ? null : {
+      ...header.rewritten,
+      hash: storedHash,
+      stored_bytes: stored.byteLength,
+      ...await plainFacts(encodeSegment(header, records)),
+      changes: header.changes,
+    };
+    const facts = {
+      name,
+      changes,
+      revision,
+      original,
+      ...found,
+      gone: [...this.#erased.gone.values()],
+      terms,
+      standing,
+    };
+    if (fresh === null) return { ...facts, sealed: null, rawBytes: 0, hash: "" };
+    const epoch = await this.#deps.epochOf(decodeHeader(stored, name).epochId);
+    const rewritten = { revision, original, through };
+    const sealed = await sealSegment(this.#deps, epoch, { ...header, changes, rewritten }, fresh);
+    return { ...facts, sealed: sealed.bytes, rawBytes: sealed.rawBytes, hash: sealed.hash };
+  }
+
+  /** Errors: `object_conflict`, `store_lied`, those of the store. */
+  async #put(kind: "chunk" | "files", epochId: string, plaintext: Uint8Array): Promise<NewObject> {
+    return await putContent(this.#deps, kind, epochId, plaintext);
+  }
+}
+
+async function plainFacts(plaintext: Uint8Array): Promise<Pick<StandingSegment, "raw_bytes" | "plain_hash">> {
+  return { raw_bytes: plaintext.byteLength, plain_hash: await sha256Hex(plaintext) };
+}
+
+async function putContent(
+  deps: HandsDeps & SealDeps & OpenDeps,
+  kind: "chunk" | "files",
+  epochId: string,
+  plaintext: Uint8Array,
+): Promise<NewObject> {
+  const epoch = await deps.epochOf(epochId);
+  const { name, hash } = await objectName(epoch, kind, plaintext);
+  const sealed = await seal(deps, epoch, { kind, name, plaintext });
+  const put = await putAndReadBack(deps.store, name, sealed, async (bytes) => {
+    const there = await open(deps, { kind, name, bytes, maxBytes: plaintext.byteLength });
+    return await sha256Hex(there) === hash;
+  });
+  // Another backup's lock may end before this one's.
+  await deps.store.lock?.hold(name);
+  return { name, rawBytes: plaintext.byteLength, storedBytes: put.storedBytes, hash, storedHash: put.storedHash };
+}
+
+/** The row of storage.objects that a list has of a file. */
+function rowOfFile({ row }: ListedFile): { readonly columns: readonly string[]; readonly read: ReadColumn } {
+  const document = JSON.parse(row) as Record<string, unknown>;
+  const columns = Object.keys(document);
+  const encoder = new TextEncoder();
+  return {
+    columns,
+    read: (place) => {
+      const value = document[columns[place] ?? ""];
+      if (value === null) return null;
+      return typeof value === "string" ? encoder.encode(value) : undefined;
+    },
+  };
+}
