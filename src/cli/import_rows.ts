@@ -274,6 +274,9 @@ function storageFor({ settings }: Context, { put }: FilesPlan): ProjectFilesSett
   );
 }
 
+/** They are put one after the other, so that each has the session for itself. */
+const oneAtATime = <T>(work: () => Promise<T>): Promise<T> => work();
+
 async function putFiles(
   { context, document: { readBeside, identity }, session }: ImportWanted,
   { put, bytes }: FilesPlan,
@@ -282,7 +285,7 @@ async function putFiles(
   let done = 0;
   for (const file of put) {
     if (context.signal.aborted) throw new HoldfastError("cancelled", "it was cancelled; what was put stays");
-    await putFile({ target, session, fetch: fetching }, file, identity.user, readBeside);
+    await putFile({ target, session, fetch: fetching, inTurn: oneAtATime }, file, identity.user, readBeside);
     context.log.step("import.file", {});
     done += file.bytes;
     context.progress.update({ label: "files", done, total: bytes, unit: "bytes" });
