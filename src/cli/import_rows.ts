@@ -251,7 +251,7 @@ async function settleFiles(
 ): Promise<FilesPlan & { readonly before: number }> {
   const target = projectStorage(context.settings);
   if (work.lease?.goesOn !== true || mode !== "all" || target === null) return { ...files, before: 0 };
-  const deps = { target, session: work.connection, fetch: fetching };
+  const deps = { target, session: work.connection, fetch: fetching, inTurn: oneAtATime };
   const states = new Map<FilesPlan["there"][number], "put" | "half" | "strange">();
   for (const file of files.there) states.set(file, await putBefore(deps, file, identity.user));
   const of = (state: "put" | "half" | "strange") => files.there.filter((file) => states.get(file) === state);
