@@ -26,7 +26,7 @@ export async function downloadToBucket(
   context: Context,
   session: Connection,
   bucket: DownloadBucket,
-  { backup, format, table, contents, fileName, ring }: DownloadTarget,
+  { backup, format, table, files, contents, fileName, ring }: DownloadTarget,
   expirySeconds: number,
 ): Promise<Outcome> {
   const { progress, signal, log, note } = context;
@@ -38,6 +38,7 @@ export async function downloadToBucket(
     backup,
     table: tableLabel(table),
     format,
+    files,
     fileName,
     expirySeconds,
     worker: "cli",

@@ -7,6 +7,7 @@ import type { Contents } from "../shared/download/contents.ts";
 import type { KeyRing } from "../shared/crypto/key_ring.ts";
 import { type DownloadFormat, type NamedTable, tableLabel } from "../shared/download/format.ts";
 import { HoldfastError } from "../shared/errors.ts";
+import type { FilesNamed } from "../shared/files/files_named.ts";
 import type { Connection } from "../shared/postgres/connection.ts";
 import { localFileSystem, syncFd } from "../shared/store/file.ts";
 import { errno } from "../shared/store/file_errors.ts";
@@ -18,6 +19,8 @@ export interface DownloadTarget {
   readonly backup: string;
   readonly format: DownloadFormat;
   readonly table: NamedTable | null;
+  /** For the format `files`; null for all others. */
+  readonly files: FilesNamed | null;
   readonly contents: Contents;
   readonly fileName: string;
   /** What opened it. */
@@ -43,12 +46,13 @@ export async function filePath(out: string): Promise<{ readonly path: string; re
 export async function downloadToFile(
   { progress, signal, note }: Context,
   session: Connection | null,
-  { backup, format, table, contents, fileName, ring }: DownloadTarget,
+  { backup, format, table, files, contents, fileName, ring }: DownloadTarget,
   { path: named, isFolder }: Awaited<ReturnType<typeof filePath>>,
 ): Promise<Outcome> {
   const path = isFolder ? join(named, fileName) : named;
   if (await stat(path).then(() => true, () => false)) throw taken(path);
-  await audit(session, backup, { format, table: tableLabel(table), keys: [...ring.used].sort() });
+  const bucket = files?.bucket ?? null;
+  await audit(session, backup, { format, table: tableLabel(table), bucket, keys: [...ring.used].sort() });
   const unfinished = join(dirname(path), `.${basename(path)}.${process.pid}.part`);
   const hash = createHash("sha256");
   let bytes = 0;
@@ -92,6 +96,7 @@ export async function downloadToFile(
       backup,
       table: tableLabel(table),
       format,
+      bucket,
       file: path,
       fileName: basename(path),
       bytes,

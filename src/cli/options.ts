@@ -283,7 +283,12 @@ export const options = {
     type: "string",
     value: "format",
     help:
-      "`bundle` (the default): the sealed objects with what restores them by hand; csv (with --table the default), json, sql: rows in plain text",
+      "`bundle` (the default): the sealed objects with what restores them by hand; csv (with --table the default), json, sql: rows in plain text; files: with --files",
+  },
+  "files": {
+    type: "string",
+    value: "bucket/name",
+    help: "a file of Storage as it is; `bucket/`: those of a bucket, as a tar archive",
   },
   "table": {
     type: "string",

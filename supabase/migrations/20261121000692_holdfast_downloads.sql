@@ -11,6 +11,9 @@ create table backup.downloads (
   -- `schema.table`, quoted where needed; null: the whole backup
   table_name text,
   format text not null,
+  -- of the format files: the bucket, and the name of one file, which is forgotten once nothing of it lies there
+  bucket text,
+  file text,
   -- what a browser calls the file
   file_name text not null,
   status text not null default 'making',
@@ -40,8 +43,10 @@ create table backup.downloads (
   error_code text,
   error_message text,
   error_hint text,
-  constraint format_is_known check (format in ('bundle', 'csv', 'json', 'sql')),
-  constraint bundle_is_of_the_whole_backup check (format <> 'bundle' or table_name is null),
+  constraint format_is_known check (format in ('bundle', 'csv', 'json', 'sql', 'files')),
+  constraint bundle_is_of_the_whole_backup check (format not in ('bundle', 'files') or table_name is null),
+  constraint files_are_of_a_bucket check ((format = 'files') = (bucket is not null)),
+  constraint file_is_of_a_bucket check (file is null or bucket is not null),
   constraint status_is_known check (status in ('making', 'ready', 'failed', 'ending', 'removed')),
   constraint keeping_is_bounded check (keep_for between interval '1 second' and interval '7 days'),
   constraint ready_one_says_until_when check (status <> 'ready' or (ready_at is not null and expires_at is not null)),
@@ -71,14 +76,15 @@ stable
 set search_path = ''
 as $$
   select pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
-    'backup', ours.backup_id, 'table', ours.table_name, 'format', ours.format,
+    'backup', ours.backup_id, 'table', ours.table_name, 'format', ours.format, 'bucket', ours.bucket,
     'bytes', nullif(ours.bytes, 0), 'expires_at', ours.expires_at, 'error', ours.error_code
   ))
 $$;
 revoke all on function backup.download_detail(backup.downloads) from public;
 
--- Writes the row and its audit. `facts`: {backup, table, format, file_name, expires_seconds, by_function, worker,
--- lease_seconds}. HF003 (payload_invalid) for a time that is longer than the format may lie there, and for a bundle of a table.
+-- Writes the row and its audit, which names no file: its name may tell of a person. `facts`: {backup, table, format, bucket, file, file_name,
+-- expires_seconds, by_function, worker, lease_seconds}. HF003 (payload_invalid) for a time that is longer than the format may lie there, for
+-- a bundle of a table, and for files of no bucket.
 create function backup.begin_download(facts jsonb, out id uuid, out token bigint)
 language plpgsql
 volatile
@@ -96,20 +102,22 @@ begin
       using errcode = 'HF003';
   elsif facts ->> 'format' = 'bundle' and facts ->> 'table' is not null then
     raise exception 'a bundle is of a whole backup, not of a table' using errcode = 'HF003';
+  elsif (facts ->> 'format' = 'files') <> (facts ->> 'bucket' is not null) or (facts ->> 'format' = 'files' and facts ->> 'table' is not null) then
+    raise exception 'files are of a bucket, and nothing else is' using errcode = 'HF003';
   end if;
   begin_download.id := pg_catalog.gen_random_uuid();
   entry := backup.audit(
     'download.begun', 'download:' || begin_download.id,
     pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
-      'backup', facts -> 'backup', 'table', facts -> 'table', 'format', facts -> 'format',
-      'expires_seconds', facts -> 'expires_seconds'
+      'backup', facts -> 'backup', 'table', facts -> 'table', 'format', facts -> 'format', 'bucket', facts -> 'bucket',
+      'one_file', case when facts ->> 'file' is not null then true end, 'expires_seconds', facts -> 'expires_seconds'
     ))
   );
   insert into backup.downloads (
-    id, backup_id, table_name, format, file_name, by_function, actor, keep_for, worker, lease_until, next_leg_at
+    id, backup_id, table_name, format, bucket, file, file_name, by_function, actor, keep_for, worker, lease_until, next_leg_at
   )
   select
-    begin_download.id, (facts ->> 'backup')::uuid, facts ->> 'table', facts ->> 'format', facts ->> 'file_name',
+    begin_download.id, (facts ->> 'backup')::uuid, facts ->> 'table', facts ->> 'format', facts ->> 'bucket', facts ->> 'file', facts ->> 'file_name',
     coalesce((facts ->> 'by_function')::boolean, false), l.actor, wanted, facts ->> 'worker',
     backup.clock_now() + coalesce((facts ->> 'lease_seconds')::bigint, 1) * interval '1 second',
     case when coalesce((facts ->> 'by_function')::boolean, false) then backup.clock_now() + interval '1 minute' end
@@ -204,7 +212,7 @@ revoke all on function backup.end_download(uuid) from public;
 
 create view public.backup_downloads with (security_invoker = true) as
 select
-  d.id, d.backup_id, d.table_name, d.format, d.file_name, d.status, d.parts, d.bytes, d.sha256, d.actor, d.created_at,
+  d.id, d.backup_id, d.table_name, d.format, d.bucket, d.file_name, d.status, d.parts, d.bytes, d.sha256, d.actor, d.created_at,
   d.ready_at, d.expires_at, d.links, d.ended_at, d.removed_at, d.removal_error, d.error_code, d.error_message, d.error_hint
 from backup.downloads as d;
 comment on view public.backup_downloads is 'Holdfast: downloads. Administrators with a second factor only.';
@@ -224,7 +232,7 @@ begin
   create policy administrators_read_downloads on backup.downloads
     for select to authenticated using ((select backup.is_admin()));
   grant select (
-    id, backup_id, table_name, format, file_name, status, parts, bytes, sha256, actor, created_at, ready_at, expires_at,
+    id, backup_id, table_name, format, bucket, file_name, status, parts, bytes, sha256, actor, created_at, ready_at, expires_at,
     links, ended_at, removed_at, removal_error, error_code, error_message, error_hint
   ) on backup.downloads to authenticated;
   grant select on table public.backup_downloads to authenticated;

@@ -180,7 +180,7 @@ begin
     return;
   end if;
   update backup.downloads as d
-  set status = 'removed', removed_at = backup.clock_now(), ended_at = coalesce(d.ended_at, d.expires_at), removal_error = null
+  set status = 'removed', removed_at = backup.clock_now(), ended_at = coalesce(d.ended_at, d.expires_at), removal_error = null, file = null
   where d.id = ours.id
   returning d.* into ours;
   perform backup.audit('download.removed', 'download:' || ours.id, backup.download_detail(ours));

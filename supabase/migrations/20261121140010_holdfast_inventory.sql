@@ -130,7 +130,8 @@ begin
         then (select c.second_bytes from backup.copies as c where c.store = enter_listed.store and c.name = l.name and c.status = 'stored')
         else coalesce(
           (select o.stored_bytes from backup.objects as o where o.name = l.name),
-          (select g.stored_bytes from backup.segments as g where g.name = l.name)
+          (select g.stored_bytes from backup.segments as g where g.name = l.name),
+          (select f.stored_bytes from backup.file_lists as f where f.name = l.name)
         )
       end, l.bytes
     ) then '-infinity' else backup.clock_now() end
@@ -242,7 +243,8 @@ begin
   return query
     select i.name, i.bytes, coalesce(
       (select o.stored_hash from backup.objects as o where o.name = i.name),
-      (select g.stored_hash from backup.segments as g where g.name = i.name)
+      (select g.stored_hash from backup.segments as g where g.name = i.name),
+      (select f.stored_hash from backup.file_lists as f where f.name = i.name)
     )
     from backup.inventory as i
     where i.store = next_objects.store and i.looked_at < begun and i.bytes <= most_bytes and not pg_catalog.starts_with(i.name, 'v1/backups/')

@@ -4,7 +4,7 @@ import { systemClock } from "../../src/shared/clock.ts";
 import { parseLsn } from "../../src/shared/changes/decode/lsn.ts";
 import type { Point } from "../../src/shared/changes/replay/replay.ts";
 import { ChangeHistory, type Timeline } from "../../src/shared/changes/segments/timeline.ts";
-import { segmentsOf, verifyIncremental } from "../../src/shared/changes/segments/verify_incremental.ts";
+import { listsOf, segmentsOf, verifyIncremental } from "../../src/shared/changes/segments/verify_incremental.ts";
 import { backup } from "../integration/backup_fixture.ts";
 import {
   drainNow,
@@ -154,7 +154,10 @@ describe("a clock that is moved in the middle of a stream", () => {
           expect(parseLsn(String(run["first"]))).toBeGreaterThan(parseLsn(String(before["last"])));
         }
         const id = String(run["id"]);
-        expect(await verifyIncremental(from.deps, id, await segmentsOf(connection, id))).toMatchObject({ ok: true });
+        expect(await verifyIncremental(from.deps, id, {
+          segments: await segmentsOf(connection, id),
+          lists: await listsOf(connection, id),
+        })).toMatchObject({ ok: true });
       }
     } finally {
       await connection.close();

@@ -15,7 +15,7 @@ import { restoreBackup } from "../../src/shared/restore/run.ts";
 import type { Store } from "../../src/shared/store/store.ts";
 import { openBackup } from "../../src/shared/verify/find_backup.ts";
 import { verifyBackup } from "../../src/shared/verify/run.ts";
-import { segmentsOf, verifyIncremental } from "../../src/shared/changes/segments/verify_incremental.ts";
+import { listsOf, segmentsOf, verifyIncremental } from "../../src/shared/changes/segments/verify_incremental.ts";
 import { backup, query } from "../integration/backup_fixture.ts";
 import { drainNow, tableHashes } from "../integration/changes_stream_fixture.ts";
 import { passGrace, prune, verified } from "../integration/retention_fixture.ts";
@@ -197,7 +197,10 @@ describe("what is kept", () => {
     const connection = await pair.deps.database.connect("holdfast:test");
     try {
       for (const { id } of await query(pair.url, "select id from backup.runs where kind = 'incremental'")) {
-        const found = await verifyIncremental(pair.deps, String(id), await segmentsOf(connection, String(id)));
+        const found = await verifyIncremental(pair.deps, String(id), {
+          segments: await segmentsOf(connection, String(id)),
+          lists: await listsOf(connection, String(id)),
+        });
         expect(found.problems).toEqual([]);
       }
     } finally {

@@ -10,6 +10,7 @@ import {
 } from "../../shared/download/format.ts";
 import { sweepDownloads } from "../../shared/download/sweep.ts";
 import { HoldfastError } from "../../shared/errors.ts";
+import { type FilesNamed, parseFilesNamed } from "../../shared/files/files_named.ts";
 import { loadZstd } from "../../shared/format/zstd.ts";
 import { endDownload, listDownloads, readDownload } from "../../shared/jobs/download_queries.ts";
 import type { Connection } from "../../shared/postgres/connection.ts";
@@ -28,6 +29,8 @@ import { tableOf } from "../table_names.ts";
 export interface DownloadWanted {
   readonly format: DownloadFormat;
   readonly table: NamedTable | null;
+  /** For the format `files`; null for all others. */
+  readonly files: FilesNamed | null;
 }
 
 /**
@@ -78,7 +81,8 @@ async function download(context: Context, wantedBackup: string | undefined): Pro
 function wantedOf({ settings }: Context): DownloadWanted {
   const named = settings.get("table");
   const table = named === undefined ? null : tableOf(named);
-  const text = settings.get("format") ?? (table === null ? "bundle" : "csv");
+  const files = filesOf(settings.get("files"));
+  const text = settings.get("format") ?? (files !== null ? "files" : table === null ? "bundle" : "csv");
   const format = downloadFormats.find((one) => one === text);
   if (format === undefined) {
     throw new HoldfastError("usage", `--format ${text} is none of ${downloadFormats.join(", ")}`);
@@ -86,7 +90,20 @@ function wantedOf({ settings }: Context): DownloadWanted {
   if (format === "bundle" && table !== null) {
     throw new HoldfastError("usage", "a bundle is of a whole backup; a table comes as csv, json or sql");
   }
-  return { format, table };
+  if ((format === "files") !== (files !== null) || (files !== null && table !== null)) {
+    throw new HoldfastError("usage", "--files names files of Storage, which come as --format files alone", {
+      hint: "For one file `--files bucket/name`, for those of a bucket `--files bucket/`.",
+    });
+  }
+  return { format, table, files };
+}
+
+/** Errors: `usage`. */
+function filesOf(text: string | undefined): FilesNamed | null {
+  if (text === undefined) return null;
+  const files = parseFilesNamed(text);
+  if (files?.bucket != null) return files;
+  throw new HoldfastError("usage", "--files takes `bucket/name` for one file, `bucket/` for those of a bucket");
 }
 
 /** Null where no database is named, and where it cannot be reached: store and keys are enough to save a file. */
@@ -115,9 +132,13 @@ export function bucketOf(context: Context): DownloadBucket {
   return downloadBucket({ projectUrl: supabaseUrl, serviceKey: supabaseServiceKey }, deps);
 }
 
-function planned(backup: string, { format, table }: DownloadWanted, { files, bytes, isExact }: Contents): Outcome {
+function planned(
+  backup: string,
+  { format, table, files: named }: DownloadWanted,
+  { files, bytes, isExact }: Contents,
+): Outcome {
   const label = tableLabel(table);
-  const what = label === null ? "the whole backup" : label;
+  const what = named !== null ? `files of bucket ${named.bucket}` : label === null ? "the whole backup" : label;
   return {
     exit: 0,
     document: { dryRun: true, backup, table: label, format, files, bytes, isExact },

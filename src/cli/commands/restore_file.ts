@@ -4,6 +4,8 @@ import { asHoldfastError, HoldfastError } from "../../shared/errors.ts";
 import type { ListedFile } from "../../shared/format/file_list.ts";
 import { loadZstd } from "../../shared/format/zstd.ts";
 import { bringFiles, planBringing, processBounds, withoutErased } from "../../shared/files/bring_files.ts";
+import { type FilesNamed, isNamed, parseFilesNamed } from "../../shared/files/files_named.ts";
+import { folderNames } from "../../shared/files/folder_names.ts";
 import { planPutBack, type PutBackMode } from "../../shared/files/plan_put_back.ts";
 import { syncFd } from "../../shared/store/file.ts";
 import { recordedPart } from "../../shared/verify/read_file_list.ts";
@@ -20,18 +22,10 @@ import { openStore, projectStorage, targetStorage } from "../open_store.ts";
 import type { Outcome } from "../output.ts";
 import { amount } from "../progress.ts";
 
-/** What `<files>` names. */
-interface Wanted {
-  /** Null: every bucket. */
-  readonly bucket: string | null;
-  /** Null: all of them. */
-  readonly name: string | null;
-}
-
 /**
  * One file (`bucket/name`), a bucket (`bucket/`) or all (`all`), of a backup or a moment. The document: `{id, ok, dryRun, put, bytes, same,
  * differs, later, lost, erased, orphans[], files[{file, state, puts}], warnings[]}`, once they were put with `madeBuckets[]` and `failed[]`;
- * with --out `{id, ok, folder, written, bytes, lost, warnings[]}`. Exit 3 where there is no content of something that was asked for.
+ * with --out `{id, ok, folder, written, bytes, lost, oddNames[{file, path}], warnings[]}`. Exit 3 where there is no content of something that was asked for.
  */
 export async function run(context: Context): Promise<Outcome> {
   const { settings } = context;
@@ -46,10 +40,7 @@ export async function run(context: Context): Promise<Outcome> {
       hint: "`holdfast list` shows others; a backup by the CLI needs SUPABASE_URL and SUPABASE_SECRET_KEY for files.",
     });
   }
-  const { bucket, name } = wanted;
-  const files = await source.read((file) =>
-    (bucket ?? file.bucket) === file.bucket && (name ?? file.name) === file.name
-  );
+  const files = await source.read((file) => isNamed(wanted, file));
   if (files.length === 0) throw new HoldfastError("not_found", `${source.label} has no file of ${what}`);
   const out = settings.get("out");
   if (out !== undefined) return await writeAll(context, read, source, files, out);
@@ -57,15 +48,12 @@ export async function run(context: Context): Promise<Outcome> {
 }
 
 /** Errors: `usage`. */
-function wantedOf(what: string): Wanted {
-  if (what === "all") return { bucket: null, name: null };
-  const slash = what.indexOf("/");
-  if (slash < 1) {
-    throw new HoldfastError("usage", "what is to come back is not named", {
-      hint: "Give `bucket/name` for a file, `bucket/` for a bucket, or `all`.",
-    });
-  }
-  return { bucket: what.slice(0, slash), name: slash === what.length - 1 ? null : what.slice(slash + 1) };
+function wantedOf(what: string): FilesNamed {
+  const files = parseFilesNamed(what);
+  if (files !== null) return files;
+  throw new HoldfastError("usage", "what is to come back is not named", {
+    hint: "Give `bucket/name` for a file, `bucket/` for a bucket, or `all`.",
+  });
 }
 
 function modeOf(text: string | undefined): PutBackMode | null {
@@ -84,7 +72,7 @@ async function putAll(
   read: ReadDeps,
   source: FilesOfState,
   { wanted, files, mode }: {
-    readonly wanted: Wanted;
+    readonly wanted: FilesNamed;
     readonly files: readonly ListedFile[];
     readonly mode: PutBackMode | null;
   },
@@ -166,7 +154,7 @@ async function auditSaved(context: Context, backup: string, files: number): Prom
   }
 }
 
-/** Into a folder, named as in Storage. Errors: `usage` for a name that would leave the folder, and for a file that is there. */
+/** Into a folder, named as in Storage where that can be, else in `odd-names`. Errors: `usage` for a file that is there. */
 async function writeAll(
   context: Context,
   read: ReadDeps,
@@ -179,15 +167,14 @@ async function writeAll(
   const { kept, erased } = await withoutErased(await comparedLedger(context, read), files);
   const plan = { ...planPutBack(kept, [], "merge"), orphans: [], erased };
   await auditSaved(context, manifest.id, plan.files.filter(({ puts }) => puts).length);
-  for (const { file, puts } of plan.files) {
-    if (!puts) continue;
-    const parts = [file.bucket, ...file.name.split("/")];
-    if (parts.some((part) => part === "" || part === "." || part === ".." || part.includes("\0"))) {
-      throw new HoldfastError("usage", "the name of a file would lead out of the folder", {
-        hint: "Name the files that you want one by one.",
-      });
-    }
-    const path = join(folder, ...parts);
+  const puts = plan.files.filter((one) => one.puts).map(({ file }) => file);
+  const names = folderNames(puts);
+  const oddNames = puts.flatMap((file, index) => {
+    const path = names[index] ?? "";
+    return path === `${file.bucket}/${file.name}` ? [] : [{ file: `${file.bucket}/${file.name}`, path }];
+  });
+  for (const [index, file] of puts.entries()) {
+    const path = join(folder, names[index] ?? "");
     await mkdir(dirname(path), { recursive: true });
     const handle = await open(path, "wx").catch((cause: unknown) => {
       throw new HoldfastError("usage", "a file of that name is in the folder, or cannot be made there", { cause });
@@ -207,13 +194,14 @@ async function writeAll(
   }
   context.progress.clear();
   const lost = plan.files.filter(({ state }) => state === "lost").length;
-  const written = plan.files.filter(({ puts }) => puts).length;
+  const written = puts.length;
   const warnings = filesWarnings(plan).filter((warning) => !warning.endsWith("a later one is put"));
   return {
     exit: lost > 0 ? 3 : 0,
-    document: { id: manifest.id, ok: lost === 0, folder, written, bytes: plan.bytes, lost, warnings },
+    document: { id: manifest.id, ok: lost === 0, folder, written, bytes: plan.bytes, lost, oddNames, warnings },
     lines: [
       `${amount(written, "files")} of ${source.label} are in ${folder}, ${amount(plan.bytes, "bytes")}.`,
+      ...oddNames.map(({ file, path }) => `  ${path} is ${JSON.stringify(file)}`),
       ...warnings,
     ],
   };

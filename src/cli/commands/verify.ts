@@ -1,4 +1,4 @@
-import { segmentsOf, verifyIncremental } from "../../shared/changes/segments/verify_incremental.ts";
+import { listsOf, segmentsOf, verifyIncremental } from "../../shared/changes/segments/verify_incremental.ts";
 import { HoldfastError } from "../../shared/errors.ts";
 import { loadZstd } from "../../shared/format/zstd.ts";
 import { recordVerification } from "../../shared/jobs/queries.ts";
@@ -23,8 +23,9 @@ import { amount } from "../progress.ts";
 import { verifyByThreads } from "../verify_threads.ts";
 
 /**
- * The document: `{id, ok, objects, rows, rawBytes, storedBytes, problems[]}`. Exit 3 when there is a problem. With the id
- * of an incremental, which only the database knows, objects are its segments and rows its changes.
+ * The document: `{id, ok, objects, rows, rawBytes, storedBytes, files, problems[]}`, `files` null or `{rows, withoutContent, withoutRow}`.
+ * Exit 3 when there is a problem. With the id of an incremental, which only the database knows, objects are its segments and the files that
+ * were copied for it, and rows its changes.
  */
 export async function run(context: Context): Promise<Outcome> {
   const { settings, clock, log, progress, signal } = context;
@@ -106,24 +107,42 @@ async function verifyAsIncremental(
   if (session === null) return null;
   try {
     const found = await findIncremental(session, wanted);
-    return found === null
-      ? null
-      : await verifyIncremental(deps, found.id, await segmentsOf(session, found.id), options);
+    return found === null ? null : await verifyIncremental(deps, found.id, {
+      segments: await segmentsOf(session, found.id),
+      lists: await listsOf(session, found.id),
+    }, options);
   } finally {
     await session.close();
   }
 }
 
 function outcomeOf(what: string, result: VerifyResult, contents: string): Outcome {
-  const size = `${amount(result.objects, "objects")}, ${contents}, ${amount(result.storedBytes, "bytes")}`;
+  const files = result.files === null ? "" : `, ${amount(result.files.rows, "files")}`;
+  const size = `${amount(result.objects, "objects")}, ${contents}${files}, ${amount(result.storedBytes, "bytes")}`;
   return {
     exit: result.ok ? 0 : 3,
     document: result,
-    lines: result.ok ? [`${what} ${result.id} is sound: ${size}.`] : [
-      `${what} ${result.id} has ${result.problems.length} problems (${size} looked at):`,
-      ...result.problems.map((problem) => `  ${problem.object}: ${problem.code}: ${problem.message}`),
+    lines: [
+      ...result.ok ? [`${what} ${result.id} is sound: ${size}.`] : [
+        `${what} ${result.id} has ${result.problems.length} problems (${size} looked at):`,
+        ...result.problems.map((problem) => `  ${problem.object}: ${problem.code}: ${problem.message}`),
+      ],
+      ...orphanLines(result.files),
     ],
   };
+}
+
+function orphanLines(files: VerifyResult["files"]): string[] {
+  if (files === null) return [];
+  const { withoutContent, withoutRow } = files;
+  return [
+    ...withoutContent === 0
+      ? []
+      : [`  ${amount(withoutContent, "files")} of its moment have no content in it: they went before they were copied`],
+    ...withoutRow === 0
+      ? []
+      : [`  ${amount(withoutRow, "files")} are of a version after its moment, in the place of one that was missed`],
+  ];
 }
 
 /** A backup of another database, or one whose row is gone, is verified all the same. */

@@ -76,9 +76,9 @@ export const backups = {
     examples: [{ line: 'accept 1b9d -- --reason "old events were archived"', does: "counts it as a backup again" }],
   },
   "download": {
-    summary: "take a backup, or rows of it, out of the store",
+    summary: "take a backup, or rows or files of it, out of the store",
     about:
-      "Into a file with --out. Without it the file is laid into a private bucket of the project, and a signed link to it is printed: whoever has the link can read it until it ends, then the file is removed. Each download and each link stands in the audit before it is there. `list` shows what lies there, `remove` ends one before its time. Rows in plain text are of use to everybody who gets hold of them: keep them short.",
+      "Into a file with --out. Without it the file is laid into a private bucket of the project, and a signed link to it is printed: whoever has the link can read it until it ends, then the file is removed. Each download and each link stands in the audit before it is there. `list` shows what lies there, `remove` ends one before its time. Rows in plain text and files are of use to everybody who gets hold of them: keep them short.",
     words: [
       {
         ...id,
@@ -90,6 +90,7 @@ export const backups = {
     options: [
       "format",
       "table",
+      "files",
       "out",
       "expires",
       "at",
@@ -105,6 +106,7 @@ export const backups = {
       { line: "download latest -- --out .", does: "all that restores the newest backup, with stock tools" },
       { line: "download latest -- --table public.notes --expires 1h", does: "a link to one table as CSV" },
       { line: "download latest -- --format sql --dry-run", does: "how large every table is together, for psql" },
+      { line: "download latest -- --files voice-notes/ --out .", does: "all files of a bucket, as an archive" },
       { line: "download remove 1b4e28ba-2fa1-11d2-883f-0016d3cca427", does: "ends a link before its time" },
     ],
   },

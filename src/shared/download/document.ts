@@ -8,6 +8,7 @@ export function downloadDocument(row: DownloadRow): Readonly<Record<string, unkn
     backup: row.backup,
     table: row.table,
     format: row.format,
+    bucket: row.bucket,
     fileName: row.fileName,
     status: row.status,
     bytes: row.bytes,

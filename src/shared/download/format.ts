@@ -1,12 +1,16 @@
 /** What a download may be, for how long, and what its files are called. */
 import { HoldfastError } from "../errors.ts";
+import type { FilesNamed } from "../files/files_named.ts";
 import { ownBuckets } from "../schema/own_objects.ts";
 import { quoteQualified } from "../schema/quote.ts";
 
-/** `bundle`: the sealed objects, and what restores them by hand. The others: rows in plain text, of one table or of all. */
-export const downloadFormats = ["bundle", "csv", "json", "sql"] as const;
+/**
+ * `bundle`: the sealed objects, and what restores them by hand. `files`: files of Storage, one as it is or those of a bucket as a tar
+ * archive. The others: rows in plain text, of one table or of all.
+ */
+export const downloadFormats = ["bundle", "csv", "json", "sql", "files"] as const;
 export type DownloadFormat = typeof downloadFormats[number];
-export type PlainFormat = Exclude<DownloadFormat, "bundle">;
+export type PlainFormat = Exclude<DownloadFormat, "bundle" | "files">;
 
 /** Private, made when it is first needed. A bucket of its own: what lies in it may go at any time. */
 export const downloadBucketName = ownBuckets.downloads;
@@ -48,10 +52,17 @@ export interface NamedTable {
  * What a browser, or the CLI, calls the file: letters, digits, dots, dashes and percent signs only, whatever the table is
  * called. `bundle-8f14e45f.tar`, `public.notes-8f14e45f.csv`, `tables-8f14e45f-csv.zip`.
  */
-export function fileNameOf(format: DownloadFormat, backup: string, table: NamedTable | null): string {
+export function fileNameOf(format: Exclude<DownloadFormat, "files">, backup: string, table: NamedTable | null): string {
   const id = backup.slice(0, 8);
   if (format === "bundle") return `bundle-${id}.tar`;
   return table === null ? `tables-${id}-${format}.zip` : `${plainName(table, asciiSign)}-${id}.${extensions[format]}`;
+}
+
+/** Without the name of a file, which may tell of a person: `file-8f14e45f.webm`, `files-voice-notes-8f14e45f.tar`. */
+export function filesFileName({ bucket, name }: FilesNamed, backup: string): string {
+  const id = backup.slice(0, 8);
+  if (name !== null) return `file-${id}${/\.[A-Za-z0-9]{1,5}$/.exec(name)?.[0] ?? ""}`;
+  return `files-${escaped(bucket ?? "all", asciiSign).slice(0, longestNameBytes).replace(/%.?$/, "")}-${id}.tar`;
 }
 
 const asciiSign = /[A-Za-z0-9_-]/;

@@ -37,7 +37,8 @@ export async function runDownloadLeg(
   if (lease === null) return;
   try {
     const row = await readDownload(connection, id);
-    const asked = { backup: row.backup, table: namedTable(row.table), format: row.format };
+    const files = row.format === "files" ? { bucket: row.bucket, name: row.file } : null;
+    const asked = { backup: row.backup, table: namedTable(row.table), format: row.format, files };
     const read = await deps.open(row.backup);
     const contents = await openContents(read, connection, asked, { ahead: false });
     await keysUsed(connection, { what: "download", id }, read.ring);

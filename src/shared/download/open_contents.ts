@@ -6,10 +6,15 @@ import type { Connection } from "../postgres/connection.ts";
 import { openBackupRows } from "../rows/past/backup_rows.ts";
 import type { PastRows, PastTable } from "../rows/past/past.ts";
 import { splitQualified, unquoteIdent } from "../schema/quote.ts";
+import { fileListsOf } from "../format/manifest.ts";
+import type { FilesNamed } from "../files/files_named.ts";
 import { openBackup, type ReadDeps } from "../verify/find_backup.ts";
+import { readFileList, recordedPart } from "../verify/read_file_list.ts";
+import { readObject } from "../verify/read_object.ts";
 import { archiveContents } from "./archive_contents.ts";
 import { bundleContents, type BundleEnd } from "./bundle_contents.ts";
 import type { Contents } from "./contents.ts";
+import { filesContents } from "./files_contents.ts";
 import { type DownloadFormat, type NamedTable, type PlainFormat, tableLabel } from "./format.ts";
 import { tableContents } from "./table_contents.ts";
 import { withoutErased } from "./without_erased.ts";
@@ -19,6 +24,8 @@ export interface DownloadAsked {
   readonly backup: string;
   readonly table: NamedTable | null;
   readonly format: DownloadFormat;
+  /** For the format `files`; null for all others. */
+  readonly files: FilesNamed | null;
 }
 
 /**
@@ -28,7 +35,7 @@ export interface DownloadAsked {
 export async function openContents(
   deps: ReadDeps,
   connection: Connection | null,
-  { backup, table, format }: DownloadAsked,
+  { backup, table, format, files }: DownloadAsked,
   { ahead }: { readonly ahead: boolean },
 ): Promise<Contents> {
   const incremental = await incrementalOf(connection, backup);
@@ -38,9 +45,30 @@ export async function openContents(
     }
     return await bundleContents(deps, await openBackup(deps, incremental?.full ?? backup), incremental?.end ?? null);
   }
-  if (incremental !== null) throw needsReplay(`rows of the incremental ${backup}`);
+  if (incremental !== null) throw needsReplay(`what is in the incremental ${backup}`);
+  if (format === "files") return await openFiles(deps, backup, files);
   const source = await openBackupRows(deps, backup, { ahead });
   return plainContents(withoutErased(source, await readLedger(deps)), table, format);
+}
+
+/** Errors: `not_found` for a backup without files. */
+async function openFiles(deps: ReadDeps, backup: string, wanted: FilesNamed | null): Promise<Contents> {
+  if (wanted === null) throw new HoldfastError("internal", "a download of files names none");
+  const { manifest, epochOf } = await openBackup(deps, backup);
+  if ((manifest.files ?? null) === null) throw new HoldfastError("not_found", `backup ${manifest.id} holds no files`);
+  const reader = { ...deps, epochOf };
+  return filesContents({
+    backup: manifest.id,
+    at: manifest.consistentAt,
+    lists: fileListsOf(manifest).map((list) => ({
+      files: list.files,
+      rawBytes: list.rawBytes,
+      contentBytes: list.partBytes,
+      read: () => readFileList(reader, list),
+    })),
+    part: (part) => readObject(reader, recordedPart(part)),
+    ledger: await readLedger(deps),
+  }, wanted);
 }
 
 /** Of rows that no store holds as they are. docs/decisions/0028. */

@@ -31,17 +31,20 @@ export async function planFiles(
     readonly canRead: boolean;
   },
 ): Promise<PlannedFiles> {
-  const buckets = await readFileBuckets(session);
-  if (buckets === null) return { files: null, tasks: [], warnings: [] };
+  const present = await readFileBuckets(session);
+  if (present === null) return { files: null, tasks: [], warnings: [] };
   if (!canRead) {
-    const files = await countFiles(session, buckets.copied);
-    const message = `${files} files in ${buckets.copied.length} buckets are not in it, only their rows: ` +
+    const files = await countFiles(session, present.copied);
+    const message = `${files} files in ${present.copied.length} buckets are not in it, only their rows: ` +
       "SUPABASE_URL and SUPABASE_SECRET_KEY are not set";
     return { files: null, tasks: [], warnings: files === 0 ? [] : [{ code: notCopiedCode, message }] };
   }
   let rows: string[] = [];
+  let buckets = present;
   await writingInSnapshot(session, snapshotName, async () => {
     await listFiles(session, run, epoch);
+    // As the list was made: a bucket may have come, or gone, since.
+    buckets = await readFileBuckets(session) ?? present;
     rows = await readBucketRows(session, [...buckets.copied, ...buckets.leftOut]);
   });
   const looks = prefixesToLookAt(await countBlobs(session, epoch));

@@ -67,7 +67,7 @@ export async function sealManifest(deps: SealDeps, epoch: Epoch, manifest: Manif
   if (epoch.id !== manifest.epoch || epoch.repositoryId !== manifest.repositoryId) {
     throw new HoldfastError("internal", "a manifest was to be sealed under an epoch that it does not name");
   }
-  const name = nameOf(manifest);
+  const name = nameOfManifest(manifest);
   const bytes = await seal(deps, epoch, { kind: "manifest", name, plaintext: encodeManifest(manifest) });
   return { name, bytes };
 }
@@ -77,14 +77,15 @@ export async function openManifest(deps: OpenDeps, name: string, bytes: Uint8Arr
   if (parseManifestName(name) === null) throw new HoldfastError("manifest_damaged", "this is no name of a manifest");
   const plaintext = await open(deps, { kind: "manifest", name, bytes, maxBytes: maxManifestBytes });
   const manifest = decodeManifest(plaintext);
-  if (nameOf(manifest) !== name) {
+  if (nameOfManifest(manifest) !== name) {
     throw new HoldfastError("manifest_damaged", `${name} holds a manifest of another name`);
   }
   const storedHash = await sha256Hex(bytes);
   return { name, hash: manifest.rewritten?.original ?? storedHash, storedHash, manifest };
 }
 
-function nameOf(manifest: Manifest): string {
+/** Of the object that holds it. Errors: `manifest_damaged`. */
+export function nameOfManifest(manifest: Manifest): string {
   const createdAt = parseUtcStamp(utcStamp(new Date(manifest.createdAt)));
   const [tier] = manifest.tiers;
   if (createdAt === null || tier === undefined) throw new HoldfastError("manifest_damaged", "the manifest has no name");

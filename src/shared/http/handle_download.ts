@@ -1,10 +1,11 @@
 /** The function `download`: lays a backup, or rows of it, out in a bucket, and links to it. docs/http.md. */
 import { downloadDocument, linkDocument } from "../download/document.ts";
-import { type DownloadFormat, fileNameOf, tableLabel, usualExpirySeconds } from "../download/format.ts";
+import { type DownloadFormat, fileNameOf, filesFileName, tableLabel, usualExpirySeconds } from "../download/format.ts";
 import { makeLink } from "../download/link.ts";
 import { needsReplay } from "../download/open_contents.ts";
 import { sweepDownloads } from "../download/sweep.ts";
 import { HoldfastError } from "../errors.ts";
+import { type FilesNamed, parseFilesNamed } from "../files/files_named.ts";
 import {
   beginDownload,
   dueDownloads,
@@ -70,7 +71,7 @@ async function act(action: DownloadRequest, call: AcceptedCall, deps: DownloadDo
 }
 
 async function start(
-  { backup, at, format, table, expirySeconds }: Extract<DownloadRequest, { action: "start" }>,
+  { backup, at, format, table, files, expirySeconds }: Extract<DownloadRequest, { action: "start" }>,
   call: AcceptedCall,
   deps: DownloadDoorDeps,
 ): Promise<string> {
@@ -79,14 +80,16 @@ async function start(
   if (backup === undefined) throw new HoldfastError("payload_invalid", "not as expected: backup");
   const { connection } = call;
   const named = table === undefined ? null : tableAsked(table);
+  const ofFiles = filesAsked(format, files);
   const id = backup === "latest" ? await newestFull(connection) : backup;
   const kind = await requireBackup(connection, id, deps.requireStored);
-  if (kind === "incremental" && format !== "bundle") throw needsReplay(`rows of the incremental ${id}`);
+  if (kind === "incremental" && format !== "bundle") throw needsReplay(`what is in the incremental ${id}`);
   const begun = await beginDownload(connection, {
     backup: id,
     table: tableLabel(named),
     format,
-    fileName: fileNameOf(format, id, named),
+    files: ofFiles,
+    fileName: format === "files" ? filesFileName(ofFiles ?? noFile, id) : fileNameOf(format, id, named),
     expirySeconds: expirySeconds ?? usualExpirySeconds,
     worker: "http",
     leaseSeconds: -1,
@@ -95,10 +98,25 @@ async function start(
   return begun.id;
 }
 
+const noFile: FilesNamed = { bucket: null, name: null };
+
+/** Errors: `payload_invalid` where format and files do not fit each other. */
+function filesAsked(format: DownloadFormat, files: string | undefined): FilesNamed | null {
+  const named = files === undefined ? null : parseFilesNamed(files);
+  if (
+    (format === "files") === (named !== null && named.bucket !== null) && (files === undefined) === (named === null)
+  ) {
+    return named;
+  }
+  throw new HoldfastError("payload_invalid", "not as expected: files", {
+    hint: "The format `files`, and no other, takes `bucket/name` or `bucket/`.",
+  });
+}
+
 /** The worker secret opens no backup: what it gets is sealed. Errors: `forbidden`. */
 function requirePerson(format: DownloadFormat, { byPerson }: AcceptedCall): void {
   if (byPerson || format === "bundle") return;
-  throw new HoldfastError("forbidden", "rows in plain text are for an administrator with a second factor", {
+  throw new HoldfastError("forbidden", "rows in plain text and files are for an administrator with a second factor", {
     hint: "Sign in, or ask for a bundle, which is of use to whoever has the keys.",
   });
 }

@@ -128,6 +128,9 @@ export const downloadRequest = z.discriminatedUnion("action", [
     at: z.string().max(64).optional().describe("a moment: refused as `usage`, since the CLI alone takes rows of one"),
     format: z.enum(downloadFormats).describe("what is wanted"),
     table: name.optional().describe("`schema.table`; without it the whole backup"),
+    files: z.string().min(2).max(1200).optional().describe(
+      "for the format `files`: `bucket/name` for one file, `bucket/` for those of a bucket",
+    ),
     expirySeconds: expirySeconds.describe("how long it lies there once it is ready"),
   }),
   z.strictObject({ action: z.literal("status"), download }),

@@ -1,6 +1,7 @@
 /** All calls of the SQL functions that change downloads, and their rows. docs/architecture.md, "Downloads". */
 import { z } from "zod";
 import type { DownloadFormat } from "../download/format.ts";
+import type { FilesNamed } from "../files/files_named.ts";
 import { HoldfastError } from "../errors.ts";
 import type { Connection, Row } from "../postgres/connection.ts";
 import { call } from "./call.ts";
@@ -18,6 +19,8 @@ export interface DownloadRequest {
   /** `schema.table`, quoted where needed; null: the whole backup. */
   readonly table: string | null;
   readonly format: DownloadFormat;
+  /** For the format `files`; null for all others. */
+  readonly files: FilesNamed | null;
   readonly fileName: string;
   readonly expirySeconds: number;
   readonly worker: string;
@@ -42,6 +45,9 @@ export interface DownloadRow {
   readonly backup: string;
   readonly table: string | null;
   readonly format: DownloadFormat;
+  /** Of the format `files`: the bucket, and the file's name, which is forgotten with the file; null: all of the bucket. */
+  readonly bucket: string | null;
+  readonly file: string | null;
   readonly fileName: string;
   readonly status: DownloadStatus;
   readonly byFunction: boolean;
@@ -59,12 +65,14 @@ export interface DownloadRow {
   readonly mark: unknown;
 }
 
-/** The row and its audit, in one transaction. Errors: `payload_invalid` for a time that is too long. */
+/** The row and its audit, in one transaction. Errors: `payload_invalid` for a time that is too long, and for files without a bucket. */
 export async function beginDownload(connection: Connection, request: DownloadRequest): Promise<DownloadLease> {
   const facts = {
     backup: request.backup,
     table: request.table,
     format: request.format,
+    bucket: request.files?.bucket ?? null,
+    file: request.files?.name ?? null,
     file_name: request.fileName,
     expires_seconds: request.expirySeconds,
     by_function: request.byFunction,
@@ -193,7 +201,7 @@ export async function downloadsStay(connection: Connection, message: string): Pr
 const moment = (column: string) => `to_char(${column} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`;
 
 const columns =
-  `d.id, d.backup_id, d.table_name, d.format, d.file_name, d.status, d.by_function, d.parts::text as parts,
+  `d.id, d.backup_id, d.table_name, d.format, d.bucket, d.file, d.file_name, d.status, d.by_function, d.parts::text as parts,
   d.bytes, d.sha256, d.actor, ${moment("d.created_at")} as created_at, ${moment("d.ready_at")} as ready_at,
   ${moment("d.expires_at")} as expires_at, d.links, ${
     moment("d.removed_at")
@@ -236,6 +244,8 @@ function downloadOf(row: Row): DownloadRow {
     backup: text(row, "backup_id"),
     table: row["table_name"] ?? null,
     format: text(row, "format") as DownloadFormat,
+    bucket: row["bucket"] ?? null,
+    file: row["file"] ?? null,
     fileName: text(row, "file_name"),
     status: text(row, "status") as DownloadStatus,
     byFunction: row["by_function"] === "t",

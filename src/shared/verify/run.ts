@@ -5,6 +5,7 @@ import { fileListsOf, type Manifest } from "../format/manifest.ts";
 import type { Log } from "../log.ts";
 import { countCopyRows } from "./copy_rows.ts";
 import { decodeCapture } from "./decode_capture.ts";
+import { addTallies, FileRows, type FileTally, noFiles, rowsProblem } from "./file_rows.ts";
 import { openBackup, type OpenedBackup, type ReadDeps } from "./find_backup.ts";
 import { checkFileList, recordedPart } from "./read_file_list.ts";
 import { type ObjectDeps, readObject, type RecordedObject } from "./read_object.ts";
@@ -30,7 +31,19 @@ export interface VerifyResult {
   readonly rows: number;
   readonly rawBytes: number;
   readonly storedBytes: number;
+  /** Files of Storage; null: the backup says nothing of them. */
+  readonly files: VerifiedFiles | null;
   readonly problems: readonly VerifyProblem[];
+}
+
+/** Orphans either way are no damage: that a version was missed is known since the backup was made. */
+export interface VerifiedFiles {
+  /** Rows of storage.objects in buckets that are copied; of an incremental the files that were copied for it. */
+  readonly rows: number;
+  /** Of them those of which there is no content. */
+  readonly withoutContent: number;
+  /** Contents of versions that came after the snapshot: their rows are not in it. */
+  readonly withoutRow: number;
 }
 
 export interface VerifyProgress {
@@ -83,6 +96,7 @@ export interface VerifyLeg {
   readonly rows: number;
   readonly rawBytes: number;
   readonly storedBytes: number;
+  readonly files: FileTally;
   readonly problems: readonly VerifyProblem[];
 }
 
@@ -104,6 +118,7 @@ export async function verifyLeg(
   const look = looker(reader, manifest);
   const problems: VerifyProblem[] = [];
   const done = { objects: 0, rows: 0, rawBytes: 0, storedBytes: 0 };
+  const tallies: FileTally[] = [];
   let at = options.from;
   let taken = 0;
   let failure: unknown = null;
@@ -117,7 +132,10 @@ export async function verifyLeg(
       taken += Math.max(object.rawBytes, 1);
       const looked = await look(object);
       if ("problem" in looked) problems.push(looked.problem);
-      else done.rows += looked.rows;
+      else {
+        done.rows += looked.rows;
+        tallies.push(looked.files);
+      }
       done.objects++;
       done.rawBytes += object.rawBytes;
       done.storedBytes += object.storedBytes;
@@ -136,13 +154,17 @@ export async function verifyLeg(
   if (failure !== null) throw failure;
   deps.log.debug("verify.leg", { from: options.from, objects: done.objects, problems: problems.length });
   problems.sort((a, b) => a.object < b.object ? -1 : 1);
-  return { ...done, next: at < all.length ? at : null, problems };
+  return { ...done, files: addTallies(tallies), next: at < all.length ? at : null, problems };
 }
 
 /** The legs of one verification as one result. */
 export function verifyResult(manifest: Manifest, legs: readonly VerifyLeg[]): VerifyResult {
   const sum = (of: (leg: VerifyLeg) => number) => legs.reduce((total, leg) => total + of(leg), 0);
-  const problems = legs.flatMap((leg) => leg.problems);
+  const found = legs.flatMap((leg) => leg.problems);
+  const files = (manifest.files ?? null) === null ? null : addTallies(legs.map((leg) => leg.files));
+  // What could not be read was not counted either.
+  const orphans = files === null || found.length > 0 ? null : rowsProblem(manifest, files);
+  const problems = orphans === null ? found : [orphans];
   const named = problems.slice(0, maxProblems);
   const [beyond] = problems.slice(maxProblems);
   if (beyond !== undefined) {
@@ -155,17 +177,21 @@ export function verifyResult(manifest: Manifest, legs: readonly VerifyLeg[]): Ve
     rows: manifest.totals.rows,
     rawBytes: sum((leg) => leg.rawBytes),
     storedBytes: sum((leg) => leg.storedBytes),
+    files: files === null
+      ? null
+      : { rows: files.rows, withoutContent: files.withoutContent, withoutRow: files.withoutRow },
     problems: named,
   };
 }
 
-type Looked = { readonly rows: number } | { readonly problem: VerifyProblem };
+type Looked = { readonly rows: number; readonly files: FileTally } | { readonly problem: VerifyProblem };
 
-/** What looks at one step: rows of a chunk, or what is wrong with an object. Errors: what says nothing of it. */
+/** What looks at one step: rows of a chunk, files of a list, or what is wrong with an object. Errors: what says nothing of it. */
 function looker(reader: ObjectDeps, manifest: Manifest): (step: VerifyStep) => Promise<Looked> {
   const rowsOf = rowsByObject(manifest);
   const listOf = new Map(fileListsOf(manifest).map((list) => [list.object, list]));
   const lists = new ListsInUse(reader);
+  const fileRows = new FileRows(manifest);
   const isOurs = (error: unknown) => isVerdict(asHoldfastError(error));
   const recordedOf = async (step: VerifyStep): Promise<RecordedObject | null> => {
     if (step.part === null) return { ...step, stored: { bytes: step.storedBytes, hash: step.storedHash } };
@@ -174,12 +200,15 @@ function looker(reader: ObjectDeps, manifest: Manifest): (step: VerifyStep) => P
   };
   return async (step) => {
     const recorded = await recordedOf(step);
-    if (recorded === null) return { rows: 0 };
+    if (recorded === null) return { rows: 0, files: noFiles };
     try {
       const plaintext = await readObject(reader, recorded);
       const list = listOf.get(recorded.name);
-      if (recorded.kind === "files" && list !== undefined) checkFileList(plaintext, list);
-      return { rows: rowsIn(plaintext, recorded, rowsOf.get(recorded.name) ?? []) };
+      if (recorded.kind === "files" && list !== undefined) {
+        return { rows: 0, files: fileRows.list(checkFileList(plaintext, list)) };
+      }
+      const rows = rowsIn(plaintext, recorded, rowsOf.get(recorded.name) ?? []);
+      return { rows, files: recorded.kind === "chunk" ? fileRows.chunk(recorded.name, plaintext) : noFiles };
     } catch (error) {
       const { code, message } = asHoldfastError(error);
       if (!isOurs(error)) throw error;
