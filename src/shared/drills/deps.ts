@@ -74,6 +74,6 @@ export interface DrillOptions {
     readonly label: string;
     readonly done: number;
     readonly total: number | null;
-    readonly unit: "rows" | "transactions";
+    readonly unit: "rows" | "transactions" | "files";
   }) => void;
 }

@@ -10,6 +10,7 @@ import type { DrillEnd, DrillRow } from "./drill_queries.ts";
 import { type Evidence, signEvidence } from "./evidence.ts";
 import { unexpected } from "./expected_absences.ts";
 import type { DrillDetail } from "./leg.ts";
+import { fileDifferences } from "./prove_files.ts";
 
 export interface DrillOutcome {
   readonly proof?: Validation;
@@ -34,9 +35,11 @@ export async function endOf(
   const identity = await readIdentity(deps.connection);
   const { work } = detail;
   const stream = work?.kind === "recovery" ? work.state.stream : null;
+  const files = work?.kind === "recovery" ? work.state.files : null;
   const lost = proof === undefined ? [] : unexpected(proof.notCompared);
   const differences = [
     ...proof?.differences ?? [],
+    ...files === null ? [] : fileDifferences(files),
     ...lost.map(({ identity: name, reason }) => ({
       kind: "missing" as const,
       name,
@@ -82,6 +85,13 @@ export async function endOf(
       differencesTotal: differences.length,
       notCompared: expected.slice(0, mostListed).map((one) => ({ identity: one.identity, reason: one.reason })),
       notComparedTotal: expected.length,
+    },
+    files: files === null ? null : {
+      files: files.files,
+      withoutContent: files.withoutContent,
+      checked: files.checked,
+      bytes: files.bytes,
+      sameMd5: files.sameMd5,
     },
     measured,
     objectives: {

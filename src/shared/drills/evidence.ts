@@ -47,6 +47,16 @@ export const evidenceFormat = z.object({
     notCompared: z.array(z.object({ identity: z.string(), reason: z.string() })),
     notComparedTotal: z.number(),
   }).nullable(),
+  /** Files of Storage; null: the backup says nothing of them, or they were not asked for. Older evidence does not know of them. */
+  files: z.object({
+    /** That the moment has, and of them those whose version was gone before it was copied. */
+    files: z.number(),
+    withoutContent: z.number(),
+    /** Read back whole, each part by its hash; all, or a sample where there are many. */
+    checked: z.number(),
+    bytes: z.number(),
+    sameMd5: z.number(),
+  }).nullable().optional(),
   measured: z.object({ rtoSeconds: z.number().nullable(), rpoSeconds: z.number().nullable() }),
   objectives: z.object({
     recoverySeconds: z.number().nullable(),

@@ -7,6 +7,7 @@ import { readChain } from "../changes/segments/chain_reader.ts";
 import { snapshotView } from "../changes/segments/visibility.ts";
 import { keepErased, reapplyLedger } from "../erase/reapply.ts";
 import { asHoldfastError, HoldfastError } from "../errors.ts";
+import { filesOfFull, filesOfMoment } from "../files/files_by_list.ts";
 import type { Manifest } from "../format/manifest.ts";
 import type { Database } from "../postgres/connection.ts";
 import { inTransaction } from "../postgres/in_transaction.ts";
@@ -17,15 +18,18 @@ import type { Validation } from "../restore/validate.ts";
 import { bucketColumnOf } from "../schema/own_objects.ts";
 import { quoteQualified, splitQualified, unquoteIdent } from "../schema/quote.ts";
 import { openBackup, type ReadDeps } from "../verify/find_backup.ts";
+import { recordedPart } from "../verify/read_file_list.ts";
+import { readObject } from "../verify/read_object.ts";
 import { drillDatabaseName, makeDrillDatabase, requirePlace } from "./database.ts";
 import type { DrillDeps, DrillOptions } from "./deps.ts";
 import type { DrillFacts, DrillRow } from "./drill_queries.ts";
+import { noFilesYet, proveFiles, provenFilesFormat } from "./prove_files.ts";
 
 const rowHash = z.object({ rows: z.string(), sum: z.string(), xor: z.string() });
 
 /** What is known of it by now; a leg goes on from there. */
 export const recoveryFormat = z.object({
-  step: z.enum(["make", "restore", "prove", "proven"]),
+  step: z.enum(["make", "restore", "files", "prove", "proven"]),
   store: z.string(),
   backup: z.object({ id: z.string(), consistentAt: z.string(), rows: z.number(), rawBytes: z.number() }),
   database: z.string(),
@@ -41,6 +45,8 @@ export const recoveryFormat = z.object({
     definitions: z.array(z.string()),
     unnamed: z.boolean(),
   }).nullable().default(null),
+  /** Null: the backup says nothing of files, or it is not their turn yet. */
+  files: provenFilesFormat.nullable().default(null),
   proof: z.object({
     tables: z.record(z.string(), z.object({ backup: rowHash.nullable(), target: rowHash })),
     part: z.object({ identity: z.string(), chunk: z.number(), hash: rowHash }).nullable(),
@@ -90,6 +96,7 @@ export async function beginRecovery(
         asOfBackup: [...stream.plan.choices.atFull],
       },
       changed: null,
+      files: null,
       proof: null,
     },
     proof: null,
@@ -145,7 +152,12 @@ export async function recoverOn(
     }
     case "restore":
       await restore(deps, read, state, options);
-      return { state: { ...state, step: "prove", proof: noProof }, proof: null, facts: {} };
+      return { state: { ...state, step: "files", proof: noProof }, proof: null, facts: {} };
+    case "files": {
+      const files = await filesOn(deps, read, state, options);
+      const step = files === null || files.done ? "prove" : "files";
+      return { state: { ...state, step, files }, proof: null, facts: {} };
+    }
     case "prove":
     case "proven": {
       // A step of its own: all segments are read for it, and none after it.
@@ -224,6 +236,37 @@ async function restore(
     // The leg that ended the restore was killed before it could say so: nobody else works in this database.
     if (asHoldfastError(error).code === "target_not_empty" && await isRestored(deps, state.database)) return;
     throw error;
+  }
+}
+
+/** Null where the backup says nothing of files, or the database has no table of theirs. */
+async function filesOn(
+  deps: Deps,
+  read: ReadDeps,
+  state: Recovery,
+  { budget, signal, progress }: Pick<DrillOptions, "budget" | "signal" | "progress">,
+): Promise<Recovery["files"]> {
+  const plan = await planAgain(deps, read, state);
+  const full = plan?.full ?? await openBackup(read, state.backup.id);
+  if ((full.manifest.files ?? null) === null) return null;
+  if (plan !== null) budget.spendText(plan.survey.changes, 2 * plan.segments.reduce((sum, one) => sum + one.size, 0));
+  const source = plan === null ? filesOfFull(read, full) : await filesOfMoment(read, plan);
+  const session = await openSession(deps.server.inDatabase(state.database), "holdfast:drill");
+  try {
+    const [there] = await session.query("select pg_catalog.to_regclass('storage.objects') is not null as yes");
+    if (there?.["yes"] !== "t") return null;
+    return await proveFiles({
+      drill: state.database,
+      session,
+      manifest: full.manifest,
+      source,
+      readPart: (part) => readObject({ ...read, epochOf: full.epochOf }, recordedPart(part)),
+      budget,
+      ...(signal === undefined ? {} : { signal }),
+      onFile: ({ checked }) => progress?.({ label: "reading files back", done: checked, total: null, unit: "files" }),
+    }, state.files ?? noFilesYet);
+  } finally {
+    await session.close();
   }
 }
 

@@ -2,7 +2,7 @@
 import type { Evidence } from "./evidence.ts";
 
 export function reportOf(evidence: Evidence, signedWith: string | null): string[] {
-  const { measured, objectives, proof, failure, backup, stream } = evidence;
+  const { measured, objectives, proof, failure, backup, stream, files } = evidence;
   return [
     `# ${evidence.title}: ${evidence.ok ? "Success" : "Failure"}`,
     "",
@@ -28,6 +28,10 @@ export function reportOf(evidence: Evidence, signedWith: string | null): string[
     ...(stream === null ? [] : [
       `- change stream: ${stream.transactions} transactions after it, everything before ${stream.coveredUntil}`,
       ...stream.asOfBackup.map((table) => `- as of the backup, since its changes are not all in the stream: ${table}`),
+    ]),
+    ...(files === null || files === undefined ? [] : [
+      `- files of Storage: ${files.files}, of which ${files.withoutContent} have no content in the backup; ${files.checked} read back ` +
+      `whole, ${files.bytes} bytes, each part by its hash; ${files.sameMd5} have the MD5 that Storage had given them`,
     ]),
     ...(evidence.subject === null ? [] : [`- rows of: ${evidence.subject}`]),
     ...(evidence.target === null ? [] : [`- into: ${evidence.target}`]),

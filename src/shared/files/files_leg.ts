@@ -1,6 +1,9 @@
-/** Files of a full backup into the project's own Storage, leg by leg of a function: list after list, as far as the budget goes. */
+/** Files of a full backup, or of a moment, into the project's own Storage, leg by leg of a function: list after list, within the budget. */
 import { z } from "zod";
 import type { Budget } from "../backup/budget.ts";
+import { planPoint } from "../changes/plan/plan_point.ts";
+import { parsePoint } from "../changes/plan/point.ts";
+import type { Clock } from "../clock.ts";
 import { knownEntries } from "../erase/erase_queries.ts";
 import { readLedger } from "../erase/ledger.ts";
 import { asHoldfastError, HoldfastError } from "../errors.ts";
@@ -17,9 +20,10 @@ import {
 } from "../jobs/restore_queries.ts";
 import type { Connection, Database } from "../postgres/connection.ts";
 import type { Fetch } from "../store/http_call.ts";
-import { openBackup, type ReadDeps } from "../verify/find_backup.ts";
-import { readFileList } from "../verify/read_file_list.ts";
+import type { Log } from "../log.ts";
+import { openBackup, type OpenedBackup, type ReadDeps } from "../verify/find_backup.ts";
 import { bringFiles, givenTo, ownersOf, planBringing } from "./bring_files.ts";
+import { type FilesByList, filesOfFull, filesOfMoment } from "./files_by_list.ts";
 import { bytesOf, type PlannedFile, type PutBackMode } from "./plan_put_back.ts";
 import type { ProjectFilesSettings } from "./project_files.ts";
 
@@ -33,11 +37,18 @@ export interface FilesLegDeps {
   readonly read: ReadDeps;
   readonly project: LegProject;
   readonly budget: Budget;
+  /** For a moment. */
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly database: Database;
 }
 
 /** Which files, and how they go into place. */
 export interface FilesAsked {
+  /** A full backup; of a moment the one that it stands on. */
   readonly backup: string;
+  /** ISO 8601; null: as of the backup. */
+  readonly at: string | null;
   readonly mode: PutBackMode;
   /** Null: of every bucket. */
   readonly bucket: string | null;
@@ -48,8 +59,9 @@ export interface FilesAsked {
 
 /** How far it is, as a restore's state keeps it: no name of a file. */
 const filesState = z.object({
-  /** The list that comes next. */
+  /** The list that comes next, and the id of a file up to which those before it go. */
   list: z.int().default(0),
+  after: z.string().nullable().default(null),
   /** Files of it that are dealt with, in the order of their names. */
   at: z.int().default(0),
   put: z.int().default(0),
@@ -77,16 +89,18 @@ const textsOfContent = 2;
 
 /**
  * Puts back until the budget is spent; one file at least. What is there already is told from what is missing each time, so that a leg that
- * was killed is repeated. Errors: those of the store, the keys, Storage and the ledger.
+ * was killed is repeated. Errors: those of the store, the keys, Storage and the ledger; of a moment those of `planPoint`.
  */
 export async function filesLeg(deps: FilesLegDeps, asked: FilesAsked, from: FilesState): Promise<FilesState> {
   const { read, session, project, budget } = deps;
-  const { manifest, epochOf } = await openBackup(read, asked.backup);
+  const { backup, files: all } = await filesAsked(deps, asked);
+  const { manifest, epochOf } = backup;
   const reader = { store: read.store, compressor: read.compressor, epochOf };
   const ledger = await readLedger(read, await knownEntries(session, read.store.label));
   let state = from;
-  for (const list of fileListsOf(manifest).slice(from.list)) {
-    const files = (await readFileList(reader, list)).filter((file) => isWanted(file, asked))
+  for (const list of all.lists.slice(from.list)) {
+    const listed = await all.read(state.list, state.after);
+    const files = listed.files.filter((file) => isWanted(file, asked))
       .map((file) => asked.as === null ? file : givenTo(file, asked.as));
     budget.spendText(list.files, list.rawBytes);
     const plan = await planBringing({ session }, ledger, files, { mode: asked.mode, wholeBuckets: false });
@@ -117,6 +131,7 @@ export async function filesLeg(deps: FilesLegDeps, asked: FilesAsked, from: File
     state = {
       ...state,
       list: isOver ? state.list + 1 : state.list,
+      after: isOver ? listed.after : state.after,
       at: isOver ? 0 : state.at + passed.length,
       put: state.put + brought.put,
       bytes: state.bytes + brought.bytes,
@@ -127,12 +142,30 @@ export async function filesLeg(deps: FilesLegDeps, asked: FilesAsked, from: File
       tooLarge: state.tooLarge + count(({ file, puts }) => puts && bytesOf(file) > mostBytes),
       erased: state.erased + (isOver ? plan.erased.length : 0),
     };
-    if (!isOver || budget.spent()) return { ...state, done: isOver && state.list === fileListsOf(manifest).length };
+    if (!isOver || budget.spent()) return { ...state, done: isOver && state.list === all.lists.length };
   }
   return { ...state, done: true };
 }
 
-/** Of a full backup; `missed` have no content in it. */
+/** Every leg of a moment makes the same plan again: the same full, the same segments, as in drills. */
+async function filesAsked(
+  { read, budget, database, clock, log }: FilesLegDeps,
+  { backup, at }: FilesAsked,
+): Promise<{ readonly backup: OpenedBackup; readonly files: FilesByList }> {
+  if (at === null) {
+    const opened = await openBackup(read, backup);
+    return { backup: opened, files: filesOfFull(read, opened) };
+  }
+  const point = parsePoint(at, () => 0);
+  const plan = await planPoint({ ...read, target: database, clock, log }, point, {
+    uncoveredAtFull: true,
+    full: backup,
+  });
+  budget.spendText(plan.survey.changes, 2 * plan.segments.reduce((sum, { size }) => sum + size, 0));
+  return { backup: plan.full, files: await filesOfMoment(read, plan) };
+}
+
+/** Of a full backup, or of the one that a moment stands on; `missed` have no content in it. */
 export interface FilesOutline {
   readonly backup: string;
   readonly consistentAt: string;
@@ -176,7 +209,11 @@ export function filesStateWarnings({ lost, failed, tooLarge, erased }: FilesStat
 }
 
 const leaseSeconds = 170;
-const restState = z.looseObject({ bucket: z.string().nullable().default(null), files: z.unknown().optional() });
+const restState = z.looseObject({
+  bucket: z.string().nullable().default(null),
+  at: z.string().nullable().default(null),
+  files: z.unknown().optional(),
+});
 
 /**
  * One leg of a restore of the scope `files`. Nothing when another leg is at it, or when it was asked to end. What keeps it from going on is
@@ -186,6 +223,8 @@ export async function runFilesLeg(
   deps: {
     readonly database: Database;
     readonly project: LegProject | null;
+    readonly clock: Clock;
+    readonly log: Log;
     readonly open: () => Promise<ReadDeps>;
   },
   connection: Connection,
@@ -205,11 +244,12 @@ export async function runFilesLeg(
     }
     await restoreProgress(connection, lease, { status: "applying", leaseSeconds });
     const read = await deps.open();
-    const { bucket, files } = restState.parse(row.state);
+    const { bucket, at, files } = restState.parse(row.state);
     const session = await deps.database.connect("holdfast:files");
     try {
-      const asked = { backup: row.sourceBackup, mode, bucket, user: null, as: null };
-      const state = await filesLeg({ session, read, project: deps.project, budget }, asked, readFilesState(files));
+      const asked = { backup: row.sourceBackup, at, mode, bucket, user: null, as: null };
+      const legDeps = { ...deps, session, read, project: deps.project, budget };
+      const state = await filesLeg(legDeps, asked, readFilesState(files));
       await keysUsed(connection, { what: "restore", id }, read.ring);
       const warnings = state.done ? filesStateWarnings(state) : [];
       await restoreProgress(connection, lease, { state: { ...row.state, files: state, warnings }, leaseSeconds });

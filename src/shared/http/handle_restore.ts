@@ -1,8 +1,11 @@
 /** The function `restore`: lays rows of then beside the live ones, puts them into place when told to. docs/http.md. */
 import { HoldfastError } from "../errors.ts";
+import { momentOf } from "../changes/decode/moment.ts";
+import { parsePoint } from "../changes/plan/point.ts";
 import {
   beginRestore,
   cancelRestore,
+  fullBefore,
   fullUnderWay,
   launchRestore,
   newestFull,
@@ -120,16 +123,23 @@ async function full(
   return await begun(id, call, deps);
 }
 
-/** Files into the project's own Storage: by whoever types the database's name; without that, how many the backup has. */
+/** Files into the project's own Storage: by whoever types the database's name; without that, how many the backup has, or that
+ * before the moment. */
 async function files(
-  { backup, bucket, mode, confirm }: Extract<RestoreRequest, { action: "files" }>,
+  { backup, at, bucket, mode, confirm }: Extract<RestoreRequest, { action: "files" }>,
   call: AcceptedCall,
   deps: RestoreDoorDeps,
 ): Promise<Outcome> {
   const { connection } = call;
-  const sourceBackup = backup === "latest" ? await newestFull(connection) : backup;
+  const moment = momentAsked(backup, at);
+  const sourceBackup = moment !== null
+    ? await fullBefore(connection, moment)
+    : backup === undefined || backup === "latest"
+    ? await newestFull(connection)
+    : backup;
   const outline = {
     ...await deps.outlineFiles(connection, sourceBackup),
+    at: moment,
     bucket: bucket ?? null,
     mode: mode ?? "missing",
   };
@@ -143,16 +153,29 @@ async function files(
     scope: "files",
     mode: outline.mode,
     sourceBackup: outline.backup,
-    pointAt: null,
+    pointAt: moment,
     targetLabel: deps.openDatabase(deps.environment).label,
     targetIsHere: true,
     userId: null,
-    state: { bucket: outline.bucket },
+    state: { bucket: outline.bucket, at: moment },
     worker: "http",
     leaseSeconds: 1,
     byFunction: true,
   });
   return await begun(id, call, deps);
+}
+
+/** ISO 8601 with microseconds; null: a backup is named. Errors: `payload_invalid` for both or none, `usage` for what is no moment. */
+function momentAsked(backup: string | undefined, at: string | undefined): string | null {
+  if ((backup === undefined) === (at === undefined)) {
+    throw new HoldfastError("payload_invalid", "not as expected: backup, at", { hint: "Name one of the two." });
+  }
+  if (at === undefined) return null;
+  const point = parsePoint(at, () => 0);
+  if (point.by === "time") return momentOf(point.at) ?? at;
+  throw new HoldfastError("usage", "the function brings files back as of a moment, and no position in the log", {
+    hint: "By the CLI: `holdfast restore-file all --at <position>`.",
+  });
 }
 
 async function order(

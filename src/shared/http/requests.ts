@@ -94,7 +94,8 @@ export const restoreRequest = z.discriminatedUnion("action", [
   }),
   z.strictObject({
     action: z.literal("files"),
-    backup: backupId,
+    backup: backupId.optional().describe("id of a full backup, or `latest`; or `at`"),
+    at: z.string().max(64).optional().describe("as of this moment, such as `2024-01-09T12:00:00Z`; not with `backup`"),
     bucket: name.optional().describe("of this bucket alone; without it of all"),
     mode: z.enum(["missing", "merge"]).optional().describe("`merge` also puts back what differs; `missing` without it"),
     confirm: name.optional().describe("name of the database, typed by who wants it"),

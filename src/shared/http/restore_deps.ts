@@ -36,7 +36,8 @@ export function restoreDoorDeps(runtime: IsolateRuntime): RestoreDoorDeps {
       const storage = projectStorage(environment);
       const project = storage === null ? null : { ...storage, fetch: outside.fetch };
       if (scope === "files") {
-        return await runFilesLeg({ database: databaseOf(environment), project, open }, connection, restore, leg);
+        const deps = { database: databaseOf(environment), project, clock, log, open };
+        return await runFilesLeg(deps, connection, restore, leg);
       }
       const rowsDeps = { database: databaseOf(environment), clock, random, log, open, project };
       await runRowsLeg(rowsDeps, connection, restore, leg, async (schema) => await readLegRequest(connection, schema));

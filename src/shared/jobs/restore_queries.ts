@@ -243,6 +243,19 @@ export async function newestFull(connection: Connection): Promise<string> {
   return text(row, "id");
 }
 
+/** The newest full backup that shows a moment before this one (ISO 8601). Errors: `point_uncovered`. */
+export async function fullBefore(connection: Connection, moment: string): Promise<string> {
+  const [row] = await call(
+    connection,
+    `select r.id from backup.runs as r
+      where r.kind = 'full' and r.status = 'succeeded' and r.chain_id is not null and r.consistent_at <= $1::timestamptz
+      order by r.consistent_at desc limit 1`,
+    [moment],
+  );
+  if (row === undefined) throw new HoldfastError("point_uncovered", `no full backup is from before ${moment}`);
+  return text(row, "id");
+}
+
 /** The restore by which legs of the function are making this new database; null: none is at work. */
 export async function fullUnderWay(connection: Connection, database: string): Promise<string | null> {
   const [row] = await call(

@@ -202,7 +202,7 @@ export function refuseUnplanned({ asked }: LegRequest, mode: RestoreMode): void 
 
 /** A person's files once their rows are in place, from where the leg before was. Errors: `LegOver`, those of `filesLeg`. */
 async function bringTheirs(
-  { open, project }: RowsLegDeps,
+  { open, project, database, clock, log }: RowsLegDeps,
   budget: Budget,
   work: RowsWork,
   row: RestoreRow,
@@ -218,12 +218,14 @@ async function bringTheirs(
   }
   const asked = {
     backup: row.sourceBackup,
+    at: null,
     mode: mode === "missing" ? "missing" as const : "merge" as const,
     bucket: null,
     user: user.toLowerCase(),
     as: as?.toLowerCase() ?? null,
   };
-  const files = await filesLeg({ session: work.connection, read: await open(), project, budget }, asked, before);
+  const legDeps = { session: work.connection, read: await open(), project, budget, database, clock, log };
+  const files = await filesLeg(legDeps, asked, before);
   const warnings = files.done ? [...told, ...filesStateWarnings(files)] : told;
   await work.note({ state: { ...row.state, files, warnings }, leaseSeconds });
   if (!files.done) throw new LegOver();
