@@ -2,6 +2,8 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { GatewayReady } from "../../src/local/gateway/settings.ts";
+import { openVoiceNote } from "../../src/shared/checks/open_voice_note.ts";
+import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
 import { freshDatabase, query } from "../support/cluster.ts";
 import { runMs, useProject } from "../support/stack.ts";
 import { cli } from "./cli_fixture.ts";
@@ -144,15 +146,19 @@ describe("a file that was recorded after the full backup", { timeout: runMs }, (
 
 describe("restores of a whole database", { timeout: runMs }, () => {
   it("say what they would put, and leave the files with --without-files", async () => {
-    expect(await ok(["restore-full", "latest", "--dry-run"], target.settings))
-      .toMatchObject({ dryRun: true, files: { put: 5, lost: 0 } });
-    expect(await ok(["restore-full", "latest", "--dry-run", "--without-files"], target.settings))
-      .not.toHaveProperty("files");
     const { BACKUP_TARGET_SECRET_KEY: _, ...keyless } = target.settings;
-    const told = await cli(["restore-full", "latest", "--dry-run", "--json"], keyless);
+    const planned = ["restore-full", "latest", "--dry-run", "--json"];
+    const [all, without, told, beside] = await Promise.all([
+      cli(planned, target.settings),
+      cli([...planned, "--without-files"], target.settings),
+      cli(planned, keyless),
+      cli(planned, settings),
+    ]);
+    expect(all.document, all.stderr).toMatchObject({ dryRun: true, files: { put: 5, lost: 0 } });
+    expect(without.document).toMatchObject({ dryRun: true });
+    expect(without.document).not.toHaveProperty("files");
     expect(told.document).toMatchObject({ files: null });
     expect(told.stderr).toContain("BACKUP_TARGET_SECRET_KEY");
-    const beside = await cli(["restore-full", "latest", "--dry-run", "--json"], settings);
     expect(beside.document).toMatchObject({ isNew: true, files: null });
     expect(beside.stderr).toContain("a new database has no Storage");
   });
@@ -191,57 +197,6 @@ describe("restores of a whole database", { timeout: runMs }, () => {
     const done = await ok([...args, "--skip-safety-backup", "postgres"]);
     expect(done).toMatchObject({ files: { put: 2, same: 3, orphans: ["voice-notes/later"] } });
     expect((await live()).filter(({ name }) => name !== "later")).toEqual(rows);
-  });
-});
-
-describe("by the function", { timeout: runMs }, () => {
-  const invoke = async (body: object) =>
-    await project().query("select backup.invoke('restore', $1::jsonb)", [JSON.stringify(body)]);
-  const newest = async () =>
-    (await project().query(
-      "select id, status, state, error_message from backup.restores order by started_at desc limit 1",
-    ))[0];
-  const ended = async (scope: string, status: string) =>
-    await until(async () => {
-      const [row] = await project().query(
-        `select id, status, state, legs_begun, error_message from backup.restores where scope = $1 and next_leg_at is not null
-         order by started_at desc limit 1`,
-        [scope],
-      );
-      if (row?.["status"] === "failed") throw new Error(JSON.stringify(row));
-      return row;
-    }, (row) =>
-      row?.["status"] === status, 40_000);
-
-  it("files come back leg by leg, equal in bytes and rows", async () => {
-    const many = Array.from({ length: 40 }, (_, n) => `many-${String(n).padStart(2, "0")}`);
-    for (const name of many) await notes.put(name, randomBytes(300_000));
-    await ok(["create"]);
-    const before = await live();
-    await notes.remove(...many, "bob", "ann/2");
-    await invoke({ action: "files", backup: "latest", bucket: "voice-notes", confirm: "postgres" });
-    const row = await ended("files", "succeeded");
-    expect(row?.["state"]).toMatchObject({ files: { put: 42, lost: 0, failed: 0, done: true }, warnings: [] });
-    expect(await live()).toEqual(before);
-    await notes.remove(...many);
-    await ok(["create"]);
-    const isolates = await project().isolates();
-    expect(isolates.filter(({ endedBy }) => endedBy === "cpu" || endedBy === "memory")).toEqual([]);
-  });
-
-  it("a person's files come with their rows", async () => {
-    await notes.remove("bob", "eve");
-    await project().query(`delete from public.notes where user_id = '${bob}'`);
-    await invoke({ action: "plan", scope: "user", backup: "latest", user: bob, mode: "missing" });
-    const planned = await ended("user", "beside");
-    const restore = String(planned?.["id"]);
-    await invoke({ action: "apply", restore, mode: "missing", confirm: "postgres", skipSafetyBackup: "postgres" });
-    await until(newest, (row) => row?.["status"] === "succeeded" || row?.["status"] === "failed", 40_000);
-    expect((await newest())?.["error_message"]).toBe(null);
-    expect(await newest()).toMatchObject({ status: "succeeded", state: { files: { put: 1, done: true } } });
-    expect((await live()).find(({ name }) => name === "bob")).toEqual(rows.find(({ name }) => name === "bob"));
-    expect(await contentOf("eve")).toBe("400");
-    await ok(["restore-file", "voice-notes/eve", "latest", "--apply", "missing", "--yes"]);
   });
 });
 
@@ -286,16 +241,31 @@ describe("a person", { timeout: runMs }, () => {
 });
 
 describe("the weekly check of a recording", { timeout: runMs }, () => {
-  const made = async () => {
-    const { document } = await cli(["checks", "run", "weekly", "--json"], settings);
-    const { checks } = document as { checks: { name: string; outcome: string; evidence: Record<string, unknown> }[] };
-    return checks.find(({ name }) => name === "voice_notes");
-  };
+  async function made() {
+    const { store, ...deps } = await project().readDeps();
+    const { url, serviceRoleKey } = project().stack.gateway;
+    const database = openDatabase({ url: project().stack.cluster.plainUrl() });
+    const connection = await database.connect("holdfast:test");
+    try {
+      return await openVoiceNote({
+        ...deps,
+        connection,
+        database,
+        first: store,
+        second: null,
+        project: { projectUrl: url, serviceKey: serviceRoleKey, fetch: (input, init) => fetch(input, init) },
+      });
+    } finally {
+      await connection.close();
+    }
+  }
 
   it("opens it by a signed link, as its copy has it, and sees others refused", async () => {
     // What was put back has other versions, and the stream began anew behind the restore in place.
     await ok(["create"]);
-    expect(await made()).toMatchObject({
+    const { document } = await cli(["checks", "run", "weekly", "--json"], settings);
+    const { checks } = document as { readonly checks: readonly { readonly name: string }[] };
+    expect(checks.find(({ name }) => name === "voice_notes")).toMatchObject({
       outcome: "passed",
       evidence: { ownerReads: true, strangerReads: false, openedByLink: true, openedByForgedLink: false },
     });
@@ -305,6 +275,7 @@ describe("the weekly check of a recording", { timeout: runMs }, () => {
     await project().query("create policy open on storage.objects for select to authenticated using (true)");
     expect(await made()).toMatchObject({ outcome: "warning", evidence: { strangerReads: true } });
     await project().query("drop policy open on storage.objects");
+    expect(await made()).toMatchObject({ outcome: "passed" });
   });
 
   it("fails where the copy is another than what Storage gives", async () => {
@@ -313,5 +284,19 @@ describe("the weekly check of a recording", { timeout: runMs }, () => {
        where exists (select from backup.objects as o where o.name = p.object and o.raw_bytes = 1000)`,
     );
     expect(await made()).toMatchObject({ outcome: "failed" });
+  });
+});
+
+describe("a drill of the whole project", { timeout: runMs }, () => {
+  it("reads the files back, holds them against the rows that it restored, and says how many", async () => {
+    await project().query("update backup.settings set value = '1000000' where name = 'disk_mb'");
+    await ok(["incremental"]);
+    const { document, stderr } = await cli(["test-recovery", "--json"], settings);
+    const { evidence } = document as { readonly evidence: Record<string, unknown> };
+    const rows = (await live()).length;
+    expect(evidence, stderr).toMatchObject({
+      ok: true,
+      files: { files: rows, withoutContent: 0, checked: rows, sameMd5: rows },
+    });
   });
 });
