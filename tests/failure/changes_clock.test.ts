@@ -154,10 +154,12 @@ describe("a clock that is moved in the middle of a stream", () => {
           expect(parseLsn(String(run["first"]))).toBeGreaterThan(parseLsn(String(before["last"])));
         }
         const id = String(run["id"]);
-        expect(await verifyIncremental(from.deps, id, {
-          segments: await segmentsOf(connection, id),
-          lists: await listsOf(connection, id),
-        })).toMatchObject({ ok: true });
+        expect(
+          await verifyIncremental(from.deps, id, {
+            segments: await segmentsOf(connection, id),
+            lists: await listsOf(connection, id),
+          }),
+        ).toMatchObject({ ok: true });
       }
     } finally {
       await connection.close();

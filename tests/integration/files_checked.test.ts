@@ -15,6 +15,7 @@ import {
   provenFilesFormat,
   shareOf,
 } from "../../src/shared/drills/prove_files.ts";
+import { sha256Hex } from "../../src/shared/crypto/digest.ts";
 import { type FilesByList, filesOfFull, filesOfMoment } from "../../src/shared/files/files_by_list.ts";
 import type { ProjectFiles } from "../../src/shared/files/project_files.ts";
 import { filesOfBackup, filesOfPoint } from "../../src/shared/files/wanted_files.ts";
@@ -28,15 +29,30 @@ import { readObject } from "../../src/shared/verify/read_object.ts";
 import { recordedPart } from "../../src/shared/verify/read_file_list.ts";
 import { verifyBackup } from "../../src/shared/verify/run.ts";
 import { useCluster } from "../support/cluster.ts";
-import { backup, query, type World, world } from "./backup_fixture.ts";
+import { backup, query } from "./backup_fixture.ts";
 import { drainNow } from "./changes_stream_fixture.ts";
 import { Shelf } from "./files_shelf.ts";
-import { smallBudget } from "./replicate_fixture.ts";
+import { checks, rot, unopened } from "./checks_fixture.ts";
+import { type Pair, pairOfStores, smallBudget } from "./replicate_fixture.ts";
 
 const cluster = useCluster({ platform: true });
-let w: World;
+/** As rows may have them, whatever Storage takes in a request. */
+const oddNames = [
+  "100%",
+  "%2F",
+  "caf\u00e9",
+  "cafe\u0301",
+  " lead",
+  "trail ",
+  "..",
+  "a/../b",
+  ".hidden",
+  "a//b",
+  "日本\u{1F600}",
+];
+let w: Pair;
 let shelf: Shelf;
-let deps: World["deps"];
+let deps: Pair["deps"];
 let full: RunRow;
 let atFull: Point;
 
@@ -65,13 +81,14 @@ async function inLists({ lists, read }: FilesByList): Promise<ListedFile[]> {
 const sorted = (files: readonly ListedFile[]) => [...files].sort((a, b) => a.id < b.id ? -1 : a.id > b.id ? 1 : 0);
 
 beforeAll(async () => {
-  w = await world(cluster());
+  w = await pairOfStores(cluster());
   shelf = new Shelf(w.url);
   deps = { ...w.deps, files: shelf.files };
   await query(w.url, "insert into storage.buckets (id, name) values ('notes', 'notes')");
   await drainNow(deps);
   // Enough for lists by the first digit of their ids.
   for (let n = 0; n < 90; n++) await shelf.put(`note-${n}`, randomBytes(1_000 + n));
+  for (const name of oddNames) await shelf.put(name);
   await shelf.put("hasty");
   await shelf.put("large", randomBytes(5 * 1024 * 1024 + 3));
   // Overwritten before it is read: its version of the snapshot is missed.
@@ -112,6 +129,21 @@ describe("files of a moment", () => {
   }, 60_000);
 });
 
+describe("files with odd names", () => {
+  it("are in a backup by their names, with their content", async () => {
+    const opened = await openBackup(deps, full.id);
+    const files = await filesOfBackup(deps, opened, ({ name }) => oddNames.includes(name));
+    expect(files.map(({ name }) => name).sort()).toEqual([...oddNames].sort());
+    const hashes = shelf.hashes();
+    for (const { name, parts } of files) {
+      const [part] = parts;
+      if (part === undefined) throw new Error(`${name} has no content`);
+      const content = await readObject({ ...deps, epochOf: opened.epochOf }, recordedPart(part));
+      expect(await sha256Hex(content), name).toBe(hashes[`notes/${name}`]);
+    }
+  });
+});
+
 describe("verify", () => {
   const problems = ({ problems: found }: { readonly problems: readonly { object: string; code: string }[] }) =>
     found.map(({ object, code }) => ({ object, code }));
@@ -119,7 +151,7 @@ describe("verify", () => {
   it("of a full backup counts rows without content, and content without its row", async () => {
     expect(await verifyBackup(deps, full.id)).toMatchObject({
       ok: true,
-      files: { rows: 92, withoutContent: 1, withoutRow: 1 },
+      files: { rows: 92 + oddNames.length, withoutContent: 1, withoutRow: 1 },
     });
   });
 
@@ -168,6 +200,39 @@ describe("verify", () => {
       await connection.close();
     }
   }, 60_000);
+});
+
+describe("the daily verification", () => {
+  it("opens the lists beside the segments, and their parts, by turns, and finds what is damaged or gone", async () => {
+    await checks(w);
+    await unopened(w, 31);
+    const sound = await checks(w);
+    expect(sound.results["objects"]).toMatchObject({ outcome: "passed" });
+    const lists = [...w.store.objects.keys()].filter((name) => parseFileListName(name) !== null);
+    const opened = await query(
+      w.url,
+      `select count(*)::int as n from backup.inventory where store = 'memory' and opened_at > now() - interval '1 hour'
+         and (name = any ($1) or name like 'v1/blobs/%')`,
+      [lists],
+    );
+    const blobs = [...w.store.objects.keys()].filter((name) => name.startsWith("v1/blobs/"));
+    expect(opened).toEqual([{ n: lists.length + blobs.length }]);
+    const [list = ""] = lists;
+    const was = w.store.objects.get(list) ?? new Uint8Array(0);
+    rot(w.store.objects, list);
+    await unopened(w, 31);
+    expect((await checks(w)).results["objects"]).toMatchObject({
+      outcome: "failed",
+      message: expect.stringContaining(list) as string,
+    });
+    w.store.objects.delete(list);
+    expect((await checks(w)).results["stores_complete"]).toMatchObject({ outcome: "failed" });
+    w.store.objects.set(list, was);
+    expect((await checks(w)).results).toMatchObject({
+      objects: { outcome: "passed" },
+      stores_complete: { outcome: "passed" },
+    });
+  }, 120_000);
 });
 
 describe("a drill of files", () => {

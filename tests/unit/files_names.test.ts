@@ -9,6 +9,7 @@ import { describe, expect, it } from "vitest";
 import { filesContents, type FilesMark } from "../../src/shared/download/files_contents.ts";
 import type { FilePart, ListedFile } from "../../src/shared/format/file_list.ts";
 import { parseFilesNamed } from "../../src/shared/files/files_named.ts";
+import { openProjectFiles } from "../../src/shared/files/project_files.ts";
 import { folderName, folderNames } from "../../src/shared/files/folder_names.ts";
 
 const named = (name: string, bucket = "notes") => ({ id: randomUUID(), bucket, name });
@@ -43,6 +44,34 @@ describe("the name of a file in a folder", () => {
     expect(new Set(names.map((name) => name.normalize("NFKC").toLowerCase())).size).toBe(files.length);
     expect([names[1], names[9]]).toEqual(["notes/a/b", "notes/b"]);
     for (const name of names) for (const other of names) expect(other.startsWith(`${name}/`)).toBe(false);
+  });
+});
+
+describe("the address of a file in Storage", () => {
+  const asked: string[] = [];
+  const files = openProjectFiles({ projectUrl: "https://ref.supabase.co/", serviceKey: "sb_secret_x" }, (url) => {
+    asked.push(url);
+    return Promise.resolve(new Response("abc", { status: 200 }));
+  });
+  const read = (name: string) =>
+    files.read({ bucket: "notes", name, version: "v 1", etag: null, from: 0, to: 3, whole: true });
+
+  it.each([["100%", "100%25"], ["a b/c#?d", "a%20b/c%23%3Fd"], [nfc, "caf%C3%A9"], [nfd, "cafe%CC%81"], [".x", ".x"], [
+    "...",
+    "...",
+  ]])(
+    "has each of its signs: %s",
+    async (name, path) => {
+      await read(name);
+      expect(asked.at(-1)).toBe(`https://ref.supabase.co/storage/v1/object/notes/${path}?version=v%201`);
+      expect(new URL(asked.at(-1) ?? "").pathname).toBe(`/storage/v1/object/notes/${path}`);
+    },
+  );
+
+  it.each(["..", "a/../b", ".", "./a"])("is none for a name that would be resolved on the way: %s", async (name) => {
+    const before = asked.length;
+    await expect(read(name)).rejects.toMatchObject({ code: "object_missing" });
+    expect(asked.length).toBe(before);
   });
 });
 
