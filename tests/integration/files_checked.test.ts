@@ -303,10 +303,12 @@ describe("a drill of files", () => {
     const object = large?.parts[1]?.object ?? "";
     const was = w.store.objects.get(object) ?? new Uint8Array(0);
     w.store.objects.delete(object);
-    const found = await proven(true);
+    const all = [await proven(true), await proven(false)];
     w.store.objects.set(object, was);
-    expect(found).toMatchObject({ checked: found.files - 1, problemsTotal: 1, problems: [{ object }] });
-    expect(fileDifferences(found)).toMatchObject([{ kind: "rows", name: object }]);
+    for (const found of all) {
+      expect(found).toMatchObject({ checked: found.files - 1, problemsTotal: 1, problems: [{ object }] });
+      expect(fileDifferences(found)).toMatchObject([{ kind: "rows", name: object }]);
+    }
     await session.close();
   }, 60_000);
 

@@ -23,6 +23,8 @@ export const provenFilesFormat = z.object({
   /** Of the list: files that are dealt with, and parts of the next one. */
   at: count,
   part: count,
+  /** All parts of that one are sound by now. */
+  isSound: z.boolean(),
   after: z.string().nullable(),
   /** That the moment has, in buckets that are copied. */
   files: count,
@@ -46,6 +48,7 @@ export const noFilesYet: ProvenFiles = {
   list: 0,
   at: 0,
   part: 0,
+  isSound: true,
   after: null,
   files: 0,
   withoutContent: 0,
@@ -156,29 +159,30 @@ async function readBack(
     if (state.bytes > 2 * mostBytes) return { ...state, at: chosen.length, part: 0 };
     // What another leg has read is not hashed as one: its parts are.
     const md5 = state.part === 0 ? createHash("md5") : null;
-    let isSound = true;
     for (const part of file.parts.slice(state.part)) {
       if (signal?.aborted === true) throw new HoldfastError("cancelled", "the drill was cancelled");
       try {
-        md5?.update(await readPart(part));
+        const content = await readPart(part);
+        md5?.update(content);
         state = { ...state, bytes: state.bytes + part.rawBytes };
       } catch (error) {
         const failure = asHoldfastError(error);
         if (!isVerdict(failure)) throw error;
-        isSound = false;
         const problems = [...state.problems, { object: part.object, message: failure.message }].slice(0, mostProblems);
-        state = { ...state, problems, problemsTotal: state.problemsTotal + 1 };
+        state = { ...state, isSound: false, problems, problemsTotal: state.problemsTotal + 1 };
       }
       state = { ...state, part: state.part + 1 };
       budget.spendText(0, part.rawBytes);
       budget.spendCalls(1);
       if (budget.spent() && state.part < file.parts.length) return state;
     }
+    const { isSound } = state;
     const isSame = isSound && md5 !== null && md5.digest("hex") === etagOf(file);
     state = {
       ...state,
       at: state.at + 1,
       part: 0,
+      isSound: true,
       checked: state.checked + (isSound ? 1 : 0),
       sameMd5: state.sameMd5 + (isSame ? 1 : 0),
     };

@@ -14,7 +14,7 @@ interface Named {
 /**
  * `bucket/name`; for a name that leads out of its folder, is empty in a part, has signs that a terminal or a file system takes for its own,
  * or is too long: `odd-names/` and all of it as one name, written as in an address, or the file's id where that is too long. Two files never
- * get the same.
+ * get the same, but on a file system that folds case: `folderNames`.
  */
 export function folderName(file: Named): string {
   const parts = [file.bucket, ...file.name.split("/")];
@@ -28,15 +28,13 @@ export function oddName({ id, bucket, name }: Named): string {
 
 /** For files that all go into one folder: those that a file system may take for each other, or one for the folder of another, are odd too. */
 export function folderNames(files: readonly Named[]): string[] {
-  const plain = files.map(folderName);
+  const folders = new Set(files.flatMap((file) => foldersOf(folded(folderName(file)))));
   const taken = new Set<string>();
-  const folders = new Set(plain.flatMap((path) => foldersOf(folded(path))));
-  return plain.map((path, index) => {
-    const key = folded(path);
-    const isTaken = taken.has(key) || folders.has(key);
-    taken.add(key);
-    const file = files[index];
-    return isTaken && file !== undefined ? oddName(file) : path;
+  return files.map((file) => {
+    const isFree = (path: string) => !taken.has(folded(path)) && !folders.has(folded(path));
+    const path = [folderName(file), oddName(file)].find(isFree) ?? `${oddFolder}/${file.id}`;
+    taken.add(folded(path));
+    return path;
   });
 }
 
@@ -52,7 +50,6 @@ function foldersOf(path: string): string[] {
 
 function isPlain(part: string): boolean {
   if (part === "" || part === "." || part === "..") return false;
-  // deno-lint-ignore no-control-regex
-  if (/[\x00-\x1f\x7f\\]/.test(part)) return false;
+  if ([...part].some((sign) => sign < " " || sign === "\x7f" || sign === "\\")) return false;
   return new TextEncoder().encode(part).byteLength <= longestNameBytes;
 }
