@@ -26,6 +26,9 @@ const longest = [
   "restores/cli_rows",
   "access/downloads",
   "integration/quarter",
+  "integration/files_with_rows",
+  "integration/files",
+  "integration/files_by_function",
 ].map((name) => `/tests/${name}.test.ts`);
 
 /** Last those of tests/sql: they are short, and the server that they share lives no longer than it is needed. */

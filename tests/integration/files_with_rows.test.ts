@@ -148,12 +148,10 @@ describe("restores of a whole database", { timeout: runMs }, () => {
   it("say what they would put, and leave the files with --without-files", async () => {
     const { BACKUP_TARGET_SECRET_KEY: _, ...keyless } = target.settings;
     const planned = ["restore-full", "latest", "--dry-run", "--json"];
-    const [all, without, told, beside] = await Promise.all([
-      cli(planned, target.settings),
-      cli([...planned, "--without-files"], target.settings),
-      cli(planned, keyless),
-      cli(planned, settings),
-    ]);
+    // One at a time for each target.
+    const [beside, all] = await Promise.all([cli(planned, settings), cli(planned, target.settings)]);
+    const without = await cli([...planned, "--without-files"], target.settings);
+    const told = await cli(planned, keyless);
     expect(all.document, all.stderr).toMatchObject({ dryRun: true, files: { put: 5, lost: 0 } });
     expect(without.document).toMatchObject({ dryRun: true });
     expect(without.document).not.toHaveProperty("files");

@@ -102,12 +102,9 @@ const noFile: FilesNamed = { bucket: null, name: null };
 
 /** Errors: `payload_invalid` where format and files do not fit each other. */
 function filesAsked(format: DownloadFormat, files: string | undefined): FilesNamed | null {
-  const named = files === undefined ? null : parseFilesNamed(files);
-  if (
-    (format === "files") === (named !== null && named.bucket !== null) && (files === undefined) === (named === null)
-  ) {
-    return named;
-  }
+  if (format !== "files" && files === undefined) return null;
+  const named = format === "files" && files !== undefined ? parseFilesNamed(files) : null;
+  if (named !== null && named.bucket !== null) return named;
   throw new HoldfastError("payload_invalid", "not as expected: files", {
     hint: "The format `files`, and no other, takes `bucket/name` or `bucket/`.",
   });
