@@ -201,14 +201,12 @@ class Leg {
 
   #note(step: string): void {
     const { work } = this.#detail;
-    // There were none to be read.
-    if (step === "prove" && work?.kind === "recovery" && work.state.files === null) return;
     const words: Readonly<Record<string, string>> = {
       make: "planned",
       restore: "database made",
       lay: "planned",
       files: "restored",
-      prove: work?.kind === "beside" ? "restored" : "files read back",
+      prove: work?.kind === "recovery" && work.state.files !== null ? "files read back" : "restored",
       proven: "proven",
     };
     this.#detail = {

@@ -45,7 +45,7 @@ export const recoveryFormat = z.object({
     definitions: z.array(z.string()),
     unnamed: z.boolean(),
   }).nullable().default(null),
-  /** Null: the backup says nothing of files, or it is not their turn yet. */
+  /** Null: the backup says nothing of files. */
   files: provenFilesFormat.nullable().default(null),
   proof: z.object({
     tables: z.record(z.string(), z.object({ backup: rowHash.nullable(), target: rowHash })),
@@ -96,7 +96,7 @@ export async function beginRecovery(
         asOfBackup: [...stream.plan.choices.atFull],
       },
       changed: null,
-      files: null,
+      files: (full.files ?? null) === null ? null : noFilesYet,
       proof: null,
     },
     proof: null,
@@ -152,7 +152,11 @@ export async function recoverOn(
     }
     case "restore":
       await restore(deps, read, state, options);
-      return { state: { ...state, step: "files", proof: noProof }, proof: null, facts: {} };
+      return {
+        state: { ...state, step: state.files === null ? "prove" : "files", proof: noProof },
+        proof: null,
+        facts: {},
+      };
     case "files": {
       const files = await filesOn(deps, read, state, options);
       const step = files === null || files.done ? "prove" : "files";
@@ -239,7 +243,7 @@ async function restore(
   }
 }
 
-/** Null where the backup says nothing of files, or the database has no table of theirs. */
+/** Null where the database has no table of theirs. */
 async function filesOn(
   deps: Deps,
   read: ReadDeps,
@@ -248,7 +252,6 @@ async function filesOn(
 ): Promise<Recovery["files"]> {
   const plan = await planAgain(deps, read, state);
   const full = plan?.full ?? await openBackup(read, state.backup.id);
-  if ((full.manifest.files ?? null) === null) return null;
   if (plan !== null) budget.spendText(plan.survey.changes, 2 * plan.segments.reduce((sum, one) => sum + one.size, 0));
   const source = plan === null ? filesOfFull(read, full) : await filesOfMoment(read, plan);
   const session = await openSession(deps.server.inDatabase(state.database), "holdfast:drill");
