@@ -184,6 +184,26 @@ describe("the function restore", { timeout: runMs }, () => {
   });
 });
 
+describe("the function drill", { timeout: runMs }, () => {
+  it("reads files back leg by leg and says how many", async () => {
+    await ask("update backup.settings set value = '1000000' where name = 'disk_mb'");
+    await ask("select backup.start_drill('recovery')");
+    const ended = await until(
+      async () => {
+        await ask("select backup.tick()");
+        return (await ask("select ok, evidence from backup.drills where finished_at is not null"))[0];
+      },
+      (row) => row !== undefined,
+      70_000,
+    );
+    const files = (await live()).length;
+    expect(ended).toMatchObject({
+      ok: true,
+      evidence: { files: { files, withoutContent: 0, checked: files }, failure: null },
+    });
+  });
+});
+
 describe("the function download", { timeout: runMs }, () => {
   interface Shown {
     readonly id: string;
