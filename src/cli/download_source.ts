@@ -1,16 +1,10 @@
 /** What a download is taken from: a full backup, an incremental, or a moment. */
 import type { Contents } from "../shared/download/contents.ts";
 import { filesContents } from "../shared/download/files_contents.ts";
-import {
-  type DownloadFormat,
-  fileNameOf,
-  filesFileName,
-  type NamedTable,
-  type PlainFormat,
-} from "../shared/download/format.ts";
+import { type DownloadFormat, fileNameOf, type NamedTable, type PlainFormat } from "../shared/download/format.ts";
 import { openContents, plainContents } from "../shared/download/open_contents.ts";
 import { HoldfastError } from "../shared/errors.ts";
-import { type FilesNamed, isNamed } from "../shared/files/files_named.ts";
+import { filesFileName, type FilesNamed, isNamed } from "../shared/files/files_named.ts";
 import { bytesOf } from "../shared/files/plan_put_back.ts";
 import type { Connection } from "../shared/postgres/connection.ts";
 import type { ReadDeps } from "../shared/verify/find_backup.ts";

@@ -692,6 +692,7 @@ describe("a leg that Storage keeps from its end", () => {
         backup,
         table: "public.notes",
         format: "csv",
+        files: null,
         fileName: "x",
         expirySeconds: 60,
         worker: "test",
@@ -729,7 +730,15 @@ describe("beginning", () => {
       url: project().stack.cluster.url("postgres"),
       caPem: readFileSync(project().stack.cluster.caFile, "utf8"),
     }).connect("downloads");
-    const request = { backup, table: null, fileName: "x", worker: "test", leaseSeconds: 1, byFunction: false } as const;
+    const request = {
+      backup,
+      table: null,
+      files: null,
+      fileName: "x",
+      worker: "test",
+      leaseSeconds: 1,
+      byFunction: false,
+    } as const;
     try {
       for (const [format, seconds] of [["csv", 86_401], ["sql", 604_800], ["bundle", 604_801], ["json", 0]] as const) {
         await expect(beginDownload(connection, { ...request, format, expirySeconds: seconds })).rejects.toMatchObject({

@@ -71,7 +71,7 @@ afterAll(async () => {
 const label = ({ schema, name }: NamedTable) => quoteQualified(schema, name);
 const listOf = (table: PastTable) => table.columns.map(({ name }) => quoteIdent(name)).join(", ");
 const open = (table: NamedTable | null, format: DownloadFormat) =>
-  openContents(deps, null, { backup: backup.id, table, format }, { ahead: false });
+  openContents(deps, null, { backup: backup.id, table, format, files: null }, { ahead: false });
 /** The same without reading manifest and capture again. */
 const plain = (table: NamedTable | null, format: PlainFormat) => plainContents(rowsOfThen, table, format);
 const stored = () => tables.filter((table) => !partitioned.has(label(table)));
@@ -382,7 +382,9 @@ describe("what is not there", () => {
       code: "table_not_found",
     });
     await expect(
-      openContents(deps, null, { backup: crypto.randomUUID(), table: null, format: "bundle" }, { ahead: true }),
+      openContents(deps, null, { backup: crypto.randomUUID(), table: null, format: "bundle", files: null }, {
+        ahead: true,
+      }),
     )
       .rejects.toMatchObject({ code: "backup_not_found" });
   });

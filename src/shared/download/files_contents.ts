@@ -6,10 +6,10 @@ import { withoutErased } from "../files/bring_files.ts";
 import { type FilesNamed, isNamed } from "../files/files_named.ts";
 import { folderName } from "../files/folder_names.ts";
 import { bytesOf, planPutBack } from "../files/plan_put_back.ts";
-import type { ReadPart } from "../files/put_back.ts";
 import type { ListedFile } from "../format/file_list.ts";
 import type { Contents, Step } from "./contents.ts";
 import { tarBytes, tarEnd, tarHeader, tarHeaders, tarPadding } from "./tar.ts";
+import type { ReadPart } from "../verify/read_file_list.ts";
 
 /** A list, which is read when its turn comes. */
 export interface ListToRead {

@@ -1,6 +1,5 @@
 /** What a download may be, for how long, and what its files are called. */
 import { HoldfastError } from "../errors.ts";
-import type { FilesNamed } from "../files/files_named.ts";
 import { ownBuckets } from "../schema/own_objects.ts";
 import { quoteQualified } from "../schema/quote.ts";
 
@@ -56,13 +55,6 @@ export function fileNameOf(format: Exclude<DownloadFormat, "files">, backup: str
   const id = backup.slice(0, 8);
   if (format === "bundle") return `bundle-${id}.tar`;
   return table === null ? `tables-${id}-${format}.zip` : `${plainName(table, asciiSign)}-${id}.${extensions[format]}`;
-}
-
-/** Without the name of a file, which may tell of a person: `file-8f14e45f.webm`, `files-voice-notes-8f14e45f.tar`. */
-export function filesFileName({ bucket, name }: FilesNamed, backup: string): string {
-  const id = backup.slice(0, 8);
-  if (name !== null) return `file-${id}${/\.[A-Za-z0-9]{1,5}$/.exec(name)?.[0] ?? ""}`;
-  return `files-${escaped(bucket ?? "all", asciiSign).slice(0, longestNameBytes).replace(/%.?$/, "")}-${id}.tar`;
 }
 
 const asciiSign = /[A-Za-z0-9_-]/;

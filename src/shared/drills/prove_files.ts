@@ -7,13 +7,13 @@ import { z } from "zod";
 import type { Budget } from "../backup/budget.ts";
 import { asHoldfastError, HoldfastError } from "../errors.ts";
 import type { FilesByList } from "../files/files_by_list.ts";
-import type { ReadPart } from "../files/put_back.ts";
 import type { ListedFile } from "../format/file_list.ts";
 import type { Manifest } from "../format/manifest.ts";
 import { fileListsOf } from "../format/manifest.ts";
 import { text } from "../jobs/run_row.ts";
 import type { Connection } from "../postgres/connection.ts";
-import { isVerdict } from "../verify/run.ts";
+import { isVerdict } from "../verify/is_verdict.ts";
+import type { ReadPart } from "../verify/read_file_list.ts";
 
 const count = z.int().nonnegative();
 

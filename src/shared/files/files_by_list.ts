@@ -3,13 +3,19 @@ import { parseLsn } from "../changes/decode/lsn.ts";
 import type { ChangedFile } from "../changes/plan/file_changes.ts";
 import type { PointPlan } from "../changes/plan/plan_point.ts";
 import { HoldfastError } from "../errors.ts";
+import type { Compressor } from "../format/compressor.ts";
 import type { ListedFile } from "../format/file_list.ts";
 import { fileListsOf, type ManifestFileList } from "../format/manifest.ts";
+import type { Store } from "../store/store.ts";
 import type { OpenedBackup } from "../verify/find_backup.ts";
 import { readFileList } from "../verify/read_file_list.ts";
 import { readStreamLists } from "../verify/stream_lists.ts";
 import { filesAtPoint } from "./files_at_point.ts";
-import type { FilesSource } from "./wanted_files.ts";
+
+export interface FilesSource {
+  readonly store: Store;
+  readonly compressor: Compressor;
+}
 
 export interface FilesByList {
   readonly lists: readonly Pick<ManifestFileList, "files" | "rawBytes">[];

@@ -21,3 +21,10 @@ export function isNamed(
 ): boolean {
   return (bucket ?? file.bucket) === file.bucket && (name ?? file.name) === file.name;
 }
+
+/** Of a download, without the name of a file, which may tell of a person: `file-8f14e45f.webm`, `files-voice-notes-8f14e45f.tar`. */
+export function filesFileName({ bucket, name }: FilesNamed, backup: string): string {
+  const id = backup.slice(0, 8);
+  if (name !== null) return `file-${id}${/\.[A-Za-z0-9]{1,5}$/.exec(name)?.[0] ?? ""}`;
+  return `files-${(bucket ?? "all").replaceAll(/[^A-Za-z0-9_-]/g, "_").slice(0, 100)}-${id}.tar`;
+}

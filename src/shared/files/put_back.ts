@@ -8,7 +8,8 @@ import type { Connection } from "../postgres/connection.ts";
 import { callHttp, type Fetch } from "../store/http_call.ts";
 import { storageFailure, storageProblem } from "../store/supabase_errors.ts";
 import { type ObjectDeps, readObject } from "../verify/read_object.ts";
-import { recordedPart } from "../verify/read_file_list.ts";
+import { type ReadPart, recordedPart } from "../verify/read_file_list.ts";
+
 import type { PresentFile } from "./plan_put_back.ts";
 import { bytesOf } from "./plan_put_back.ts";
 import { openProjectFiles, pathOf, type ProjectFilesSettings, storageHeaders } from "./project_files.ts";
@@ -23,9 +24,6 @@ export interface PutBackDeps {
   /** One after the other in the session, which several files share. */
   readonly inTurn: <T>(work: () => Promise<T>) => Promise<T>;
 }
-
-/** The plaintext of a part, held against what is listed of it. */
-export type ReadPart = (part: FilePart) => Promise<Uint8Array>;
 
 async function partOf(reader: PutBackDeps["reader"], part: FilePart): Promise<Uint8Array> {
   return typeof reader === "function" ? await reader(part) : await readObject(reader, recordedPart(part));

@@ -3,17 +3,11 @@ import { parseLsn } from "../changes/decode/lsn.ts";
 import type { PointPlan } from "../changes/plan/plan_point.ts";
 import type { ListedFile } from "../format/file_list.ts";
 import { fileListsOf } from "../format/manifest.ts";
-import type { Compressor } from "../format/compressor.ts";
-import type { Store } from "../store/store.ts";
 import type { OpenedBackup } from "../verify/find_backup.ts";
 import { readFileList } from "../verify/read_file_list.ts";
 import { readStreamLists } from "../verify/stream_lists.ts";
 import { filesAtPoint, versionOf } from "./files_at_point.ts";
-
-export interface FilesSource {
-  readonly store: Store;
-  readonly compressor: Compressor;
-}
+import type { FilesSource } from "./files_by_list.ts";
 
 /** What is asked for; everything else is not kept in memory. */
 export type FileFilter = (file: ListedFile) => boolean;

@@ -1,11 +1,11 @@
 /** The function `download`: lays a backup, or rows of it, out in a bucket, and links to it. docs/http.md. */
 import { downloadDocument, linkDocument } from "../download/document.ts";
-import { type DownloadFormat, fileNameOf, filesFileName, tableLabel, usualExpirySeconds } from "../download/format.ts";
+import { type DownloadFormat, fileNameOf, tableLabel, usualExpirySeconds } from "../download/format.ts";
 import { makeLink } from "../download/link.ts";
 import { needsReplay } from "../download/open_contents.ts";
 import { sweepDownloads } from "../download/sweep.ts";
 import { HoldfastError } from "../errors.ts";
-import { type FilesNamed, parseFilesNamed } from "../files/files_named.ts";
+import { filesFileName, type FilesNamed, parseFilesNamed } from "../files/files_named.ts";
 import {
   beginDownload,
   dueDownloads,

@@ -3,7 +3,8 @@ import { sha256Hex } from "../crypto/digest.ts";
 import { HoldfastError } from "../errors.ts";
 import type { ExportDocument } from "../export/document_format.ts";
 import { openProjectFiles } from "../files/project_files.ts";
-import { putBack, type PutBackDeps, type ReadPart } from "../files/put_back.ts";
+import { putBack, type PutBackDeps } from "../files/put_back.ts";
+import type { ReadPart } from "../verify/read_file_list.ts";
 import type { FilePart, ListedFile } from "../format/file_list.ts";
 import type { Connection, Row } from "../postgres/connection.ts";
 

@@ -19,6 +19,9 @@ export function checkFileList(plaintext: Uint8Array, list: ManifestFileList): re
   return files;
 }
 
+/** The plaintext of a part, held against what is listed of it. */
+export type ReadPart = (part: FilePart) => Promise<Uint8Array>;
+
 /** Parts of files, list after list, with repetitions. Errors: those of `readFileList`. */
 export async function* partsOfFiles(deps: ObjectDeps, manifest: Manifest): AsyncGenerator<readonly FilePart[]> {
   for (const list of fileListsOf(manifest)) yield (await readFileList(deps, list)).flatMap((file) => file.parts);

@@ -7,9 +7,12 @@ import { countCopyRows } from "./copy_rows.ts";
 import { decodeCapture } from "./decode_capture.ts";
 import { addTallies, FileRows, type FileTally, noFiles, rowsProblem } from "./file_rows.ts";
 import { openBackup, type OpenedBackup, type ReadDeps } from "./find_backup.ts";
+import { isVerdict } from "./is_verdict.ts";
 import { checkFileList, recordedPart } from "./read_file_list.ts";
 import { type ObjectDeps, readObject, type RecordedObject } from "./read_object.ts";
 import { ListsInUse, type VerifyStep, verifySteps } from "./verify_steps.ts";
+
+export { isVerdict } from "./is_verdict.ts";
 
 export interface VerifyDeps extends ReadDeps {
   readonly clock: Clock;
@@ -238,10 +241,4 @@ function rowsByObject(manifest: Manifest): Map<string, number[]> {
     else known.push(chunk.rows);
   }
   return rows;
-}
-
-/** Says this error something about the object, rather than about the way to it? */
-export function isVerdict(error: Pick<HoldfastError, "code" | "retry">): boolean {
-  return error.retry !== "backoff" && error.code !== "cancelled" && error.code !== "internal" &&
-    error.code !== "store_denied" && error.code !== "store_missing" && error.code !== "identity_missing";
 }
