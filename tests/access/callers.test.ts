@@ -53,6 +53,7 @@ const actions = [
   ["restore", { action: "cancel", restore: nobody }, "fresh second factor"],
   ["restore", { action: "leg", restore: nobody }, "machines"],
   ["download", { action: "start", backup: nobody, format: "csv", table: "public.notes" }, "fresh second factor"],
+  ["download", { action: "start", backup: nobody, format: "files", files: "voice-notes/" }, "fresh second factor"],
   ["download", { action: "status", download: nobody }, "second factor"],
   ["download", { action: "link", download: nobody }, "fresh second factor"],
   ["download", { action: "list" }, "second factor"],
