@@ -53,6 +53,8 @@ export interface ChunkTask {
   readonly table: RemovalTable;
   readonly columns: readonly string[];
   readonly alsoBy: readonly (readonly string[])[];
+  /** Nothing is put: what goes in it is asked for. */
+  readonly looksOnly: boolean;
 }
 
 /** As a manifest records it. */
@@ -182,7 +184,7 @@ export class OwnHands implements Hands {
   }
 
   /** Errors: those of `readObject` and the store. */
-  async chunk({ object, epoch, table, columns, alsoBy }: ChunkTask): Promise<ChunkDone> {
+  async chunk({ object, epoch, table, columns, alsoBy, looksOnly }: ChunkTask): Promise<ChunkDone> {
     const text = await readObject(this.#deps, object);
     const terms: FoundTerm[] = [];
     const { bytes, ...rest } = rewriteText(
@@ -193,7 +195,7 @@ export class OwnHands implements Hands {
     return {
       ...rest,
       terms,
-      object: bytes === null || rest.rows === 0 ? null : await this.#put("chunk", epoch, bytes),
+      object: bytes === null || rest.rows === 0 || looksOnly ? null : await this.#put("chunk", epoch, bytes),
     };
   }
 

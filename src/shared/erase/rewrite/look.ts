@@ -11,7 +11,6 @@ import type { Store } from "../../store/store.ts";
 import { decodeCapture } from "../../verify/decode_capture.ts";
 import { listBackups, type ReadDeps } from "../../verify/find_backup.ts";
 import { readObject } from "../../verify/read_object.ts";
-import type { LedgerEntry } from "../entry.ts";
 import type { BackupFacts } from "./plan_rewriting.ts";
 import { readKnownBackups } from "./rewriting_queries.ts";
 import type { FullToScan } from "./scan_full.ts";
@@ -46,11 +45,15 @@ export async function lookAtBackups(deps: LookDeps): Promise<SeenBackup[]> {
 }
 
 /** Errors: as those of `lookAtBackups`. */
-export async function openFull(deps: LookDeps, name: string, entries: readonly LedgerEntry[]): Promise<FullToScan> {
+export async function openFull(
+  deps: LookDeps,
+  name: string,
+  { entries, isHeld }: Pick<FullToScan, "entries" | "isHeld">,
+): Promise<FullToScan> {
   const { manifest, storedHash } = await openManifest(deps, name, await deps.store.read(name));
   const { name: object, rawBytes, hash } = manifest.schemaObject;
   const capture = decodeCapture(await readObject(deps, { kind: "schema", name: object, rawBytes, hash }), object);
-  return { name, storedHash, manifest, capture, entries };
+  return { name, storedHash, manifest, capture, entries, isHeld };
 }
 
 /** Segments by chain that may hold somebody of the entries up to `through`, with all parts of their ranges. */

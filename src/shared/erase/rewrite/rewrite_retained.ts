@@ -196,10 +196,19 @@ interface Found {
   readonly rawBytes: number;
 }
 
-/** Every backup that is due, looked through; what is left of its objects lies beside them then. */
+/**
+ * Every backup that is due, looked through; what is left of its objects lies beside them then. One on hold is looked through where the
+ * stream is due: what hangs on its rows goes there.
+ */
 async function scan({ deps, look, ledger }: Rewriting, plan: RewritingPlan, chains: Chains): Promise<Found> {
   const { hands, signal } = deps;
-  const due = await Promise.all(plan.backups.map(({ backup, entries }) => openFull(look, backup.name, entries)));
+  const open = (isHeld: boolean) => (one: RewritingPlan["backups"][number]) =>
+    openFull(look, one.backup.name, { entries: one.entries, isHeld });
+  const due = await Promise.all([
+    ...plan.backups.map(open(false)),
+    ...(chains.size === 0 ? [] : plan.held.map(open(true))),
+  ]);
+  due.sort((a, b) => a.manifest.consistentAt < b.manifest.consistentAt ? -1 : 1);
   const alsoBy = due.some(({ capture }) => hasOtherIdentities(capture))
     ? await readStreamKeys(look, [...chains.values()].flat())
     : new Map<string, readonly (readonly string[])[]>();
@@ -227,6 +236,7 @@ async function writeManifests(
   let [backups, rows] = [0, 0];
   const inUse: string[] = [];
   for (const scanned of fulls) {
+    if (scanned.full.isHeld) continue;
     if (deps.signal?.aborted === true) {
       throw new HoldfastError("cancelled", "rewriting was cancelled; the next one goes on");
     }

@@ -74,7 +74,7 @@ export async function readKnownSegments(
   ]));
 }
 
-/** Lists of files beside segments that the database knows, in the same way. */
+/** Lists of files beside segments that the database knows, in the same way; those on their way out of the stores are done with. */
 export async function readKnownLists(
   connection: Connection,
 ): Promise<Map<string, { readonly through: number; readonly isBehind: boolean }>> {
@@ -82,7 +82,9 @@ export async function readKnownLists(
     connection,
     `select l.name, l.rewritten_through,
             l.lsn >= (select max(e.passed_lsn) from backup.erasures as e where e.searched_at is not null) as behind
-       from backup.file_lists as l`,
+       from backup.file_lists as l
+     union all
+     select m.name, 0, true from backup.removals as m where m.kind = 'segment'`,
     [],
   );
   return new Map(rows.map((row) => [
