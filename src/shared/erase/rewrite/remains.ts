@@ -73,8 +73,8 @@ async function lockOf(store: Store, name: string): Promise<string | null> {
 }
 
 /**
- * Looks at everything that has to go, and takes what was there before under a name that was replaced; objects are swept by
- * retention. Parts of files that somebody else has too stay, and are theirs. What is left. Errors: those of stores and keys.
+ * Looks at everything that has to go, and takes what a store that keeps versions has of before under a name that was replaced, or
+ * swept by retention. Parts of files that somebody else has too stay, and are theirs. What is left. Errors: those of stores and keys.
  */
 export async function settleLeftOvers(deps: RewriteDeps, isComplete: boolean): Promise<LeftOver[]> {
   const { connection } = deps;
@@ -99,10 +99,10 @@ async function look(
   const kept = (why: string) => ({ gone: false, locked_until: lockedUntil, why });
   const gone = { gone: true, locked_until: lockedUntil, why: null };
   if (what === "object") {
-    if (others.has(name) || await store.size(name) === null) return gone;
-    return kept("retention sweeps it once nothing has named it for long enough");
-  }
-  if (!replaced) return kept("the second store does not have what was put in its place");
+    if (others.has(name)) return gone;
+    if (await store.size(name) !== null) return kept("retention sweeps it once nothing has named it for long enough");
+  } else if (!replaced) return kept("the second store does not have what was put in its place");
+  // Where versions are kept, what was removed is still there behind its marker.
   try {
     await store.lock?.forgetEarlier(name);
     return gone;
