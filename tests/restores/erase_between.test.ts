@@ -103,3 +103,33 @@ describe("a rewriting that was broken off", () => {
     expect((await rewriteNow(pair)).result).toMatchObject({ backups: 0, segments: 0, lists: 0, rawBytes: 0 });
   }, 240_000);
 });
+
+describe("a backup on hold", () => {
+  it("stays as it is, and the stream behind it loses what hangs on rows that it alone has", async () => {
+    const held = await pairOfStores(cluster());
+    const here = { ...held, second: held.store };
+    await query(
+      here.url,
+      `insert into auth.users (id, email) values ('${first}', 'a@example.org');
+       create table public.entries (id int primary key, user_id uuid references auth.users on delete cascade);
+       create table public.lines (entry_id int references public.entries on delete cascade, n int, said text, primary key (n, entry_id));
+       insert into public.entries values (1, '${first}');
+       insert into public.lines values (1, 1, 'hf-held')`,
+    );
+    await drainNow(here.deps);
+    const { id } = await backup(here.deps);
+    await query(here.url, "update public.lines set said = 'hf-held, later'");
+    await query(here.url, "delete from public.entries");
+    await drainNow(here.deps);
+    await backup(here.deps);
+    await eraseFrom(here, first);
+    await drainNow(here.deps);
+    await query(here.url, "select backup.hold_backup($1, 'case 17', now() + interval '1 year')", [id]);
+    const { result } = await rewriteNow(here);
+    expect(result).toMatchObject({ backups: 1, segments: 2, held: [{ reason: "case 17" }] });
+    const names = await holding(here, here.store.objects, ["hf-held"]);
+    expect(names.length).toBe(1);
+    expect(names.filter((name) => name.startsWith("v1/changes/"))).toEqual([]);
+    expect(await query(here.url, "select rewritten_at from backup.erasures")).toEqual([{ rewritten_at: null }]);
+  }, 60_000);
+});
