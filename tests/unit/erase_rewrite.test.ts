@@ -15,6 +15,7 @@ import { rewriteRecords, StreamTables } from "../../src/shared/erase/rewrite_rec
 import { rewriteText } from "../../src/shared/erase/rewrite_text.ts";
 import { rangesToRewrite } from "../../src/shared/erase/rewrite/chain_ranges.ts";
 import { planRewriting } from "../../src/shared/erase/rewrite/plan_rewriting.ts";
+import { withColumns } from "../../src/shared/erase/rewrite/json_row.ts";
 import { rewriteList } from "../../src/shared/erase/rewrite/rewrite_list.ts";
 import { TableRewriter } from "../../src/shared/erase/table_rewriter.ts";
 import { segmentName } from "../../src/shared/format/layout.ts";
@@ -371,6 +372,28 @@ describe("the segments of a chain", () => {
   });
 });
 
+describe("a row as JSON text", () => {
+  it("has other values at its top alone, as a parser reads it, and all else byte by byte", () => {
+    const texts = ['a "b" \\\\', "{}", ",", "\u0000é", "]"];
+    for (let seed = 0; seed < 500; seed++) {
+      const pick = (n: number) => (seed * 7919 + n * 104729) % 5;
+      const inner = { b: texts[pick(1)], c: [texts[pick(2)], { b: 1 }], d: null };
+      const row = {
+        [texts[pick(3)] ?? ""]: inner,
+        b: [null, 1.5, texts[pick(4)], inner, true][pick(5)],
+        "ü": texts[pick(6)],
+      };
+      const spaced = JSON.stringify(row, null, pick(7));
+      const value = seed % 2 === 0 ? null : texts[pick(8)] ?? "";
+      expect(JSON.parse(withColumns(spaced, new Map([["b", value]])))).toEqual({ ...row, b: value });
+      expect(withColumns(spaced, new Map([["z", null]]))).toBe(spaced);
+    }
+    expect(withColumns('{"n": 1e400, "b": {"x": [1]}, "b": 2}', new Map([["b", null]]))).toBe(
+      '{"n": 1e400, "b": null, "b": null}',
+    );
+  });
+});
+
 describe("a list of files", () => {
   const objects: Graph = {
     tables: [
@@ -418,6 +441,15 @@ describe("a list of files", () => {
     expect(done.terms.map(({ kind, text }) => [kind, text])).toEqual(
       expect.arrayContaining([["id", person], ["file name", `n ${id(1)}`]]),
     );
+    // Of two users that a row names one is gone: the row stays, and every digit of it.
+    const both = file(
+      id(5),
+      other,
+      `, "owner": "${person}", "user_metadata": {"owner": "${person}", "n": 12345678901234567890}`,
+    );
+    expect(rewriteList([both], table, keys).kept).toEqual([
+      { ...both, row: both.row.replace(`"owner": "${person}", "user`, '"owner": null, "user') },
+    ]);
     expect(rewriteList(done.kept, table, keys)).toMatchObject({ plaintext: null, removed: 0, parts: [] });
   });
 });

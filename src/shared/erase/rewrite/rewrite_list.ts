@@ -3,6 +3,7 @@ import { encodeFileList, type ListedFile } from "../../format/file_list.ts";
 import type { ErasedKeys, ReadColumn } from "../judge_row.ts";
 import type { RemovalTable } from "../removal_plan.ts";
 import { TableRewriter } from "../table_rewriter.ts";
+import { withColumns } from "./json_row.ts";
 import { type FoundTerm, termsIn } from "./terms.ts";
 
 export interface RewrittenList {
@@ -30,9 +31,8 @@ export function rewriteList(files: readonly ListedFile[], table: RemovalTable, e
       parts.push(...file.parts.map(({ object }) => object));
     } else if (fate.kind === "changes") {
       changed = true;
-      const values = [...fate.values].map(([place, value]) => [columns[place] ?? "", value] as const);
-      const row = JSON.stringify({ ...JSON.parse(file.row) as object, ...Object.fromEntries(values) });
-      kept.push({ ...file, row });
+      const values = new Map([...fate.values].map(([place, value]) => [columns[place] ?? "", value] as const));
+      kept.push({ ...file, row: withColumns(file.row, values) });
     } else kept.push(file);
   }
   return { kept, plaintext: changed ? encodeFileList(kept) : null, removed: files.length - kept.length, parts, terms };
