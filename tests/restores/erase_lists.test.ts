@@ -7,7 +7,11 @@ import { beforeAll, describe, expect, it } from "vitest";
 import { planPoint } from "../../src/shared/changes/plan/plan_point.ts";
 import { parseLsn } from "../../src/shared/changes/decode/lsn.ts";
 import { filesOfPoint } from "../../src/shared/files/wanted_files.ts";
+import { seal } from "../../src/shared/format/container.ts";
+import { encodeFileList } from "../../src/shared/format/file_list.ts";
 import { parseFileListName } from "../../src/shared/format/layout.ts";
+import { objectName } from "../../src/shared/format/object_name.ts";
+import { openBackup } from "../../src/shared/verify/find_backup.ts";
 import { readObject } from "../../src/shared/verify/read_object.ts";
 import { recordedPart } from "../../src/shared/verify/read_file_list.ts";
 import { verifyBackup } from "../../src/shared/verify/run.ts";
@@ -188,6 +192,25 @@ describe("files that were copied between two backups", () => {
     await copies(pair);
     const common = new Map([...pair.store.objects].filter(([name]) => !name.startsWith("v1/terms/")));
     expect(await differences(common, pair.second.objects, pair.identity)).toEqual([]);
+    // Of a backup that never came to its manifest: no mention of theirs in somebody else's file, and to be swept first.
+    const { manifest, epochOf } = await openBackup(pair.deps, full.id);
+    const none = {
+      id: person,
+      bucket: "notes",
+      name: "hf-needle one",
+      size: null,
+      inSnapshot: true,
+      parts: [],
+      row: "{}",
+    };
+    const plaintext = encodeFileList([{ ...none, missed: "removed" }]);
+    const epoch = await epochOf(manifest.epoch);
+    const { name } = await objectName(epoch, "files", plaintext);
+    pair.store.objects.set(name, await seal(pair.deps, epoch, { kind: "files", name, plaintext }));
+    const refused = await failureOf(() => certified(pair));
+    expect(refused).toMatchObject({ code: "certificate_not_due" });
+    expect(String(refused)).toContain(name);
+    pair.store.objects.delete(name);
     expect((await certified(pair)).mentions).toEqual([]);
     // Nothing that is on record is away.
     const known = await query(pair.url, "select name from backup.file_lists order by name");
