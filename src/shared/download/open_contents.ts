@@ -24,8 +24,8 @@ export interface DownloadAsked {
   readonly backup: string;
   readonly table: NamedTable | null;
   readonly format: DownloadFormat;
-  /** For the format `files`; null for all others. */
-  readonly files: FilesNamed | null;
+  /** For the format `files`; null or absent for all others. */
+  readonly files?: FilesNamed | null;
 }
 
 /**
@@ -46,7 +46,7 @@ export async function openContents(
     return await bundleContents(deps, await openBackup(deps, incremental?.full ?? backup), incremental?.end ?? null);
   }
   if (incremental !== null) throw needsReplay(`what is in the incremental ${backup}`);
-  if (format === "files") return await openFiles(deps, backup, files);
+  if (format === "files") return await openFiles(deps, backup, files ?? null);
   const source = await openBackupRows(deps, backup, { ahead });
   return plainContents(withoutErased(source, await readLedger(deps)), table, format);
 }

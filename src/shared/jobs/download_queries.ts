@@ -19,8 +19,8 @@ export interface DownloadRequest {
   /** `schema.table`, quoted where needed; null: the whole backup. */
   readonly table: string | null;
   readonly format: DownloadFormat;
-  /** For the format `files`; null for all others. */
-  readonly files: FilesNamed | null;
+  /** For the format `files`; null or absent for all others. */
+  readonly files?: FilesNamed | null;
   readonly fileName: string;
   readonly expirySeconds: number;
   readonly worker: string;
