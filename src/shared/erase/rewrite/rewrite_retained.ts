@@ -8,6 +8,7 @@ import type { Connection } from "../../postgres/connection.ts";
 import { inTransaction } from "../../postgres/in_transaction.ts";
 import type { Store } from "../../store/store.ts";
 import type { ListedSegment } from "../../changes/segments/chain_reader.ts";
+import { namesRows } from "../entry.ts";
 import { knownEntries } from "../erase_queries.ts";
 import { liveGraph } from "../../rows/ownership/live_graph.ts";
 import { mapOf, planRemoval } from "../removal_plan.ts";
@@ -158,7 +159,7 @@ async function scan({ deps, look, ledger }: Rewriting, plan: RewritingPlan, chai
   const options = { keys: ledger.keys, alsoBy, cache, onRead, ...(signal === undefined ? {} : { signal }) };
   const fulls: ScannedFull[] = [];
   for (const full of due) fulls.push(await scanFull(hands, full, options));
-  const entries = ledger.entries.filter(({ rewritten }) => rewritten === undefined);
+  const entries = ledger.entries.filter(namesRows);
   const live = rulesOf(planRemoval(await liveGraph(deps.connection), mapOf(entries)).flatMap(({ tables }) => tables));
   // The newest backup first: its tables are those that the stream speaks of. Where none is due, the tables of now.
   const rules = { tables: [...[...fulls].reverse(), { rules: live }].flatMap((one) => one.rules.tables) };
