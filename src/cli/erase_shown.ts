@@ -31,12 +31,13 @@ export function planLines(plan: ErasurePlan): string[] {
   ];
 }
 
-export function erasureDocument({ rows, ...result }: ErasureResult, { retained }: ErasurePlan) {
+export function erasureDocument({ rows, ...result }: ErasureResult, { retained, guardians }: ErasurePlan) {
   return {
     dryRun: false,
     ...result,
     rows: [...rows].map(([table, count]) => ({ table, rows: count })),
     retained,
+    guardians,
   };
 }
 
