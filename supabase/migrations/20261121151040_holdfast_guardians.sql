@@ -67,10 +67,10 @@ stable
 set search_path = ''
 as $$
 declare
-  person constant text := backup.person_hash(child::text);
+  hash constant text := backup.person_hash(child::text);
   known text[] := array[child::text, pg_catalog.replace(child::text, '-', '')];
 begin
-  if exists (select from backup.erasures as e where e.person = refuse_guardian.person and e.status in ('searched', 'done')) then
+  if exists (select from backup.erasures as e where e.person = hash and e.status in ('searched', 'done')) then
     raise exception 'the person was erased' using errcode = 'HF473';
   elsif not backup.user_is_there(child) and not exists (select from backup.departures as d where d.user_id = child) then
     raise exception 'there is no user %', child using errcode = 'HF510';

@@ -3,7 +3,7 @@
  * tests' own, over the tables of the app, of Storage and of the audit.
  */
 import { randomBytes, randomUUID } from "node:crypto";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -24,6 +24,7 @@ import { cli } from "../integration/cli_fixture.ts";
 
 const cluster = useCluster();
 const folder = mkdtempSync(join(tmpdir(), "holdfast-reports-"));
+const map = join(folder, "backup.map.json");
 let settings: Record<string, string> = {};
 let app: SampleApp;
 let backup = "";
@@ -89,6 +90,11 @@ beforeAll(async () => {
     BACKUP_KEYS: `test:${randomBytes(32).toString("base64url")}`,
     BACKUP_DB_URL: cluster().url("postgres"),
   };
+  // Tags of others on the person's entries go with them.
+  writeFileSync(
+    map,
+    JSON.stringify({ version: 1, keys: [], users: [], tables: [{ table: "public.entry_tags", rows: "owned" }] }),
+  );
   await ok(["init"]);
   app = await loadSampleApp({
     owner: { connectionString: source() },
@@ -140,7 +146,7 @@ describe("the report on a person", () => {
   it("counts their rows, table by table, as SQL does", async () => {
     const { live, standing, user } = await reportOf(app.people.find(({ id }) => id === person)?.email ?? "");
     expect({ standing, user }).toEqual({ standing: "there", user: person });
-    for (const table of ["journal_entries", "goals", "tags", "profiles"]) {
+    for (const table of ["journal_entries", "tags", "profiles"]) {
       const column = table === "profiles" ? "id" : "user_id";
       const [row] = await ask(`select count(*)::int as n from public.${table} where ${column} = $1`, [person]);
       const told = live?.tables.find((one) => one.table === `public.${table}`)?.rows ?? 0;
@@ -165,7 +171,7 @@ describe("the report on a person", () => {
         (await ok(["restore-record", "public.journal_entries", backup, "--where", `id=${String(id)}`]))["restore"],
       );
     const [theirs, others] = [await look(own?.["id"]), await look(strange?.["id"])];
-    const table = String((await ok(["restore-table", "public.goals", backup]))["restore"]);
+    const table = String((await ok(["restore-table", "public.tags", backup]))["restore"]);
     const { seen, mayHaveSeen, sides } = await reportOf(person);
     const acts = (list: Report["seen"]) => list.map(({ action, subject }) => `${action} ${subject}`);
     expect(acts(seen)).toEqual(expect.arrayContaining([`restore.showed restore:${theirs}`]));
@@ -268,8 +274,8 @@ describe("a guardian's request", () => {
       Array(2).fill([["review", "erasure"], [], []]),
     );
     expect(JSON.stringify(ledger.entries)).not.toContain(person);
-    const shown = await ok(["restore-user", person, backup, "--apply", "missing", "--dry-run"]);
-    expect(shown["dryRun"]).toBe(true);
+    const beside = await ok(["restore-user", person, backup]) as { tables: readonly { table: string; rows: number }[] };
+    expect(beside.tables.find(({ table }) => table === "public.journal_entries")?.rows).toBeGreaterThan(0);
   });
 
   it("is answered by the report, and by the erasure, which says for whom it is", async () => {
@@ -281,7 +287,7 @@ describe("a guardian's request", () => {
     expect((await ask("select backup.watch_guardians() as n"))[0]?.["n"]).toBe(1);
     const open = "select from backup.alerts where kind = 'guardian_waits' and status <> 'resolved'";
     expect(await ask(open)).toHaveLength(1);
-    await ok(["erase", person, "--yes"]);
+    await ok(["erase", person, "--map", map, "--yes"]);
     const [row] = await ask(
       "select status, erased_at is not null as erased, erasure::text from backup.guardian_requests",
     );

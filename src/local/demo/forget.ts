@@ -40,10 +40,11 @@ const certificate = z.object({
   signature: z.object({ key: z.string() }),
 });
 
-/** In tables without a foreign key to people the map says whose rows they are. */
+/** Whose rows those of a table without a key to people are; and that others' tags on an entry go with it. */
 const map = {
   version: 1,
   users: [{ table: "public.events", column: "user_id" }],
+  tables: [{ table: "public.entry_tags", rows: "owned" }],
 };
 
 /** Somebody without recordings, since Storage is gone by then. Returns a line of the summary. */
