@@ -74,11 +74,11 @@ as $$
 #variable_conflict use_column
 declare
   span record;
-  -- of the ledger: a backup that was rewritten so far holds nothing of them
+  -- the erasure's first of the ledger: nothing is rewritten while it is under way, so what was rewritten so far holds nothing of them
   entry bigint;
 begin
   select s.* into span from backup.person_span(backups_of.user_id) as s;
-  select max(pg_catalog.split_part(n.name, '/', 3)::bigint) into entry
+  select min(pg_catalog.split_part(n.name, '/', 3)::bigint) into entry
   from backup.erasures as e, pg_catalog.unnest(e.entries) as n (name) where e.id = span.erasure and span.standing = 'erased';
   return query
     select r.id, r.tiers, r.consistent_at, greatest(k.until, r.hold_until),
@@ -210,7 +210,7 @@ begin
       where (span.since is null or g.taken_at >= span.since) and span.standing <> 'unknown'
         and (span.until is null or coalesce(g.first_commit_at, g.taken_at) <= span.until)
         and (span.standing <> 'erased' or g.rewritten_through < (
-          select max(pg_catalog.split_part(n.name, '/', 3)::bigint)
+          select min(pg_catalog.split_part(n.name, '/', 3)::bigint)
           from backup.erasures as e, pg_catalog.unnest(e.entries) as n (name) where e.id = span.erasure
         ))
     ),
