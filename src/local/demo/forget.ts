@@ -33,7 +33,12 @@ const report = z.object({
   seen: z.array(z.unknown()),
 });
 const erased = z.object({ id: z.string(), status: z.string(), rows: z.array(z.object({ rows: z.number() })) });
-const rewritten = z.object({ backups: z.number(), segments: z.number(), left: z.array(z.unknown()) });
+const rewritten = z.object({
+  backups: z.number(),
+  segments: z.number(),
+  left: z.array(z.object({ name: z.string(), why: z.string().nullable() })),
+});
+const pruned = z.object({ refused: z.string().nullable(), removed: z.number() });
 const certificate = z.object({
   searched: z.object({ objects: z.number() }),
   mentions: z.array(z.unknown()),
@@ -82,6 +87,11 @@ async function forget({ client, settings, fact, live }: ForgetDeps, user: string
     fact(`holdfast ${shown}`);
     return await holdfast(args, settings, live, exits);
   };
+  const prune = async () => {
+    const { refused, removed } = pruned.parse(await run("prune", ["prune", "--yes"]));
+    if (refused !== null) throw new Error(`the prune was refused: ${refused}`);
+    fact(`  ${removed} objects removed`);
+  };
   try {
     const before = report.parse(await run("report <user>", ["report", user, "--map", file]));
     const held = (before.live?.tables ?? []).reduce((sum, { rows }) => sum + rows, 0);
@@ -96,13 +106,15 @@ async function forget({ client, settings, fact, live }: ForgetDeps, user: string
     await run("incremental", ["incremental"]);
     const first = rewritten.parse(await run("erase rewrite", ["erase", "rewrite", "--jobs", "2", "--yes"]));
     fact(`  ${first.backups} backups and ${first.segments} segments are sealed again without them`);
-    await run("prune", ["prune", "--yes"]);
+    await run("verify latest", ["verify", "latest"]);
+    await prune();
     // A sweep looks twice, two days apart.
     fact("  two days go by: the demo moves its own records of what was condemned");
     await client.query("update backup.condemned set condemned_at = condemned_at - interval '3 days'");
-    await run("prune", ["prune", "--yes"]);
+    await prune();
     const last = rewritten.parse(await run("erase rewrite", ["erase", "rewrite", "--yes"]));
-    if (last.left.length > 0) throw new Error(`${last.left.length} objects of before are left`);
+    const [left] = last.left;
+    if (left !== undefined) throw new Error(`${last.left.length} objects are left: ${left.name}, ${left.why}`);
 
     const proof = certificate.parse(await run("erase certificate <erasure>", ["erase", "certificate", done.id]));
     const after = report.parse(await run("report <user>", ["report", user]));
