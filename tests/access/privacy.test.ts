@@ -31,7 +31,7 @@ const asked = () => ({
   child: child?.userId.toUpperCase(),
   name: "Maria Muster",
   reach: "maria@example.org",
-  relation: "parent",
+  as: "parent",
   asks: ["erasure"],
   identityBy: "payment",
   saidOn: "2026-11-20",

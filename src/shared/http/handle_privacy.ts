@@ -71,7 +71,7 @@ async function act(action: PrivacyRequest, call: AcceptedCall, deps: PrivacyDoor
       return { status: 200, document: report };
     }
     case "record": {
-      const { action: _, child: wanted, name, reach, relation, ...said } = action;
+      const { action: _, child: wanted, name, reach, as: relation, ...said } = action;
       const child = wanted.toLowerCase();
       const id = await admitGuardian(connection, { child, statement: said.statement });
       const ledger = await deps.ledger(connection);

@@ -194,7 +194,7 @@ export const privacyRequest = z.discriminatedUnion("action", [
     child: z.guid().describe("id of the child in `auth.users`"),
     name: shortLine.describe("of the guardian; sealed"),
     reach: shortLine.describe("their address or number; sealed"),
-    relation: z.enum(guardianRelations).describe("`parent` or `guardian`"),
+    as: z.enum(guardianRelations).describe("`parent` or `guardian`"),
     asks: z.array(z.enum(guardianAsks)).min(1).max(2).describe("`review`, `erasure`, or both"),
     identityBy: z.enum(identityWays).describe("how it was made sure who they are"),
     saidOn: z.iso.date().describe("day of their statement"),
