@@ -41,6 +41,7 @@ const usualWords: Readonly<Partial<Record<CommandName, readonly string[]>>> = {
   "accept": ["latest"],
   "download": ["latest"],
   "export": ["00000000-0000-0000-0000-000000000000"],
+  "erase": ["00000000-0000-0000-0000-000000000000"],
   "import-export": ["list"],
   "report": ["00000000-0000-0000-0000-000000000000"],
   "guardians": ["list"],
