@@ -23,8 +23,8 @@ import { ThreadHands } from "./rewrite_threads.ts";
 export type Opened = Omit<RewriteDeps, "hands"> & PruneDeps;
 
 /**
- * The document: `{dryRun, backups, segments, rows, changes, held[{backup, reason}], left[{store, name, what, lockedUntil, why}],
- * uncopied, cleaned}`; with --dry-run `{dryRun: true, backups[], segments, held[], left[]}`.
+ * The document: `{dryRun, backups, segments, lists, rows, changes, held[{backup, reason}], left[{store, name, what, lockedUntil, why}],
+ * uncopied, cleaned}`; with --dry-run `{dryRun: true, backups[], segments, lists, held[], left[]}`.
  */
 export async function runRewrite(context: Context): Promise<Outcome> {
   const session = await openSession(await sourceDatabase(context), "holdfast:rewrite");
@@ -34,7 +34,7 @@ export async function runRewrite(context: Context): Promise<Outcome> {
     const ahead = await lookAheadRewriting(deps);
     const lines = aheadLines(ahead);
     if (context.settings.has("dry-run")) return { exit: 0, document: { dryRun: true, ...ahead }, lines };
-    if (!context.settings.has("yes") && ahead.backups.length + ahead.segments > 0) {
+    if (!context.settings.has("yes") && ahead.backups.length + ahead.segments + ahead.lists > 0) {
       context.note(lines.join("\n"));
       if (!(await context.confirm("What backups hold of erased people cannot be brought back.", "rewrite"))) {
         const missing = new HoldfastError("confirmation_missing", "nothing was rewritten");
@@ -64,6 +64,7 @@ export const none: RewriteDeps["hands"] = {
   learn: () => Promise.resolve(),
   chunk: () => Promise.reject(new HoldfastError("internal", "there are no threads")),
   list: () => Promise.reject(new HoldfastError("internal", "there are no threads")),
+  streamList: () => Promise.reject(new HoldfastError("internal", "there are no threads")),
   segment: () => Promise.reject(new HoldfastError("internal", "there are no threads")),
 };
 
@@ -104,23 +105,23 @@ async function rewriteHere(
   }
 }
 
-function aheadLines({ backups, segments, held, left }: RewritingAhead): string[] {
+function aheadLines({ backups, segments, lists, held, left }: RewritingAhead): string[] {
   return [
-    backups.length + segments === 0
+    backups.length + segments + lists === 0
       ? "Nothing that is kept is from before an erasure."
-      : `rewrite ${counted(backups.length, "backups")} and ${
-        counted(segments, "segments")
+      : `rewrite ${counted(backups.length, "backups")}, ${counted(segments, "segments")} and ${
+        counted(lists, "lists of files")
       } that may hold people who were erased`,
     ...held.map(({ backup, reason }) => `keep    ${backup}, which is on hold: ${reason}`),
     ...leftLines(left),
   ];
 }
 
-function resultLines({ backups, segments, rows, changes, held }: RewriteResult, settled: Settled): string[] {
+function resultLines({ backups, segments, lists, rows, changes, held }: RewriteResult, settled: Settled): string[] {
   return [
     `${counted(backups, "backups")} lost ${amount(rows, "rows")}, ${counted(segments, "segments")} lost ${
       changes.toLocaleString("en-GB")
-    } changes.`,
+    } changes, ${counted(lists, "lists of files between backups")} lost some.`,
     ...held.map(({ backup, reason }) => `${backup} stays as it is, it is on hold: ${reason}`),
     ...(settled.uncopied > 0
       ? [`${counted(settled.uncopied, "objects")} have to come to the second store first: run it again then.`]

@@ -7,6 +7,8 @@ import type {
   Scope,
   SegmentDone,
   SegmentTask,
+  StreamListDone,
+  StreamListTask,
   StreamRules,
 } from "../shared/erase/rewrite/hands.ts";
 import type { Identity } from "../shared/erase/entry.ts";
@@ -29,6 +31,7 @@ export type RewriterTask =
   | { readonly type: "learn"; readonly gone: readonly string[]; readonly identities: readonly Identity[] }
   | { readonly type: "chunk"; readonly task: ChunkTask }
   | { readonly type: "list"; readonly task: ListTask }
+  | { readonly type: "streamList"; readonly task: StreamListTask }
   | { readonly type: "segment"; readonly task: SegmentTask };
 
 /** Each is answered once, by its number. */
@@ -36,6 +39,6 @@ export type ToRewriter = RewriterTask & { readonly number: number };
 
 export interface FromRewriter {
   readonly number: number;
-  readonly result: ChunkDone | ListDone | readonly SegmentDone[] | null;
+  readonly result: ChunkDone | ListDone | StreamListDone | readonly SegmentDone[] | null;
   readonly failure: WorkerFailure | null;
 }

@@ -9,6 +9,8 @@ import type {
   Scope,
   SegmentDone,
   SegmentTask,
+  StreamListDone,
+  StreamListTask,
   StreamRules,
 } from "../shared/erase/rewrite/hands.ts";
 import { asHoldfastError, HoldfastError } from "../shared/errors.ts";
@@ -54,6 +56,10 @@ export class ThreadHands implements Hands {
 
   async list(task: ListTask): Promise<ListDone> {
     return await this.#give({ type: "list", task }) as ListDone;
+  }
+
+  async streamList(task: StreamListTask): Promise<StreamListDone> {
+    return await this.#give({ type: "streamList", task }) as StreamListDone;
   }
 
   async segment(task: SegmentTask): Promise<SegmentDone[]> {

@@ -47,6 +47,8 @@ async function answer(task: ToRewriter): Promise<FromRewriter["result"]> {
       return await ours.chunk(task.task);
     case "list":
       return await ours.list(task.task);
+    case "streamList":
+      return await ours.streamList(task.task);
     case "segment":
       return await ours.segment(task.task);
   }

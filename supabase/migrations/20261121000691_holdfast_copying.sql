@@ -91,6 +91,8 @@ begin
   from pg_catalog.jsonb_to_recordset(enter_copies.names) as n (name text, kind text, bytes bigint, hash text)
   left join backup.segments as g on n.kind = 'segment' and g.name = n.name
   left join backup.runs as r on n.kind = 'manifest' and r.kind = 'full' and r.manifest_name = n.name
+  -- a list of files that was rewritten, on its way out of the stores
+  where not exists (select from backup.removals as m where m.name = n.name and m.removed_at is null)
   on conflict (store, name) do update
     set status = 'missing', first_hash = excluded.first_hash, noticed_at = backup.clock_now()
     where c.kind = 'key' and excluded.first_hash is not null and c.first_hash is distinct from excluded.first_hash;

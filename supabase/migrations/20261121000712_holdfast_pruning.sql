@@ -147,7 +147,8 @@ end
 $$;
 revoke all on function backup.order_removals(bigint, bigint, text, jsonb) from public;
 
--- What has to leave the stores next: manifests before segments, oldest first; each is tried once in a run.
+-- What has to leave the stores next: manifests before segments, oldest first; each is tried once in a run. Lists of files that were
+-- rewritten may have to wait.
 create function backup.next_removals(task bigint, token bigint, at_most integer) returns table (name text)
 language plpgsql
 volatile
@@ -158,7 +159,7 @@ declare
 begin
   return query
     select m.name from backup.removals as m
-    where m.removed_at is null and m.tried_run is distinct from run
+    where m.removed_at is null and m.tried_run is distinct from run and not (m.kind = 'segment' and backup.list_has_to_stay(m.name))
     order by m.kind, m.name
     limit at_most;
 end
@@ -175,6 +176,8 @@ declare
   run uuid := backup.pruning(task, token);
 begin
   update backup.removals as m set removed_at = backup.clock_now(), refusal = null, tried_run = run where m.name = any (gone);
+  -- one that was rewritten was still there to be copied meanwhile
+  delete from backup.copies as c where c.name = any (gone);
   update backup.removals as m set refusal = pg_catalog.left(k.why, 500), tried_run = run
   from pg_catalog.jsonb_to_recordset(kept) as k (name text, why text) where m.name = k.name;
   update backup.runs as r set rows = r.rows + pg_catalog.cardinality(gone) where r.id = run;

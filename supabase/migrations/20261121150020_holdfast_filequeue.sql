@@ -112,7 +112,8 @@ end
 $$;
 revoke all on function backup.record_queued_holds(bigint, uuid[]) from public;
 
--- Some of the files of the queue that were copied, for a list, and where the log is now.
+-- Some of the files of the queue that were copied, for a list, and where the log was before they were looked at: what is taken out of the
+-- queue by somebody whose place in the log comes before is in no list of a later place.
 create function backup.queued_to_list(token bigint, most integer)
 returns table (
   object_id uuid, in_snapshot boolean, missed text, bucket text, name text, size bigint, file text, parts text, version text, lsn pg_lsn
@@ -121,10 +122,13 @@ language plpgsql
 volatile
 set search_path = ''
 as $$
+declare
+  place pg_lsn;
 begin
   perform backup.hold_drain(token, interval '90 seconds');
+  place := pg_catalog.pg_current_wal_insert_lsn();
   return query
-    select l.*, pg_catalog.pg_current_wal_insert_lsn() from backup.versions_to_list(backup.queue_id(), '', most) as l;
+    select l.*, place from backup.versions_to_list(backup.queue_id(), '', most) as l;
 end
 $$;
 revoke all on function backup.queued_to_list(bigint, integer) from public;

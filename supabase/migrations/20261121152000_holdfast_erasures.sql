@@ -334,6 +334,7 @@ declare
   ours backup.erasures;
   message text;
 begin
+  perform backup.forget_queued_files(end_erasure.id, end_erasure.user_id);
   update backup.erasures as e
   set status = 'searched', files = e.files + end_erasure.files, mentions = end_erasure.mentions,
     searched_at = backup.clock_now(), passed_lsn = pg_catalog.pg_current_wal_insert_lsn()

@@ -6,6 +6,9 @@
 -- What the next manifest or segment names as the one before: the bytes that were there first. Null: they still are.
 alter table backup.runs add column link_hash text, add column rewritten_through integer not null default 0;
 alter table backup.segments add column link_hash text, add column rewritten_through integer not null default 0;
+-- `replaces`: the list whose files it holds, but for those that were erased.
+alter table backup.file_lists add column rewritten_through integer not null default 0, add column replaces text;
+create index file_lists_by_replaced on backup.file_lists (replaces) where replaces is not null;
 
 alter table backup.erasures
   -- nothing of the person was in the live project any more; every backup and segment from before may hold them
@@ -54,8 +57,9 @@ create index remains_to_go on backup.remains (store, name) where gone_at is null
 alter table backup.remains enable row level security;
 revoke all on table backup.remains from public;
 
--- One row while a rewriting is not over: what it found to go beside what the ledger names, as keyed hashes. What was rewritten tells it no
--- more, and the rest has to be rewritten by the same.
+-- One row while a rewriting is not over: what it found to go beside what the ledger names, as keyed hashes, how far it is in each chain, and
+-- up to which entry of the ledger it applies. What was rewritten tells it no more, and the rest has to be rewritten by the same; the next one
+-- ends it first. Its form is src/shared/erase/rewrite/progress.ts.
 create table backup.rewriting (
   singleton boolean primary key default true,
   state jsonb not null,
@@ -282,6 +286,8 @@ as $$
   where r.kind = 'full' and r.manifest_name = any (names);
   update backup.segments as s set rewritten_through = greatest(s.rewritten_through, note_clean.through)
   where s.name = any (names);
+  update backup.file_lists as l set rewritten_through = greatest(l.rewritten_through, note_clean.through)
+  where l.name = any (names);
 $$;
 revoke all on function backup.note_clean(text[], integer) from public;
 

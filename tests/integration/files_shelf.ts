@@ -13,14 +13,18 @@ export class Shelf {
     this.#url = url;
   }
 
-  async put(name: string, content: Uint8Array = randomBytes(3_000)): Promise<Uint8Array> {
+  async put(
+    name: string,
+    content: Uint8Array = randomBytes(3_000),
+    owner: string | null = null,
+  ): Promise<Uint8Array> {
     const etag = createHash("md5").update(content).digest("hex");
     await query(
       this.#url,
-      `insert into storage.objects (bucket_id, name, version, metadata)
-       values ('notes', $1, gen_random_uuid()::text, jsonb_build_object('size', $2::int, 'eTag', $3::text))
+      `insert into storage.objects (bucket_id, name, version, metadata, owner, owner_id)
+       values ('notes', $1, gen_random_uuid()::text, jsonb_build_object('size', $2::int, 'eTag', $3::text), $4::uuid, $4::text)
        on conflict (bucket_id, name) do update set version = excluded.version, metadata = excluded.metadata`,
-      [name, content.byteLength, etag],
+      [name, content.byteLength, etag, owner],
     );
     this.#contents.set(name, content);
     return content;

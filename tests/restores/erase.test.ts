@@ -331,9 +331,10 @@ describe("what is kept", () => {
     expect(Number(done["rows"])).toBeGreaterThan(5);
     expect(await ok(["erase", "rewrite", "--jobs", "2", "--yes"])).toMatchObject({ backups: 0, segments: 0, rows: 0 });
     expect(await ok(["verify", backup])).toMatchObject({ ok: true, problems: [] });
-    const restored = nameIn(await ok(["restore-full", backup, "--yes"]));
-    expect(await found(urlOf(restored))).toEqual([]);
-    expect((await counts(urlOf(restored)))?.["users"]).toBe(app.people.length - 1);
+    await query(source(), "create database rewritten");
+    await ok(["restore-full", backup, "--target-db-url", cluster().url("postgres", "rewritten"), "--yes"]);
+    expect(await found(urlOf("rewritten"))).toEqual([]);
+    expect((await counts(urlOf("rewritten")))?.["users"]).toBe(app.people.length - 1);
     const erasures = await run(["erase", "list"]);
     const [erasure] = erasures.document as { id: string; rewritten: string | null; clean: string | null }[];
     expect(erasure).toMatchObject({ rewritten: expect.any(String), clean: null });

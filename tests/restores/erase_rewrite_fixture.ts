@@ -19,7 +19,17 @@ import type { BackupMap } from "../../src/shared/rows/ownership/map_file.ts";
 import { emptyMap } from "../../src/shared/rows/ownership/map_file.ts";
 import type { Pair } from "../integration/replicate_fixture.ts";
 
-export async function eraseFrom(pair: Pair, user: string, map: BackupMap = emptyMap): Promise<ErasureResult> {
+export interface ErasePart {
+  readonly map?: BackupMap;
+  /** Default: the person has none. */
+  readonly removeFiles?: (bucket: string, names: readonly string[]) => Promise<void>;
+}
+
+export async function eraseFrom(
+  pair: Pick<Pair, "url" | "deps">,
+  user: string,
+  { map = emptyMap, removeFiles }: ErasePart = {},
+): Promise<ErasureResult> {
   const database = openDatabase({ url: pair.url });
   const connection = await openSession(database, "holdfast:erase");
   const again = await openSession(database, "holdfast:erase again");
@@ -29,7 +39,7 @@ export async function eraseFrom(pair: Pair, user: string, map: BackupMap = empty
       connection,
       again,
       repositoryId: repository.id,
-      removeFiles: null,
+      removeFiles: removeFiles ?? null,
       capBytes: 1 << 30,
       log: silentLog,
     };
@@ -64,12 +74,12 @@ export async function rewriteNow(pair: Pair, kill: { at: string; times?: number 
   }
 }
 
-/** Of the one erasure that there is. */
+/** Of the first erasure. */
 export async function certified(pair: Pair): Promise<SignedCertificate> {
   const connection = await openSession(openDatabase({ url: pair.url }), "holdfast:certificate");
   try {
     const repository = await openOrCreateRepository(pair.deps);
-    const [row] = await connection.query("select e.id from backup.erasures as e");
+    const [row] = await connection.query("select e.id from backup.erasures as e order by e.begun_at limit 1");
     const deps = { ...pair.deps, connection, second: pair.second, repositoryId: repository.id };
     return await certify(deps, row?.["id"] ?? "");
   } finally {

@@ -13,8 +13,12 @@ import type { Identity, LedgerEntry } from "../../src/shared/erase/entry.ts";
 import { planRemoval, type RemovalTable, usersIdentity } from "../../src/shared/erase/removal_plan.ts";
 import { rewriteRecords, StreamTables } from "../../src/shared/erase/rewrite_records.ts";
 import { rewriteText } from "../../src/shared/erase/rewrite_text.ts";
+import { rangesToRewrite } from "../../src/shared/erase/rewrite/chain_ranges.ts";
 import { planRewriting } from "../../src/shared/erase/rewrite/plan_rewriting.ts";
+import { withColumns } from "../../src/shared/erase/rewrite/json_row.ts";
+import { rewriteList } from "../../src/shared/erase/rewrite/rewrite_list.ts";
 import { TableRewriter } from "../../src/shared/erase/table_rewriter.ts";
+import { segmentName } from "../../src/shared/format/layout.ts";
 import type { Graph } from "../../src/shared/rows/past/graph.ts";
 import { emptyMap } from "../../src/shared/rows/ownership/map_file.ts";
 import { encode } from "./changes_encoder.ts";
@@ -330,5 +334,122 @@ describe("what stands under a name", () => {
     expect(await refused("b", { revision: 2, through: 1 })).toMatchObject({ code: "rewrite_unlawful" });
     // Nobody was erased for it.
     expect(await refused(hash, { revision: 2, through: 3 })).toMatchObject({ code: "rewrite_unlawful" });
+  });
+});
+
+describe("the segments of a chain", () => {
+  const segment = (start: number, end: number, part = 0) => {
+    const place = { chain: "c", startLsn: BigInt(start), endLsn: BigInt(end), part };
+    return { ...place, name: segmentName(place), size: 1 };
+  };
+  const [one, short, long, large, larger, largest, last] = [
+    segment(1, 2),
+    segment(2, 3),
+    segment(2, 4),
+    segment(4, 9),
+    segment(4, 9, 1),
+    segment(4, 9, 2),
+    segment(9, 10),
+  ];
+  const all = [last, largest, larger, large, long, short, one];
+  const names = (...ranges: { name: string }[][]) => ranges.map((range) => range.map(({ name }) => name));
+
+  it("come in their order, the parts of a range together, and not again behind where one was broken off", () => {
+    expect(rangesToRewrite(all, null, () => false)).toEqual(
+      names([one], [short], [long], [large, larger, largest], [last]).map((own) => ({ names: own, told: 0 })),
+    );
+    // Of a range that is begun all parts are read: the first ones describe the tables of the others.
+    expect(rangesToRewrite(all, larger.name, () => false)).toEqual([
+      { names: names([large, larger, largest])[0], told: 2 },
+      { names: names([last])[0], told: 0 },
+    ]);
+    expect(rangesToRewrite(all, null, (name) => name === one.name || name === large.name)).toEqual([
+      ...names([short], [long]).map((own) => ({ names: own, told: 0 })),
+      { names: names([large, larger, largest])[0], told: 1 },
+      { names: names([last])[0], told: 0 },
+    ]);
+    expect(rangesToRewrite(all, last.name, () => false)).toEqual([]);
+  });
+});
+
+describe("a row as JSON text", () => {
+  it("has other values at its top alone, as a parser reads it, and all else byte by byte", () => {
+    const texts = ['a "b" \\\\', "{}", ",", "\u0000é", "]"];
+    for (let seed = 0; seed < 500; seed++) {
+      const pick = (n: number) => (seed * 7919 + n * 104729) % 5;
+      const inner = { b: texts[pick(1)], c: [texts[pick(2)], { b: 1 }], d: null };
+      const row = {
+        [texts[pick(3)] ?? ""]: inner,
+        b: [null, 1.5, texts[pick(4)], inner, true][pick(5)],
+        "ü": texts[pick(6)],
+      };
+      const spaced = JSON.stringify(row, null, pick(7));
+      const value = seed % 2 === 0 ? null : texts[pick(8)] ?? "";
+      expect(JSON.parse(withColumns(spaced, new Map([["b", value]])))).toEqual({ ...row, b: value });
+      expect(withColumns(spaced, new Map([["z", null]]))).toBe(spaced);
+    }
+    expect(withColumns('{"n": 1e400, "b": {"x": [1]}, "b": 2}', new Map([["b", null]]))).toBe(
+      '{"n": 1e400, "b": null, "b": null}',
+    );
+  });
+});
+
+describe("a list of files", () => {
+  const objects: Graph = {
+    tables: [
+      { schema: "auth", name: "users", columns: [column("id", true)], key: ["id"], partitions: [] },
+      {
+        schema: "storage",
+        name: "objects",
+        columns: [column("id", true), column("bucket_id"), column("name"), column("owner"), column("owner_id")],
+        key: ["id"],
+        partitions: [],
+      },
+    ],
+    edges: [],
+  };
+  const table = planRemoval(objects, emptyMap).flatMap(({ tables: own }) => own).find(({ name }) => name === "objects");
+  const file = (id: string, owner: string | null, more = "") => ({
+    bucket: "notes",
+    name: `n ${id}`,
+    id,
+    size: 1,
+    inSnapshot: false,
+    missed: null,
+    parts: [{
+      object: `v1/blobs/aa/${"a".repeat(63)}${id.at(-1)}`,
+      rawBytes: 1,
+      storedBytes: 1,
+      hash: "a".repeat(64),
+      storedHash: "a".repeat(64),
+    }],
+    row: `{"id": "${id}", "name": "n ${id}", "owner_id": ${owner === null ? "null" : `"${owner}"`}${more}}`,
+  });
+
+  it("loses the person's files, by their owner and by their key, and nobody else's", () => {
+    const id = (n: number) => `00000000-0000-4000-8000-00000000000${n}`;
+    const files = [file(id(1), person), file(id(2), other), file(id(3), null), file(id(4), other)];
+    const key: Identity = { schema: "storage", name: "objects", columns: ["id"] };
+    const keys = new ErasedKeys([hashKey], [oracle(usersIdentity, [person]), oracle(key, [id(4)])], [
+      usersIdentity,
+      key,
+    ]);
+    if (table === undefined) throw new Error("there is no table");
+    const done = rewriteList(files, table, keys);
+    expect(done.kept).toEqual([files[1], files[2]]);
+    expect([done.removed, done.parts.length]).toEqual([2, 2]);
+    expect(done.terms.map(({ kind, text }) => [kind, text])).toEqual(
+      expect.arrayContaining([["id", person], ["file name", `n ${id(1)}`]]),
+    );
+    // Of two users that a row names one is gone: the row stays, and every digit of it.
+    const both = file(
+      id(5),
+      other,
+      `, "owner": "${person}", "user_metadata": {"owner": "${person}", "n": 12345678901234567890}`,
+    );
+    expect(rewriteList([both], table, keys).kept).toEqual([
+      { ...both, row: both.row.replace(`"owner": "${person}", "user`, '"owner": null, "user') },
+    ]);
+    expect(rewriteList(done.kept, table, keys)).toMatchObject({ plaintext: null, removed: 0, parts: [] });
   });
 });

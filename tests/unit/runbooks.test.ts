@@ -22,6 +22,7 @@ describe("every runbook", () => {
       "a-whole-database.md",
       "an-incident.md",
       "drills.md",
+      "erase-a-person.md",
       "maintenance.md",
       "retention.md",
       "the-first-provider-is-gone.md",

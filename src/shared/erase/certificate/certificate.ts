@@ -88,7 +88,7 @@ export async function certify(deps: CertifyDeps, erasure: string): Promise<Signe
   const epochOf = epochSource(store, ring, repositoryId);
   const result = await searchStore({ ...deps, epochOf }, formsOf(terms));
   if (result.unnamed.length > 0) {
-    throw notDue(`${result.unnamed.length} objects that no backup names hold the person, such as ${result.unnamed[0]}`);
+    throw notDue(`${result.unnamed.length} objects that nothing names hold the person, such as ${result.unnamed[0]}`);
   }
   const plain: Certificate = {
     format: "holdfast/erasure-certificate",

@@ -6,7 +6,9 @@ import { HoldfastError } from "../../errors.ts";
 import type { Compressor } from "../../format/compressor.ts";
 import { open } from "../../format/container.ts";
 import { decodeHeader, type ObjectKind } from "../../format/container_header.ts";
+import { decodeFileList } from "../../format/file_list.ts";
 import { prefixes } from "../../format/layout.ts";
+import { objectsOf } from "../../format/manifest.ts";
 import { openManifest } from "../../format/manifest_codec.ts";
 import { nameOf } from "../../rows/past/fold_partitions.ts";
 import type { Store } from "../../store/store.ts";
@@ -27,7 +29,7 @@ export interface Searched {
   readonly objects: number;
   readonly rawBytes: number;
   readonly found: readonly Found[];
-  /** Names in which something stands and that no backup names: they are to be swept. */
+  /** Names in which something stands and that no backup and no list names: they are to be swept. */
   readonly unnamed: readonly string[];
 }
 
@@ -49,10 +51,13 @@ const atOnce = 2;
 export async function searchStore(deps: SearchDeps, forms: Forms): Promise<Searched> {
   const names: { readonly name: string; readonly size: number }[] = [];
   for (const prefix of searched) for await (const one of deps.store.list(prefix)) names.push(one);
-  const tables = await tablesOf(deps);
+  const { tables, named } = await namesOf(deps);
+  const isNamed = (name: string) => !name.startsWith(prefixes.objects) || named.has(name);
   const total = names.reduce((sum, { size }) => sum + size, 0);
   const found: Found[] = [];
   const unnamed: string[] = [];
+  const parts = new Set<string>();
+  const blobs: string[] = [];
   let [rawBytes, done] = [0, 0];
   await inParallel(names, atOnce, deps.signal, async ({ name, size }) => {
     const bytes = await deps.store.read(name);
@@ -61,23 +66,35 @@ export async function searchStore(deps: SearchDeps, forms: Forms): Promise<Searc
     rawBytes += plain.byteLength;
     done += size;
     deps.onProgress?.({ label: "searching", done, total });
+    if (kind === "files") {
+      for (const { object } of decodeFileList(plain, name).flatMap((file) => file.parts)) parts.add(object);
+    }
     if (!holds(plain, forms)) return;
-    const table = tables.get(name);
-    if (kind === "chunk" && table === undefined) unnamed.push(name);
-    else found.push(...where(kind, name, plain, table ?? null, forms));
+    if (kind === "blob") blobs.push(name);
+    else if (isNamed(name)) found.push(...where(kind, name, plain, tables.get(name) ?? null, forms));
+    else unnamed.push(name);
   });
+  // Every list was opened by now.
+  for (const object of blobs) {
+    if (parts.has(object)) found.push({ object, what: "file", table: null, count: 1 });
+    else unnamed.push(object);
+  }
   const order = (a: Found, b: Found) => a.object < b.object ? -1 : a.object > b.object ? 1 : 0;
   return { objects: names.length, rawBytes, found: found.sort(order), unnamed: unnamed.sort() };
 }
 
-/** Which table a chunk holds rows of. */
-async function tablesOf(deps: SearchDeps): Promise<Map<string, string>> {
+/** What manifests name, and which table a chunk holds rows of. */
+async function namesOf(
+  deps: SearchDeps,
+): Promise<{ readonly tables: ReadonlyMap<string, string>; readonly named: ReadonlySet<string> }> {
   const tables = new Map<string, string>();
+  const named = new Set<string>();
   for (const { name } of await listBackups(deps.store)) {
     const { manifest } = await openManifest(deps, name, await deps.store.read(name));
     for (const table of manifest.tables) for (const { object } of table.chunks) tables.set(object, nameOf(table));
+    for (const object of objectsOf(manifest)) named.add(object.name);
   }
-  return tables;
+  return { tables, named };
 }
 
 function where(kind: ObjectKind, object: string, plain: Uint8Array, table: string | null, forms: Forms): Found[] {
@@ -90,11 +107,10 @@ function where(kind: ObjectKind, object: string, plain: Uint8Array, table: strin
       return [{ object, what: "definition", table: null, count: 1 }];
     case "files":
       return [{ object, what: "list of files", table: null, count: 1 }];
-    case "blob":
-      return [{ object, what: "file", table: null, count: 1 }];
     case "manifest":
     case "anchor":
       return [{ object, what: "record", table: null, count: 1 }];
+    case "blob":
     case "claim":
     case "erasure":
     case "terms":

@@ -4,20 +4,23 @@
  */
 import type { EpochSource } from "../../crypto/epoch.ts";
 import { sha256Hex } from "../../crypto/digest.ts";
-import { encodeSegment, openSegment, sealSegment } from "../../changes/segments/segment.ts";
+import { decodeMessage, messageKind } from "../../changes/decode/pgoutput.ts";
+import { openSegment, readRecords, sealSegment } from "../../changes/segments/segment.ts";
 import { type OpenDeps, seal, type SealDeps } from "../../format/container.ts";
 import { open } from "../../format/container.ts";
 import { decodeHeader } from "../../format/container_header.ts";
-import { encodeFileList, type ListedFile, listFacts } from "../../format/file_list.ts";
+import { listFacts } from "../../format/file_list.ts";
+import { parseFileListName } from "../../format/layout.ts";
 import type { ManifestFileList } from "../../format/manifest.ts";
-import { objectName } from "../../format/object_name.ts";
+import { objectName, streamListName } from "../../format/object_name.ts";
 import type { TableName } from "../../restore/project_rows.ts";
 import type { Random } from "../../random.ts";
 import type { Compressor } from "../../format/compressor.ts";
-import { putAndReadBack } from "../../store/put.ts";
+import { putAndReadBack, type PutResult } from "../../store/put.ts";
 import type { Store } from "../../store/store.ts";
 import { checkFileList } from "../../verify/read_file_list.ts";
 import { readObject, type RecordedObject } from "../../verify/read_object.ts";
+import { openStreamList } from "../../verify/stream_lists.ts";
 import type { Identity } from "../entry.ts";
 import type { HashKey } from "../hashes.ts";
 import { ErasedKeys, type ReadColumn } from "../judge_row.ts";
@@ -26,6 +29,8 @@ import type { RemovalTable } from "../removal_plan.ts";
 import { rewriteRecords, StreamTables } from "../rewrite_records.ts";
 import { rewriteText } from "../rewrite_text.ts";
 import { TableRewriter } from "../table_rewriter.ts";
+import { rewriteList } from "./rewrite_list.ts";
+import { standingOf, type StandingSegment } from "./standing.ts";
 import { type FoundTerm, termsIn } from "./terms.ts";
 
 export interface HandsDeps {
@@ -48,6 +53,8 @@ export interface ChunkTask {
   readonly table: RemovalTable;
   readonly columns: readonly string[];
   readonly alsoBy: readonly (readonly string[])[];
+  /** Nothing is put: what goes in it is asked for. */
+  readonly looksOnly: boolean;
 }
 
 /** As a manifest records it. */
@@ -84,6 +91,29 @@ export interface ListDone {
   readonly terms: readonly FoundTerm[];
 }
 
+/** A list beside the segments of a chain. */
+export interface StreamListTask {
+  readonly name: string;
+  readonly table: RemovalTable;
+}
+
+export interface StreamListDone {
+  readonly name: string;
+  /** False: nothing of it changes. */
+  readonly changes: boolean;
+  /** What is left of it, in the store and read back; null: nothing. */
+  readonly left: {
+    readonly name: string;
+    readonly files: number;
+    readonly stored_bytes: number;
+    readonly stored_hash: string;
+  } | null;
+  readonly epoch: string;
+  readonly removed: number;
+  readonly parts: readonly string[];
+  readonly terms: readonly FoundTerm[];
+}
+
 /** Rules of tables by name, of a leaf of a partitioned table too. */
 export interface StreamRules {
   readonly tables: readonly { readonly name: TableName; readonly table: RemovalTable }[];
@@ -92,9 +122,11 @@ export interface StreamRules {
 export interface SegmentTask {
   /** Parts of one range, in order. */
   readonly names: readonly string[];
+  /** So many of the first of them are done: they only tell what tables the others speak of. */
+  readonly told: number;
   /** Number of the newest entry that is applied. */
   readonly through: number;
-  /** Of rows that are gone where the range begins, beside those that the ledger names. */
+  /** Of rows that are gone where the first of the others begins, beside those that the ledger names. */
   readonly gone: readonly string[];
 }
 
@@ -116,24 +148,13 @@ export interface SegmentDone {
   readonly standing: StandingSegment | null;
 }
 
-/** As the database records it. */
-export interface StandingSegment {
-  readonly revision: number;
-  readonly original: string;
-  readonly through: number;
-  readonly hash: string;
-  readonly stored_bytes: number;
-  readonly raw_bytes: number;
-  readonly plain_hash: string;
-  readonly changes: number;
-}
-
 /** What a rewriting asks of its threads; the answers come in any order. */
 export interface Hands {
   begin(scope: Scope, rules: StreamRules | null): Promise<void>;
   learn(gone: readonly string[], identities: readonly Identity[]): Promise<void>;
   chunk(task: ChunkTask): Promise<ChunkDone>;
   list(task: ListTask): Promise<ListDone>;
+  streamList(task: StreamListTask): Promise<StreamListDone>;
   segment(task: SegmentTask): Promise<SegmentDone[]>;
   /** How many tasks are worth being under way at once. */
   readonly atOnce: number;
@@ -163,7 +184,7 @@ export class OwnHands implements Hands {
   }
 
   /** Errors: those of `readObject` and the store. */
-  async chunk({ object, epoch, table, columns, alsoBy }: ChunkTask): Promise<ChunkDone> {
+  async chunk({ object, epoch, table, columns, alsoBy, looksOnly }: ChunkTask): Promise<ChunkDone> {
     const text = await readObject(this.#deps, object);
     const terms: FoundTerm[] = [];
     const { bytes, ...rest } = rewriteText(
@@ -174,7 +195,7 @@ export class OwnHands implements Hands {
     return {
       ...rest,
       terms,
-      object: bytes === null || rest.rows === 0 ? null : await this.#put("chunk", epoch, bytes),
+      object: bytes === null || rest.rows === 0 || looksOnly ? null : await this.#put("chunk", epoch, bytes),
     };
   }
 
@@ -183,33 +204,39 @@ export class OwnHands implements Hands {
     const { object: name, rawBytes, storedBytes, hash, storedHash } = list;
     const stored = { bytes: storedBytes, hash: storedHash };
     const files = checkFileList(await readObject(this.#deps, { kind: "files", name, rawBytes, hash, stored }), list);
-    const terms: FoundTerm[] = [];
-    const kept: ListedFile[] = [];
-    const parts: string[] = [];
-    let changed = false;
-    for (const file of files) {
-      const { columns, read } = rowOfFile(file);
-      const fate = new TableRewriter(this.#erased, table, columns).fateOf(read);
-      if (fate.kind === "goes") {
-        changed = true;
-        terms.push(...termsIn(table, columns, read));
-        parts.push(...file.parts.map(({ object }) => object));
-      } else if (fate.kind === "changes") {
-        changed = true;
-        const values = [...fate.values].map(([place, value]) => [columns[place] ?? "", value] as const);
-        const row = JSON.stringify({ ...JSON.parse(file.row) as object, ...Object.fromEntries(values) });
-        kept.push({ ...file, row });
-      } else kept.push(file);
-    }
-    const removed = files.length - kept.length;
-    if (!changed) return { list: null, removed, parts, terms };
-    const put = await this.#put("files", epoch, encodeFileList(kept));
-    const { name: object, ...facts } = put;
-    return { list: { object, ...facts, ...listFacts(kept) }, removed, parts, terms };
+    const { kept, plaintext, ...found } = rewriteList(files, table, this.#erased);
+    if (plaintext === null) return { list: null, ...found };
+    const { name: object, ...facts } = await this.#put("files", epoch, plaintext);
+    return { list: { object, ...facts, ...listFacts(kept) }, ...found };
+  }
+
+  /** Under the epoch of the one before it, at the same place. Errors: those of `openStreamList` and the store. */
+  async streamList({ name, table }: StreamListTask): Promise<StreamListDone> {
+    const stored = await this.#deps.store.read(name);
+    const { kept, plaintext, ...found } = rewriteList(
+      await openStreamList(this.#deps, name, stored),
+      table,
+      this.#erased,
+    );
+    const { epochId } = decodeHeader(stored, name);
+    const facts = { name, epoch: epochId, changes: plaintext !== null, ...found };
+    const place = parseFileListName(name);
+    if (plaintext === null || place === null || kept.length === 0) return { ...facts, left: null };
+    const fresh = await streamListName(await this.#deps.epochOf(epochId), place, plaintext);
+    const { storedBytes, storedHash } = await putSealed(this.#deps, epochId, {
+      kind: "files",
+      name: fresh,
+      plaintext,
+      hash: await sha256Hex(plaintext),
+    });
+    return {
+      ...facts,
+      left: { name: fresh, files: kept.length, stored_bytes: storedBytes, stored_hash: storedHash },
+    };
   }
 
   /** Errors: those of `openSegment` and the store. */
-  async segment({ names, through, gone }: SegmentTask): Promise<SegmentDone[]> {
+  async segment({ names, told, through, gone }: SegmentTask): Promise<SegmentDone[]> {
     this.#erased.gone = new HashSet();
     this.#erased.learn(gone, this.#rules?.tables.flatMap(({ table }) => table.identities) ?? []);
     const tables = new StreamTables((name, columns, keys) => {
@@ -220,13 +247,23 @@ export class OwnHands implements Hands {
       return rewriter;
     });
     const done: SegmentDone[] = [];
-    for (const name of names) done.push(await this.#segment(name, through, tables));
+    for (const name of names.slice(0, told)) await this.#note(name, tables);
+    for (const name of names.slice(told)) done.push(await this.#segment(name, through, tables));
     return done;
+  }
+
+  async #note(name: string, tables: StreamTables): Promise<void> {
+    const { records } = await openSegment(this.#deps, name, await this.#deps.store.read(name));
+    for (const { data } of readRecords(name, records)) {
+      const message = messageKind(data) === "relation" ? decodeMessage(data) : null;
+      if (message?.kind === "relation") tables.note(message.relation);
+    }
   }
 
   async #segment(name: string, through: number, tables: StreamTables): Promise<SegmentDone> {
     const stored = await this.#deps.store.read(name);
-    const { header, records, storedHash } = await openSegment(this.#deps, name, stored);
+    const segment = await openSegment(this.#deps, name, stored);
+    const { header, records, storedHash } = segment;
     const terms: FoundTerm[] = [];
     const onGone = (table: TableName, columns: readonly string[], read: ReadColumn) =>
       terms.push(...termsIn(table, columns, read));
@@ -235,13 +272,7 @@ export class OwnHands implements Hands {
     const original = header.rewritten?.original ?? storedHash;
     // A change in place keeps the number of changes: what is left out is told apart from what the log of DDL holds.
     const changes = header.changes - found.removed;
-    const standing = header.rewritten === undefined ? null : {
-      ...header.rewritten,
-      hash: storedHash,
-      stored_bytes: stored.byteLength,
-      ...await plainFacts(encodeSegment(header, records)),
-      changes: header.changes,
-    };
+    const standing = await standingOf(segment, stored.byteLength);
     const facts = {
       name,
       changes,
@@ -265,39 +296,33 @@ export class OwnHands implements Hands {
   }
 }
 
-async function plainFacts(plaintext: Uint8Array): Promise<Pick<StandingSegment, "raw_bytes" | "plain_hash">> {
-  return { raw_bytes: plaintext.byteLength, plain_hash: await sha256Hex(plaintext) };
-}
-
 async function putContent(
   deps: HandsDeps & SealDeps & OpenDeps,
   kind: "chunk" | "files",
   epochId: string,
   plaintext: Uint8Array,
 ): Promise<NewObject> {
-  const epoch = await deps.epochOf(epochId);
-  const { name, hash } = await objectName(epoch, kind, plaintext);
-  const sealed = await seal(deps, epoch, { kind, name, plaintext });
+  const { name, hash } = await objectName(await deps.epochOf(epochId), kind, plaintext);
+  const put = await putSealed(deps, epochId, { kind, name, plaintext, hash });
+  return { name, rawBytes: plaintext.byteLength, storedBytes: put.storedBytes, hash, storedHash: put.storedHash };
+}
+
+async function putSealed(
+  deps: HandsDeps & SealDeps & OpenDeps,
+  epochId: string,
+  { kind, name, plaintext, hash }: {
+    readonly kind: "chunk" | "files";
+    readonly name: string;
+    readonly plaintext: Uint8Array;
+    readonly hash: string;
+  },
+): Promise<PutResult> {
+  const sealed = await seal(deps, await deps.epochOf(epochId), { kind, name, plaintext });
   const put = await putAndReadBack(deps.store, name, sealed, async (bytes) => {
     const there = await open(deps, { kind, name, bytes, maxBytes: plaintext.byteLength });
     return await sha256Hex(there) === hash;
   });
   // Another backup's lock may end before this one's.
   await deps.store.lock?.hold(name);
-  return { name, rawBytes: plaintext.byteLength, storedBytes: put.storedBytes, hash, storedHash: put.storedHash };
-}
-
-/** The row of storage.objects that a list has of a file. */
-function rowOfFile({ row }: ListedFile): { readonly columns: readonly string[]; readonly read: ReadColumn } {
-  const document = JSON.parse(row) as Record<string, unknown>;
-  const columns = Object.keys(document);
-  const encoder = new TextEncoder();
-  return {
-    columns,
-    read: (place) => {
-      const value = document[columns[place] ?? ""];
-      if (value === null) return null;
-      return typeof value === "string" ? encoder.encode(value) : undefined;
-    },
-  };
+  return put;
 }

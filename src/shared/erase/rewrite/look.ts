@@ -4,13 +4,13 @@ import { openSegment, readRecords } from "../../changes/segments/segment.ts";
 import { decodeMessage, messageKind } from "../../changes/decode/pgoutput.ts";
 import type { EpochSource } from "../../crypto/epoch.ts";
 import { openManifest } from "../../format/manifest_codec.ts";
+import { parseFileListName, prefixes } from "../../format/layout.ts";
 import type { Connection } from "../../postgres/connection.ts";
 import { nameOf } from "../../rows/past/fold_partitions.ts";
 import type { Store } from "../../store/store.ts";
 import { decodeCapture } from "../../verify/decode_capture.ts";
 import { listBackups, type ReadDeps } from "../../verify/find_backup.ts";
 import { readObject } from "../../verify/read_object.ts";
-import type { LedgerEntry } from "../entry.ts";
 import type { BackupFacts } from "./plan_rewriting.ts";
 import { readKnownBackups } from "./rewriting_queries.ts";
 import type { FullToScan } from "./scan_full.ts";
@@ -45,29 +45,50 @@ export async function lookAtBackups(deps: LookDeps): Promise<SeenBackup[]> {
 }
 
 /** Errors: as those of `lookAtBackups`. */
-export async function openFull(deps: LookDeps, name: string, entries: readonly LedgerEntry[]): Promise<FullToScan> {
+export async function openFull(
+  deps: LookDeps,
+  name: string,
+  { entries, isHeld }: Pick<FullToScan, "entries" | "isHeld">,
+): Promise<FullToScan> {
   const { manifest, storedHash } = await openManifest(deps, name, await deps.store.read(name));
   const { name: object, rawBytes, hash } = manifest.schemaObject;
   const capture = decodeCapture(await readObject(deps, { kind: "schema", name: object, rawBytes, hash }), object);
-  return { name, storedHash, manifest, capture, entries };
+  return { name, storedHash, manifest, capture, entries, isHeld };
 }
 
-/** Segments by chain that may hold somebody of the entries up to `through`. */
+/** Segments by chain that may hold somebody of the entries up to `through`, with all parts of their ranges. */
 export async function lookAtSegments(
   store: Store,
-  known: ReadonlyMap<string, { readonly through: number; readonly isBehind: boolean }>,
+  known: KnownNames,
   through: number,
 ): Promise<Map<string, readonly ListedSegment[]>> {
   const chains = new Map<string, readonly ListedSegment[]>();
   for (const [chain, segments] of await listSegments(store)) {
-    const due = segments.filter(({ name }) => {
-      const one = known.get(name);
-      return one === undefined || (!one.isBehind && one.through < through);
-    });
+    const range = ({ startLsn, endLsn }: ListedSegment) => `${startLsn}-${endLsn}`;
+    const ranges = new Set(segments.filter(({ name }) => isDue(known.get(name), through)).map(range));
+    const due = segments.filter((one) => ranges.has(range(one)));
     if (due.length > 0) chains.set(chain, due);
   }
   return chains;
 }
+
+/** Every list of files beside segments. Errors: those of the store. */
+export async function lookAtLists(store: Store): Promise<{ readonly name: string; readonly size: number }[]> {
+  const lists: { readonly name: string; readonly size: number }[] = [];
+  for await (const one of store.list(prefixes.changes)) if (parseFileListName(one.name) !== null) lists.push(one);
+  return lists;
+}
+
+/** Names of those that may hold files of somebody of the entries up to `through`. Errors: those of the store. */
+export async function lookAtDueLists(store: Store, known: KnownNames, through: number): Promise<string[]> {
+  return (await lookAtLists(store)).map(({ name }) => name).filter((name) => isDue(known.get(name), through));
+}
+
+type KnownNames = ReadonlyMap<string, { readonly through: number; readonly isBehind: boolean }>;
+
+/** What the database does not know may be from any time. */
+const isDue = (one: { readonly through: number; readonly isBehind: boolean } | undefined, through: number): boolean =>
+  one === undefined || (!one.isBehind && one.through < through);
 
 /** Does the stream tell rows of any table by something else than its primary key? */
 export function hasOtherIdentities({ definitions }: FullToScan["capture"]): boolean {

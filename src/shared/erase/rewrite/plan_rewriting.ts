@@ -20,7 +20,11 @@ export interface RewritingPlan {
   /** Backups with what is to be applied to each; none: nothing is. */
   readonly backups: readonly { readonly backup: BackupFacts; readonly entries: readonly LedgerEntry[] }[];
   /** Backups on hold that may hold somebody, with the reason. */
-  readonly held: readonly { readonly backup: BackupFacts; readonly reason: string }[];
+  readonly held: readonly {
+    readonly backup: BackupFacts;
+    readonly reason: string;
+    readonly entries: readonly LedgerEntry[];
+  }[];
   /** Number of the newest entry that names rows; 0: nobody was erased. */
   readonly through: number;
   /** Erasures of which a backup on hold may hold rows. */
@@ -43,7 +47,9 @@ export function planRewriting(
     const applied = entries.filter((entry) => concerns(entry, backup));
     return { backup, entries: applied, isDue: applied.some(({ number }) => number > backup.through) };
   }).filter(({ isDue }) => isDue);
-  const held = due.flatMap(({ backup }) => backup.hold === null ? [] : [{ backup, reason: backup.hold }]);
+  const held = due.flatMap(({ backup, entries }) =>
+    backup.hold === null ? [] : [{ backup, reason: backup.hold, entries }]
+  );
   return {
     backups: due.filter(({ backup }) => backup.hold === null).map(({ backup, entries }) => ({ backup, entries })),
     held,

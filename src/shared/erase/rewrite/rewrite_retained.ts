@@ -16,7 +16,15 @@ import type { Ledger } from "../ledger.ts";
 import { type PutDeps, readLedger } from "../ledger.ts";
 import { keepTerms } from "./keep_terms.ts";
 import type { Hands, StreamRules } from "./hands.ts";
-import { hasOtherIdentities, lookAtBackups, lookAtSegments, type LookDeps, openFull, readStreamKeys } from "./look.ts";
+import {
+  hasOtherIdentities,
+  lookAtBackups,
+  lookAtDueLists,
+  lookAtSegments,
+  type LookDeps,
+  openFull,
+  readStreamKeys,
+} from "./look.ts";
 import { rewriteManifest } from "./new_manifest.ts";
 import { remainsOf } from "./remains.ts";
 import { planRewriting, type RewritingPlan } from "./plan_rewriting.ts";
@@ -24,16 +32,18 @@ import {
   type Held,
   lockRewriting,
   noteClean,
-  noteFound,
   noteRemains,
   readErasures,
+  readKnownLists,
   readKnownSegments,
   refuseRewriting,
   unlockRewriting,
 } from "./rewriting_queries.ts";
+import { Progress } from "./progress.ts";
 import { recordManifest } from "./record_manifest.ts";
 import { replaceHeld } from "./replace_held.ts";
 import { rewriteChain } from "./rewrite_chain.ts";
+import { rewriteStreamLists } from "./rewrite_stream_lists.ts";
 import { rulesOf, scanFull, type ScannedFull, type ScanOptions } from "./scan_full.ts";
 
 export interface RewriteDeps extends PutDeps {
@@ -58,6 +68,8 @@ export interface Rewriting {
 export interface RewriteResult {
   readonly backups: number;
   readonly segments: number;
+  /** Lists of files beside segments that lost some. */
+  readonly lists: number;
   readonly rows: number;
   readonly changes: number;
   readonly rawBytes: number;
@@ -83,9 +95,37 @@ export async function rewriteRetained(deps: RewriteDeps): Promise<RewriteResult>
   }
 }
 
+/**
+ * What was begun for some entries is ended for them first: what it found in the stream, where the rewritten segments tell it no more, it
+ * found by those entries.
+ */
 async function rewrite(deps: RewriteDeps): Promise<RewriteResult> {
-  const { connection, store, log } = deps;
+  const { connection, store } = deps;
   const ledger = await readLedger(deps, await knownEntries(connection, store.label));
+  const begun = await Progress.brokenOff(connection);
+  if (begun === null || begun >= newestOf(ledger)) return await rewriteFor(deps, ledger);
+  const before = await rewriteFor(deps, {
+    ...ledger,
+    entries: ledger.entries.filter(({ number }) => number <= begun),
+  });
+  const rest = await rewriteFor(deps, ledger);
+  return {
+    ...rest,
+    backups: before.backups + rest.backups,
+    segments: before.segments + rest.segments,
+    lists: before.lists + rest.lists,
+    rows: before.rows + rest.rows,
+    changes: before.changes + rest.changes,
+    rawBytes: before.rawBytes + rest.rawBytes,
+  };
+}
+
+/** Number of the newest entry that names rows. */
+const newestOf = ({ entries }: Ledger): number =>
+  entries.filter(namesRows).reduce((most, { number }) => Math.max(most, number), 0);
+
+async function rewriteFor(deps: RewriteDeps, ledger: Ledger): Promise<RewriteResult> {
+  const { connection, store, log } = deps;
   const look: LookDeps = { ...deps, epochOf: epochSource(store, deps.ring, deps.repositoryId) };
   const erasures = await readErasures(connection);
   const seen = await lookAtBackups(look);
@@ -94,34 +134,49 @@ async function rewrite(deps: RewriteDeps): Promise<RewriteResult> {
     if (!isRecorded) await inTransaction(connection, async () => await recordManifest(look, name));
   }
   const plan = planRewriting(ledger.entries, erasures, seen);
+  const progress = await Progress.of(connection, plan.through);
   const held = plan.held.map(({ backup, reason }) => ({ backup: backup.name, reason }));
   const done = erasures.map(({ id }) => id).filter((id) => !plan.waiting.includes(id));
-  const nothing = { backups: 0, segments: 0, rows: 0, changes: 0, rawBytes: 0, held, done };
+  const nothing = { backups: 0, segments: 0, lists: 0, rows: 0, changes: 0, rawBytes: 0, held, done };
   if (plan.through === 0) return nothing;
   const known = await readKnownSegments(connection);
+  const knownLists = await readKnownLists(connection);
   const chains = await lookAtSegments(store, known, plan.through);
-  if (plan.backups.length === 0 && chains.size === 0) return nothing;
-  log.step("rewrite.planned", { backups: plan.backups.length, chains: chains.size });
+  const dueLists = await lookAtDueLists(store, knownLists, plan.through);
+  if (plan.backups.length === 0 && chains.size === 0 && dueLists.length === 0) {
+    await progress.end();
+    return nothing;
+  }
+  log.step("rewrite.planned", { backups: plan.backups.length, chains: chains.size, lists: dueLists.length });
   const context: Rewriting = { deps, look, ledger, through: plan.through };
-  const found = await scan(context, plan, chains);
-  await keepTerms(deps, ledger, found.fulls.flatMap(({ terms }) => terms));
+  const { fulls, rules, rawBytes } = await scan(context, plan, chains);
+  await keepTerms(deps, ledger, fulls.flatMap(({ terms }) => terms));
   log.step("rewrite.scanned", {});
   let [segments, changes] = [0, 0];
   for (const [id, due] of chains) {
-    const done = await rewriteChain(context, { id, due, known, rules: found.rules, begin: beginOf(id, found.fulls) });
+    const done = await rewriteChain(context, { id, due, known, rules, begin: beginOf(id, fulls), progress });
     segments += done.segments;
     changes += done.changes;
   }
   log.step("rewrite.segments", {});
-  const { inUse, ...backups } = await writeManifests(context, found.fulls);
+  const lists = await rewriteStreamLists(context, {
+    due: dueLists,
+    known: knownLists,
+    rules,
+    gone: [...new Set(fulls.flatMap(({ gone }) => [...gone]))],
+    identities: fulls.flatMap(({ identities }) => identities),
+  });
+  log.step("rewrite.lists", {});
+  const { inUse, ...backups } = await writeManifests(context, fulls);
   log.step("rewrite.manifests", {});
-  await noteFound(connection, null);
+  await progress.end();
   const read = inUse.map((backup) => ({ backup, reason: "it is being read" }));
   return {
     segments,
     changes,
+    lists,
     ...backups,
-    rawBytes: found.rawBytes,
+    rawBytes,
     held: [...held, ...read],
     done: inUse.length === 0 ? done : [],
   };
@@ -142,10 +197,19 @@ interface Found {
   readonly rawBytes: number;
 }
 
-/** Every backup that is due, looked through; what is left of its objects lies beside them then. */
+/**
+ * Every backup that is due, looked through; what is left of its objects lies beside them then. One on hold is looked through where the
+ * stream is due: what hangs on its rows goes there.
+ */
 async function scan({ deps, look, ledger }: Rewriting, plan: RewritingPlan, chains: Chains): Promise<Found> {
   const { hands, signal } = deps;
-  const due = await Promise.all(plan.backups.map(({ backup, entries }) => openFull(look, backup.name, entries)));
+  const open = (isHeld: boolean) => (one: RewritingPlan["backups"][number]) =>
+    openFull(look, one.backup.name, { entries: one.entries, isHeld });
+  const due = await Promise.all([
+    ...plan.backups.map(open(false)),
+    ...(chains.size === 0 ? [] : plan.held.map(open(true))),
+  ]);
+  due.sort((a, b) => a.manifest.consistentAt < b.manifest.consistentAt ? -1 : 1);
   const alsoBy = due.some(({ capture }) => hasOtherIdentities(capture))
     ? await readStreamKeys(look, [...chains.values()].flat())
     : new Map<string, readonly (readonly string[])[]>();
@@ -173,6 +237,7 @@ async function writeManifests(
   let [backups, rows] = [0, 0];
   const inUse: string[] = [];
   for (const scanned of fulls) {
+    if (scanned.full.isHeld) continue;
     if (deps.signal?.aborted === true) {
       throw new HoldfastError("cancelled", "rewriting was cancelled; the next one goes on");
     }

@@ -1,5 +1,4 @@
 /** Calls of the functions that keep record of rewriting (migration rewriting). */
-import { z } from "zod";
 import { call } from "../../jobs/call.ts";
 import { text } from "../../jobs/run_row.ts";
 import type { Connection } from "../../postgres/connection.ts";
@@ -75,6 +74,25 @@ export async function readKnownSegments(
   ]));
 }
 
+/** Lists of files beside segments that the database knows, in the same way; those on their way out of the stores are done with. */
+export async function readKnownLists(
+  connection: Connection,
+): Promise<Map<string, { readonly through: number; readonly isBehind: boolean }>> {
+  const rows = await call(
+    connection,
+    `select l.name, l.rewritten_through,
+            l.lsn >= (select max(e.passed_lsn) from backup.erasures as e where e.searched_at is not null) as behind
+       from backup.file_lists as l
+     union all
+     select m.name, 0, true from backup.removals as m where m.kind = 'segment'`,
+    [],
+  );
+  return new Map(rows.map((row) => [
+    text(row, "name"),
+    { through: Number(row["rewritten_through"]), isBehind: row["behind"] === "t" },
+  ]));
+}
+
 /** A chunk of a backup, as the database knows it. */
 export interface KnownChunk {
   readonly key: string;
@@ -119,7 +137,11 @@ export async function readKnownObjects(
 export type Held = "held" | "gone" | "in use";
 
 /** `gone`: retention has taken it, or is about to; `in use`: somebody reads it. In the transaction that is open. */
-export async function holdName(connection: Connection, kind: "manifest" | "segment", name: string): Promise<Held> {
+export async function holdName(
+  connection: Connection,
+  kind: "manifest" | "segment" | "list",
+  name: string,
+): Promise<Held> {
   const [row] = await call(connection, `select backup.hold_${kind}($1) as held`, [name]);
   return row?.["held"] === "held" ? "held" : row?.["held"] === "in use" ? "in use" : "gone";
 }
@@ -140,6 +162,26 @@ export async function recordRewritten(
   facts: RewrittenFacts,
 ): Promise<void> {
   await call(connection, `select backup.record_rewritten_${kind}($1::jsonb)`, [JSON.stringify(facts)]);
+}
+
+/** What is left of a list of files beside segments, and stands for it from then on; none: nothing was left. */
+export interface RewrittenList {
+  readonly before: string;
+  readonly chain_id: string;
+  readonly lsn: string;
+  readonly epoch: string;
+  readonly through: number;
+  readonly left: readonly {
+    readonly name: string;
+    readonly files: number;
+    readonly stored_bytes: number;
+    readonly stored_hash: string;
+  }[];
+}
+
+/** The one before has to leave the stores from then on. */
+export async function recordRewrittenList(connection: Connection, facts: RewrittenList): Promise<void> {
+  await call(connection, "select backup.record_rewritten_list($1::jsonb)", [JSON.stringify(facts)]);
 }
 
 export async function noteClean(connection: Connection, names: readonly string[], through: number): Promise<void> {
@@ -252,24 +294,4 @@ export async function settleErasures(connection: Connection, done: readonly stri
     [JSON.stringify(done)],
   );
   return Number(row?.["cleaned"]);
-}
-
-const hashes = z.array(z.string());
-const foundFormat = z.record(
-  z.string(),
-  z.object({ gone: hashes, pending: z.object({ name: z.string(), gone: hashes }) }),
-);
-
-/** By chain, in keyed hashes: what is gone before the segment that is replaced, and behind it. */
-export type FoundBeside = z.infer<typeof foundFormat>;
-
-/** Of the one that was broken off; null: there is none. */
-export async function readFound(connection: Connection): Promise<FoundBeside | null> {
-  const [row] = await call(connection, "select w.state::text as found from backup.rewriting as w", []);
-  return row === undefined ? null : foundFormat.parse(JSON.parse(text(row, "found")));
-}
-
-/** Null: it is over. */
-export async function noteFound(connection: Connection, found: FoundBeside | null): Promise<void> {
-  await call(connection, "select backup.note_rewriting($1::jsonb)", [found === null ? null : JSON.stringify(found)]);
 }

@@ -18,6 +18,8 @@ export interface FullToScan {
   readonly manifest: Manifest;
   readonly capture: SchemaCapture;
   readonly entries: readonly LedgerEntry[];
+  /** It stays as it is; what goes in it is gone in the stream behind it all the same. */
+  readonly isHeld: boolean;
 }
 
 export interface ScannedFull {
@@ -56,9 +58,7 @@ export async function scanFull(hands: Hands, full: FullToScan, options: ScanOpti
   for (const { tables, cyclic } of groups) {
     for (let more = true; more;) {
       more = false;
-      const tasks = tables.filter((table) => matters(table, known)).flatMap((table) =>
-        tasksOf(table, manifest, options)
-      );
+      const tasks = tables.filter((table) => matters(table, known)).flatMap((table) => tasksOf(table, full, options));
       const found: string[] = [];
       const removedFrom = new Set<RemovalTable>();
       await inParallel(tasks, hands.atOnce, options.signal, async ({ key, task }) => {
@@ -68,6 +68,7 @@ export async function scanFull(hands: Hands, full: FullToScan, options: ScanOpti
           nameOf(task.table),
           task.columns,
           task.alsoBy,
+          task.looksOnly,
           applied,
           state.digest,
           state.gone.size,
@@ -100,7 +101,7 @@ export async function scanFull(hands: Hands, full: FullToScan, options: ScanOpti
   }
   const objects = groups.flatMap(({ tables }) => tables).find((table) => nameOf(table) === "storage.objects");
   const lists = new Map<string, ListDone>();
-  if (objects !== undefined) {
+  if (objects !== undefined && !full.isHeld) {
     await inParallel(fileListsOf(manifest), hands.atOnce, options.signal, async (list) => {
       lists.set(list.object, await hands.list({ list, epoch: manifest.epoch, table: objects }));
       options.onRead(list.rawBytes);
@@ -154,7 +155,7 @@ function matters(table: RemovalTable, known: ReadonlySet<string>): boolean {
 
 function tasksOf(
   table: RemovalTable,
-  { tables, epoch }: Manifest,
+  { manifest: { tables, epoch }, isHeld }: FullToScan,
   { alsoBy }: ScanOptions,
 ): { readonly key: string; readonly task: ChunkTask }[] {
   const leaves = new Set([table, ...table.table.partitions].map(nameOf));
@@ -167,6 +168,7 @@ function tasksOf(
         table,
         columns: columns.map((column) => column.name),
         alsoBy: alsoBy.get(nameOf(table)) ?? [],
+        looksOnly: isHeld,
       },
     }))
   );
