@@ -51,7 +51,7 @@ export async function makePerson(stack: Stack, { rows, tables, files }: PersonSi
           from generate_series(1, ${2 * each}) as i`;
       }).join(";\n")
     };
-     insert into storage.buckets (id, name, public) values ('person', 'person', false) on conflict do nothing;
+     insert into storage.buckets (id, name, public, file_size_limit) values ('person', 'person', false, 5368709120) on conflict do nothing;
      analyze`,
   );
   for (const [at, bytes] of files.entries()) {

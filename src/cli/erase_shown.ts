@@ -8,9 +8,10 @@ export function planDocument({ rows, sides, ...plan }: ErasurePlan) {
 }
 
 export function planLines(plan: ErasurePlan): string[] {
-  const { rows, referring, undecided, files, withoutPath, suspects, unmatched, sides, goesOn } = plan;
+  const { rows, referring, undecided, files, withoutPath, suspects, unmatched, sides, goesOn, guardians } = plan;
   return [
     ...(goesOn ? ["An erasure of this person was broken off; this goes on with it."] : []),
+    ...guardians.map((request) => `A guardian asks for it: request ${request}`),
     ...rows.filter(({ rows, files }) => rows > 0 && !files).map(({ table, rows }) =>
       `erase   ${table}: ${amount(rows, "rows")}`
     ),
@@ -30,12 +31,13 @@ export function planLines(plan: ErasurePlan): string[] {
   ];
 }
 
-export function erasureDocument({ rows, ...result }: ErasureResult, { retained }: ErasurePlan) {
+export function erasureDocument({ rows, ...result }: ErasureResult, { retained, guardians }: ErasurePlan) {
   return {
     dryRun: false,
     ...result,
     rows: [...rows].map(([table, count]) => ({ table, rows: count })),
     retained,
+    guardians,
   };
 }
 

@@ -9,6 +9,7 @@ import type { Beside } from "../shared/rows/beside/beside.ts";
 import type { LayDeps } from "../shared/rows/beside/lay.ts";
 import { type RestoreMode, restoreModes } from "../shared/rows/apply/difference.ts";
 import type { PastRows } from "../shared/rows/past/past.ts";
+import { notePeople } from "../shared/rows/note_people.ts";
 import { RowsWork } from "../shared/rows/work.ts";
 import type { Database } from "../shared/postgres/connection.ts";
 import type { TableName } from "../shared/restore/project_rows.ts";
@@ -129,6 +130,9 @@ async function restoreInto(context: Context, restoring: Restoring): Promise<Outc
   if (asked.scope === "table") await work.requireRoom(bytesOf(source, asked.table));
   progress.update({ label: "reading the backup", done: 0, total: null, unit: "bytes" });
   const laid = await layAsked(deps, asked, `holdfast: ${subject} as of ${source.at}, from backup ${source.backupId}`);
+  if (asked.scope === "record" && work.lease !== null) {
+    await notePeople(work.connection, work.lease.id, source.graph, laid);
+  }
   const beside = await pairAsked(deps, asked, laid);
   progress.clear();
   const looked = await restoring.look?.(beside, work) ?? null;

@@ -1,6 +1,6 @@
 /**
  * `npm run demo`: a project is backed up by its own schedule, lost, and restored into a new one, in front of your eyes.
- * Exit 0 only if all of it held.
+ * With `--all` a person is erased at the end, from the request to the certificate. Exit 0 only if all of it held.
  */
 import process from "node:process";
 import type pg from "pg";
@@ -12,6 +12,7 @@ import { reportOf } from "../shared/drills/report.ts";
 import { clientConfig, endClient, openClient } from "./client.ts";
 import { compareProjects } from "./demo/compare.ts";
 import { disaster, liveOn, rowHashes } from "./demo/disaster.ts";
+import { forgetSomebody } from "./demo/forget.ts";
 import { holdfast } from "./demo/holdfast.ts";
 import { entryCommands, isAsBefore, loseAndFind, signInBoth } from "./demo/one_entry.ts";
 import { ownData } from "./demo/own_data.ts";
@@ -33,6 +34,7 @@ interface Created {
 }
 
 const screen = new Screen();
+const isAll = process.argv.includes("--all");
 const ends: (() => Promise<unknown>)[] = [];
 let interrupted = false;
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
@@ -222,6 +224,8 @@ async function demo(): Promise<number> {
   }
   screen.done(`${status["verdict"]}; last backup ${status["lastBackupAt"]}`);
 
+  const forgotten = isAll ? await forgetSomebody(screen, app, life, withSource) : [];
+
   const different = comparison.differences.length + wrong.length + drill.differences;
   screen.summary(different === 0 ? "Lost, and back." : "Lost, and NOT wholly back.", [
     [
@@ -261,6 +265,7 @@ async function demo(): Promise<number> {
         drill.rows.toLocaleString("en")
       } rows in ${drill.tables} tables proven in ${drill.rtoSeconds} s, ${drill.rpoSeconds} s would be lost`,
     ],
+    ...forgotten,
     ["all of it", screen.elapsed],
   ]);
   return different;

@@ -178,7 +178,7 @@ export const errorTable = {
     1,
     "HF476",
     "after_fix",
-    "Import it where it was made, or adopt that project's place in the store first: `holdfast adopt`.",
+    "Import it where it was made, or adopt that project's place in the store with `holdfast adopt`.",
   ),
   import_not_agreed: f(
     403,

@@ -263,7 +263,7 @@ as $$
 declare
   steps constant text[] := array[
     'reconcile_calls', 'revive_runs', 'end_orphaned_keepers', 'end_stalled_sessions', 'resume_schedules', 'watch_schedules', 'watch_maintenance',
-    'revive_restores', 'watch_restores', 'watch_recoveries', 'watch_copies', 'watch_retention', 'watch_checks', 'watch_downloads', 'watch_exports', 'watch_drills', 'watch_erasures', 'watch_rewriting', 'watch_page', 'audit_refusals', 'watch_findings', 'chain_audit',
+    'revive_restores', 'watch_restores', 'watch_recoveries', 'watch_copies', 'watch_retention', 'watch_checks', 'watch_downloads', 'watch_exports', 'watch_drills', 'watch_erasures', 'watch_rewriting', 'watch_guardians', 'watch_page', 'audit_refusals', 'watch_findings', 'chain_audit',
     'purge_traces', 'watch_stores', 'note_tick'
   ];
   step text;

@@ -268,6 +268,7 @@ begin
   if ours is null then
     select e.id into ours from backup.erasures as e where e.person = known;
   end if;
+  perform backup.erase_for_guardians(ours, known);
   perform backup.audit('erasure.begun', 'erasure:' || ours, pg_catalog.jsonb_build_object('person', known));
   return ours;
 end
@@ -340,6 +341,7 @@ begin
   where e.id = end_erasure.id returning e.* into ours;
   delete from backup.departures as d where d.user_id = end_erasure.user_id;
   perform backup.resolve_alert('user_departed', ours.person);
+  perform backup.serve_guardians(ours.person, 'erasure');
   -- downloads hold rows from before, whoever's they are
   perform backup.end_download(d.id) from backup.downloads as d where d.status not in ('removed', 'ending') and d.created_at <= ours.searched_at;
   perform backup.end_export(x.id) from backup.exports as x where x.user_id = end_erasure.user_id and x.status not in ('removed', 'ending');

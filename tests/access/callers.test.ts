@@ -70,6 +70,9 @@ const actions = [
   ["import-export", { action: "list" }, "second factor"],
   ["import-export", { action: "approve", import: nobody }, "fresh second factor"],
   ["import-export", { action: "withdraw", import: nobody }, "fresh second factor"],
+  ["privacy", { action: "list" }, "second factor"],
+  ["privacy", { action: "report", user: nobody }, "fresh second factor"],
+  ["privacy", { action: "withdraw", request: nobody }, "fresh second factor"],
 ] as const;
 
 beforeAll(async () => {

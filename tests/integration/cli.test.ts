@@ -43,6 +43,8 @@ const usualWords: Readonly<Partial<Record<CommandName, readonly string[]>>> = {
   "export": ["00000000-0000-0000-0000-000000000000"],
   "erase": ["00000000-0000-0000-0000-000000000000"],
   "import-export": ["list"],
+  "report": ["00000000-0000-0000-0000-000000000000"],
+  "guardians": ["list"],
   "release": ["all"],
   "maintenance": ["off"],
   "incident": ["list"],

@@ -92,6 +92,7 @@ const views = [
   "public.backup_checks",
   "public.backup_check_results",
   "public.backup_erasures",
+  "public.backup_guardians",
   "public.backup_incidents",
   "public.backup_incident_events",
   "public.backup_maintenance_log",
@@ -187,6 +188,10 @@ async function as<T>(caller: typeof callers[number], work: () => Promise<T>): Pr
     await postgres.query("select backup.send_notice('test', 'subject', 'message')");
     await postgres.query("select backup.open_incident('why')");
     await postgres.query("select backup.begin_erasure(gen_random_uuid())");
+    await postgres.query(
+      `insert into backup.guardian_requests (id, child, guardian, relation, asks, identity_by, said_on, entry, store, recorded_by)
+       values (gen_random_uuid(), backup.person_hash('a'), backup.person_hash('b'), 'parent', '{review}', 'video', current_date, 'v1/erasures/x', 's', 'x')`,
+    );
     await postgres.query("select set_config('request.jwt.claims', $1, true)", [JSON.stringify(caller.claims)]);
     await postgres.query(`set local role ${caller.role}`);
     return await work();
@@ -228,7 +233,7 @@ describe("every table and view", () => {
         ...["exports", "export_rows", "export_pieces", "export_files", "imports", "adopted_installs"],
         ...["incidents", "incident_events", "page"],
         ...["checks", "check_results"],
-        ...["erasures", "erasure_holds", "departures", "rewriting", "rewritten", "remains"],
+        ...["erasures", "erasure_holds", "departures", "rewriting", "rewritten", "remains", "guardian_requests"],
         ...["second_store", "copies", "copy_needs", "copy_intents", "copy_egress"],
         ...["channels", "notices", "deliveries", "delivery_attempts", "pulse"],
       ]
@@ -328,6 +333,7 @@ describe("every table and view", () => {
       ["erasures", "authenticated"],
       ["exports", "authenticated"],
       ["findings", "authenticated"],
+      ["guardian_requests", "authenticated"],
       ["imports", "authenticated"],
       ["incident_events", "authenticated"],
       ["incidents", "authenticated"],

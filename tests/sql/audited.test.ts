@@ -46,6 +46,7 @@ const unaudited: Readonly<Record<string, string>> = {
   enter_manifests: "a step of a prune, whose begin, removals and end are audited",
   enter_needs: "a step of a replication",
   exports_stay: "an alert for objects that a sweep could not remove",
+  erase_for_guardians: "part of begin_erasure, which is audited",
   fail_copy: "a step of a replication, whose end is audited",
   forget_copied_files: "copies that the store has lost: their files are copied again",
   forget_queued_files: "part of end_erasure, which is audited",

@@ -60,6 +60,7 @@ describe.each([15, 17] as const)(
             watch_drills: 0,
             watch_erasures: 0,
             watch_rewriting: 0,
+            watch_guardians: 0,
             watch_page: 0,
             audit_refusals: 0,
             watch_findings: 0,

@@ -54,6 +54,7 @@ describe("the folder of functions", () => {
       "incident",
       "monitor",
       "notify",
+      "privacy",
       "restore",
       "retention",
       "verify",

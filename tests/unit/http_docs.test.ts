@@ -13,6 +13,7 @@ import {
   incidentRequest,
   monitorRequest,
   notifyRequest,
+  privacyRequest,
   restoreRequest,
   retentionRequest,
   verifyRequest,
@@ -35,6 +36,7 @@ function fromSchemas() {
     download: downloadRequest,
     export: exportRequest,
     "import-export": importExportRequest,
+    privacy: privacyRequest,
   }).flatMap((
     [functionName, schema],
   ) =>

@@ -20,8 +20,6 @@ import { makeExport } from "../../shared/export/make_export.ts";
 import { documentFacts, verifySignature } from "../../shared/export/signature.ts";
 import { readStorageFile } from "../../shared/export/storage_file.ts";
 import { sweepExports } from "../../shared/export/sweep_exports.ts";
-import type { Connection } from "../../shared/postgres/connection.ts";
-import { readUserId } from "../../shared/rows/beside/user_now.ts";
 import { ownBuckets } from "../../shared/schema/own_objects.ts";
 import type { Context } from "../context.ts";
 import { exportFolder } from "../export_folder.ts";
@@ -31,6 +29,7 @@ import { storeCredentials } from "../open_store.ts";
 import { columns, type Outcome } from "../output.ts";
 import { amount } from "../progress.ts";
 import { readMap } from "../read_map.ts";
+import { userNamed } from "../user_named.ts";
 
 /** A part with all its retries is copied in less. */
 const leaseSeconds = 1800;
@@ -54,7 +53,7 @@ async function make(context: Context, who: string): Promise<Outcome> {
   const database = await sourceDatabase(context);
   const session = await installedSession(context, "holdfast:export");
   try {
-    const user = await userOf(session, who);
+    const user = await userNamed(session, who);
     const files = !settings.has("without-files");
     const readFile = files ? storageReader(context) : leftThere;
     const moment = clock.now().toISOString().replace(/[-:]|\.\d+/g, "");
@@ -95,19 +94,6 @@ async function make(context: Context, who: string): Promise<Outcome> {
 const everyFile = 1_000_000;
 const nothingLeftOut = { shared: [], withheld: [], noPath: [], notFollowed: [], suspects: [] };
 const leftThere: ReadFile = () => Promise.resolve(null);
-
-/** By id, or by address. Errors: `usage`, `user_not_found`. */
-async function userOf(session: Connection, who: string): Promise<string> {
-  if (!who.includes("@")) return await readUserId(session, who);
-  const [there] = await session.query("select pg_catalog.to_regclass('auth.users') is not null as yes");
-  const [row] = there?.["yes"] === "t"
-    ? await session.query("select u.id::text as id from auth.users as u where lower(u.email) = lower($1) limit 1", [
-      who,
-    ])
-    : [];
-  if (row?.["id"] !== undefined && row["id"] !== null) return row["id"];
-  throw new HoldfastError("user_not_found", "no user has this address");
-}
 
 /** Nothing is asked of it where a person has no files. */
 function storageReader(context: Context): ReadFile {

@@ -103,6 +103,35 @@ export const access = {
       { line: "import-export list -- --json", does: "who asked, who agreed, what came of it" },
     ],
   },
+  "report": {
+    summary: "what is kept of a person, where, until when, and who saw it",
+    about:
+      "Rows by table and files by bucket in the live project; backups, the change stream and copies of files, with the day until which retention, a hold or a lock keeps them; what is in the second store; downloads, exports and side schemas that lie there; what a guardian asked for; and from the audit, by keyed hash, who restored, exported or looked at it. Of somebody who was erased it answers by their id, from the ledger, the audit and the certificate. Where nobody can tell, it says so. That it was made stands in the audit.",
+    words: [{
+      name: "user",
+      required: true,
+      help: "their id in auth.users, or their address; of who was erased, the id",
+    }],
+    options: ["map", ...database],
+    examples: [
+      { line: "report anna@example.com", does: "all of it, to read" },
+      { line: "report 5b0d… -- --json", does: "the same as a document" },
+    ],
+  },
+  "guardians": {
+    summary: "what guardians of children asked for: list, show",
+    about:
+      "An administrator records a guardian's request by the function `privacy`: who asked, how it was made sure who they are, what they asked for, and their words, which are sealed into the erasure ledger and kept as long as it. `list` names nobody. `show` opens what was said, which stands in the audit. What was asked for is done by `report` and `erase` with the child's id; the record notes it.",
+    words: [
+      { name: "what", required: true, help: "`list` or `show`" },
+      { name: "request", required: false, help: "with `show`: the id of the request" },
+    ],
+    options: ["limit", ...database, ...store],
+    examples: [
+      { line: "guardians list", does: "what was asked for, and what was done" },
+      { line: "guardians show 0b1f9d7e-5f0e-4c57-9d0c-0e4f3f4d2a11", does: "who asked, and in which words" },
+    ],
+  },
   "audit": {
     summary: "show, export or verify the audit log; look for open doors",
     about:

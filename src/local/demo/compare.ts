@@ -84,7 +84,7 @@ async function dumpDifferences(source: Cluster, target: Cluster, announced: Anno
 async function dump(cluster: Cluster): Promise<string[]> {
   const text = await runProgram(
     join(cluster.bin, "pg_dump"),
-    ["--schema=public", "--exclude-table=public.backup_*", "--no-comments"],
+    ["--schema=public", "--exclude-table=public.backup_*", "--exclude-table=public.my_exports", "--no-comments"],
     cluster.environment("postgres"),
   );
   const own = /^(?:CREATE|ALTER|REVOKE ALL ON|GRANT \w+ ON) FUNCTION public\.backup_/;

@@ -5,6 +5,7 @@ import { HoldfastError } from "../errors.ts";
 import { open, type OpenDeps, seal, type SealDeps } from "../format/container.ts";
 import { erasureName, idPattern } from "../format/layout.ts";
 import type { BackupMap } from "../rows/ownership/map_file.ts";
+import { guardianAsks, guardianRelations, identityWays } from "./guardian_words.ts";
 
 const table = z.object({ schema: z.string(), name: z.string() });
 const column = z.string();
@@ -20,6 +21,19 @@ const map = z.object({
   ),
 });
 
+const consent = z.object({
+  /** Hash of the child's id, as an erasure's entry has it; it is in no list of what was erased. */
+  child: z.string().regex(/^[0-9a-f]{32}$/),
+  guardian: z.object({ name: z.string(), reach: z.string(), relation: z.enum(guardianRelations) }),
+  asks: z.array(z.enum(guardianAsks)).min(1),
+  identityBy: z.enum(identityWays),
+  /** Of their statement, as a date. */
+  saidOn: z.iso.date(),
+  statement: z.string(),
+});
+/** What a guardian said. Sealed, and kept as long as the ledger. */
+export type Consent = z.infer<typeof consent>;
+
 const shape = z.object({
   format: z.literal("holdfast/erasure"),
   version: z.literal(1),
@@ -32,6 +46,7 @@ const shape = z.object({
   rewritten: z.array(
     z.object({ name: z.string(), revision: z.int().positive(), hash: z.string().regex(/^[0-9a-f]{64}$/) }),
   ).optional(),
+  consent: consent.optional(),
 });
 
 /** What tells a row of a table from the others: its primary key, or what foreign keys refer to. Columns in the order of names. */
@@ -44,7 +59,7 @@ export interface Identity {
 export interface LedgerEntry {
   /** From 1 on, without a gap. */
   readonly number: number;
-  /** Of `backup.erasures`; one erasure can have several entries. */
+  /** Of `backup.erasures`; one erasure can have several entries. With `consent`: of `backup.guardian_requests`. */
   readonly erasure: string;
   /** In UTC, to the second. */
   readonly at: string;
@@ -56,7 +71,13 @@ export interface LedgerEntry {
   readonly hashes: readonly string[];
   /** Manifests and segments that were sealed again; an entry that has them names no rows. F-35. */
   readonly rewritten?: readonly RewrittenObject[];
+  /** What a guardian of a child said; an entry that has it names no rows and erases nothing. F-58. */
+  readonly consent?: Consent;
 }
+
+/** Those that say what was erased: neither what was rewritten nor what a guardian said. */
+export const namesRows = ({ rewritten, consent }: LedgerEntry): boolean =>
+  rewritten === undefined && consent === undefined;
 
 /** What stands under a name from now on: an earlier revision of it is one that was put back. */
 export interface RewrittenObject {
@@ -88,10 +109,11 @@ export async function openEntry(deps: OpenDeps, number: number, bytes: Uint8Arra
   if (!parsed.success || parsed.data.number !== number) {
     throw new HoldfastError("object_damaged", `${name} is no entry of the erasure ledger`);
   }
-  const { format: _, version: __, map: { share, ...rest }, rewritten, ...entry } = parsed.data;
+  const { format: _, version: __, map: { share, ...rest }, rewritten, consent, ...entry } = parsed.data;
   return {
     ...entry,
     ...(rewritten === undefined ? {} : { rewritten }),
+    ...(consent === undefined ? {} : { consent }),
     map: { ...rest, ...(share === undefined ? {} : { share }) },
   };
 }

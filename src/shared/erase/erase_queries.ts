@@ -28,7 +28,11 @@ export async function knownEntries(connection: Connection, store: string): Promi
   if (there?.["yes"] !== "t") return 0;
   const [row] = await connection.query(
     `select pg_catalog.max(pg_catalog.split_part(n.name, '/', 3)::bigint) as newest
-       from backup.erasures as e, pg_catalog.unnest(e.entries) as n (name) where e.store = $1`,
+       from (
+         select e.name from backup.erasures as o, pg_catalog.unnest(o.entries) as e (name) where o.store = $1
+         union all
+         select g.entry from backup.guardian_requests as g where g.store = $1
+       ) as n`,
     [store],
   );
   return Number(row?.["newest"] ?? 0);
@@ -90,6 +94,16 @@ export async function isDeparted(connection: Connection, user: string): Promise<
     [user],
   );
   return row?.["yes"] === "t";
+}
+
+/** Open requests of guardians for the erasure of the user: their ids. */
+export async function readGuardians(connection: Connection, user: string): Promise<string[]> {
+  const rows = await connection.query(
+    `select g.id from backup.guardian_requests as g
+      where g.child = backup.person_hash($1) and g.status = 'open' and 'erasure' = any (g.asks) order by g.recorded_at`,
+    [user],
+  );
+  return rows.map((row) => row["id"] ?? "");
 }
 
 /** Names of side schemas that hold rows from before, with the id of their restore. */

@@ -6,7 +6,7 @@ import type { BackupMap } from "../rows/ownership/map_file.ts";
 import { ownedTables } from "../rows/ownership/ownership.ts";
 import { checkShares } from "../rows/ownership/share_limit.ts";
 import { nameOf } from "../rows/past/fold_partitions.ts";
-import { isDeparted, isUnfinished, readRetained, readSides, refuseErasure } from "./erase_queries.ts";
+import { isDeparted, isUnfinished, readGuardians, readRetained, readSides, refuseErasure } from "./erase_queries.ts";
 import { type OwnedCount, OwnedRows, type Referring } from "./owned_rows.ts";
 
 export interface ErasurePlan {
@@ -27,6 +27,8 @@ export interface ErasurePlan {
   readonly retained: { readonly backups: number; readonly held: number; readonly until: string | null };
   /** An erasure that was broken off, and that this one goes on with. */
   readonly goesOn: boolean;
+  /** Requests of guardians that it answers. */
+  readonly guardians: readonly string[];
 }
 
 /**
@@ -60,6 +62,7 @@ export async function planErasure(connection: Connection, user: string, map: Bac
       sides: await readSides(connection),
       retained: await readRetained(connection),
       goesOn,
+      guardians: await readGuardians(connection, user),
     };
   } finally {
     await connection.execute("rollback").catch(() => {});

@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { channelNames } from "../alerts/notice.ts";
 import { downloadFormats } from "../download/format.ts";
+import { guardianAsks, guardianRelations, identityWays } from "../erase/guardian_words.ts";
 import { HoldfastError } from "../errors.ts";
 
 const run = z.uuid().describe("id of a run");
@@ -184,6 +185,29 @@ export const importExportRequest = z.discriminatedUnion("action", [
   z.strictObject({ action: z.literal("list") }),
 ]);
 export type ImportExportRequest = z.infer<typeof importExportRequest>;
+
+const shortLine = z.string().regex(/^[^\r\n]{1,200}$/);
+
+export const privacyRequest = z.discriminatedUnion("action", [
+  z.strictObject({
+    action: z.literal("report"),
+    user: z.guid().describe("id in `auth.users`, also of somebody who was erased"),
+  }),
+  z.strictObject({
+    action: z.literal("record"),
+    child: z.guid().describe("id of the child in `auth.users`"),
+    name: shortLine.describe("of the guardian; sealed"),
+    reach: shortLine.describe("their address or number; sealed"),
+    as: z.enum(guardianRelations).describe("`parent` or `guardian`"),
+    asks: z.array(z.enum(guardianAsks)).min(1).max(2).describe("`review`, `erasure`, or both"),
+    identityBy: z.enum(identityWays).describe("how it was made sure who they are"),
+    saidOn: z.iso.date().describe("day of their statement"),
+    statement: z.string().min(1).max(8000).describe("in their words, without the child's id or address; sealed"),
+  }),
+  z.strictObject({ action: z.literal("withdraw"), request: z.uuid().describe("id of a guardian's request") }),
+  z.strictObject({ action: z.literal("list") }),
+]);
+export type PrivacyRequest = z.infer<typeof privacyRequest>;
 
 /** Reads JSON by a schema. `payload_invalid` names the fields that are wrong, never what was in them. */
 export function parseRequest<T>(schema: z.ZodType<T>, body: Uint8Array): T {

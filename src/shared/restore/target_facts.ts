@@ -218,7 +218,7 @@ const objectsSql = `
                   'backup_runs', 'backup_audit', 'backup_alerts', 'backup_status', 'backup_announcements', 'backup_restores',
                   'backup_restore_watches', 'backup_findings', 'backup_downloads', 'backup_maintenance_log', 'backup_drills', 'backup_drill_calendar',
                   'backup_checks', 'backup_check_results', 'backup_channels', 'backup_notices', 'backup_deliveries', 'backup_incidents',
-                  'backup_incident_events', 'backup_erasures', 'backup_exports', 'backup_imports', 'my_exports'
+                  'backup_incident_events', 'backup_erasures', 'backup_guardians', 'backup_exports', 'backup_imports', 'my_exports'
                 ))
     union all
     select 'pg_proc'::pg_catalog.regclass, p.oid,

@@ -21,6 +21,7 @@ import type { Beside, PairDeps } from "./beside/beside.ts";
 import { type Laid, readLaid } from "./beside/laid.ts";
 import { LegOver } from "./beside/side_tables.ts";
 import { safetyIsTaken } from "./leg_safety.ts";
+import { notePeople } from "./note_people.ts";
 import { openBackupRows } from "./past/backup_rows.ts";
 import { markSides, refuseChanged } from "./side_marks.ts";
 import { RowsWork } from "./work.ts";
@@ -138,6 +139,9 @@ async function layLeg(
     `holdfast: ${subjectOf(asked)} as of ${source.at}, from backup ${source.backupId}`,
   );
   refuseStrange(asked, all, laid);
+  if (asked.scope === "record" && work.lease !== null) {
+    await notePeople(work.connection, work.lease.id, source.graph, laid);
+  }
   await markSides(work.connection, work.schema, laid);
   const { plan, reasons } = await planOf(pairDeps, work, asked, laid, mode);
   const warnings = [...warningsOf(asked, laid), ...reasons];

@@ -135,7 +135,9 @@ using (exists (
 create policy "owners read" on public.events for select to authenticated using ((select auth.uid()) = user_id);
 create policy "owners read" on public.mood_samples for select to authenticated using ((select auth.uid()) = user_id);
 
-revoke all on all tables in schema public from anon, authenticated;
+revoke all on public.profiles, public.journal_entries, public.tags, public.entry_tags, public.attachments, public.events,
+  public.events_2024_01, public.events_2024_02, public.events_2024_03, public.events_2024_04, public.events_later,
+  public.mood_samples, public.entry_overview, public.mood_by_month from anon, authenticated;
 grant select, insert, update, delete on public.profiles, public.journal_entries, public.tags, public.entry_tags,
   public.attachments to authenticated;
 grant select on public.events, public.mood_samples, public.entry_overview to authenticated;

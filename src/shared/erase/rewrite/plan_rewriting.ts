@@ -1,5 +1,5 @@
 /** What has to be rewritten for whom: looked at, nothing changed. Pure. */
-import type { LedgerEntry } from "../entry.ts";
+import { type LedgerEntry, namesRows } from "../entry.ts";
 
 export interface ErasureFacts {
   readonly id: string;
@@ -37,7 +37,7 @@ export function planRewriting(
   erasures: readonly ErasureFacts[],
   backups: readonly BackupFacts[],
 ): RewritingPlan {
-  const entries = ledger.filter(({ rewritten }) => rewritten === undefined);
+  const entries = ledger.filter(namesRows);
   const searchedAt = new Map(erasures.map(({ id, searchedAt }) => [id, searchedAt]));
   const concerns = ({ erasure }: LedgerEntry, { consistentAt }: BackupFacts): boolean => {
     const searched = searchedAt.get(erasure) ?? null;

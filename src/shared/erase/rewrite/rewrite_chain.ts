@@ -3,6 +3,7 @@ import { type ListedSegment } from "../../changes/segments/chain_reader.ts";
 import { sha256Hex } from "../../crypto/digest.ts";
 import { HoldfastError } from "../../errors.ts";
 import { inTransaction } from "../../postgres/in_transaction.ts";
+import { namesRows } from "../entry.ts";
 import { rangesToRewrite } from "./chain_ranges.ts";
 import type { SegmentDone, StreamRules } from "./hands.ts";
 import { keepTerms } from "./keep_terms.ts";
@@ -34,7 +35,7 @@ export async function rewriteChain(
   { id, due, known, rules, begin, progress }: ChainToRewrite,
 ): Promise<{ readonly segments: number; readonly changes: number }> {
   const { hands, connection, signal } = deps;
-  const entries = ledger.entries.filter(({ rewritten }) => rewritten === undefined);
+  const entries = ledger.entries.filter(namesRows);
   const hashes = [...new Set(entries.flatMap((entry) => entry.hashes))];
   await hands.begin({ keys: ledger.keys, hashes, identities: entries.flatMap(({ rows }) => rows) }, rules);
   let { after, gone } = await whereItIs(look, progress, id) ?? { after: null, gone: begin };

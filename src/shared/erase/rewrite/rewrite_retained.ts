@@ -8,6 +8,7 @@ import type { Connection } from "../../postgres/connection.ts";
 import { inTransaction } from "../../postgres/in_transaction.ts";
 import type { Store } from "../../store/store.ts";
 import type { ListedSegment } from "../../changes/segments/chain_reader.ts";
+import { namesRows } from "../entry.ts";
 import { knownEntries } from "../erase_queries.ts";
 import { liveGraph } from "../../rows/ownership/live_graph.ts";
 import { mapOf, planRemoval } from "../removal_plan.ts";
@@ -121,7 +122,7 @@ async function rewrite(deps: RewriteDeps): Promise<RewriteResult> {
 
 /** Number of the newest entry that names rows. */
 const newestOf = ({ entries }: Ledger): number =>
-  entries.reduce((most, { number, rewritten }) => rewritten === undefined ? Math.max(most, number) : most, 0);
+  entries.filter(namesRows).reduce((most, { number }) => Math.max(most, number), 0);
 
 async function rewriteFor(deps: RewriteDeps, ledger: Ledger): Promise<RewriteResult> {
   const { connection, store, log } = deps;
@@ -222,7 +223,7 @@ async function scan({ deps, look, ledger }: Rewriting, plan: RewritingPlan, chai
   const options = { keys: ledger.keys, alsoBy, cache, onRead, ...(signal === undefined ? {} : { signal }) };
   const fulls: ScannedFull[] = [];
   for (const full of due) fulls.push(await scanFull(hands, full, options));
-  const entries = ledger.entries.filter(({ rewritten }) => rewritten === undefined);
+  const entries = ledger.entries.filter(namesRows);
   const live = rulesOf(planRemoval(await liveGraph(deps.connection), mapOf(entries)).flatMap(({ tables }) => tables));
   // The newest backup first: its tables are those that the stream speaks of. Where none is due, the tables of now.
   const rules = { tables: [...[...fulls].reverse(), { rules: live }].flatMap((one) => one.rules.tables) };

@@ -3,7 +3,7 @@ import { parseFileListName } from "../../format/layout.ts";
 import { formatLsn } from "../../changes/decode/lsn.ts";
 import { HoldfastError } from "../../errors.ts";
 import { nameOf } from "../../rows/past/fold_partitions.ts";
-import type { Identity } from "../entry.ts";
+import { type Identity, namesRows } from "../entry.ts";
 import type { StreamListDone, StreamRules } from "./hands.ts";
 import { keepTerms } from "./keep_terms.ts";
 import { objectRemains } from "./remains.ts";
@@ -38,7 +38,7 @@ export async function rewriteStreamLists(
       hint: "Run it against the project that the backups are of.",
     });
   }
-  const entries = ledger.entries.filter(({ rewritten }) => rewritten === undefined);
+  const entries = ledger.entries.filter(namesRows);
   const hashes = [...new Set(entries.flatMap((entry) => entry.hashes))];
   await hands.begin({ keys: ledger.keys, hashes, identities: entries.flatMap(({ rows }) => rows) }, rules);
   await hands.learn(gone, identities);
