@@ -24,6 +24,7 @@ import type { Log } from "../log.ts";
 import { openBackup, type OpenedBackup, type ReadDeps } from "../verify/find_backup.ts";
 import { bringFiles, givenTo, ownersOf, planBringing } from "./bring_files.ts";
 import { type FilesByList, filesOfFull, filesOfMoment } from "./files_by_list.ts";
+import type { FilesOutline } from "./files_outline.ts";
 import { bytesOf, type PlannedFile, type PutBackMode } from "./plan_put_back.ts";
 import type { ProjectFilesSettings } from "./project_files.ts";
 
@@ -163,17 +164,6 @@ async function filesAsked(
   });
   budget.spendText(plan.survey.changes, 2 * plan.segments.reduce((sum, { size }) => sum + size, 0));
   return { backup: plan.full, files: await filesOfMoment(read, plan) };
-}
-
-/** Of a full backup, or of the one that a moment stands on; `missed` have no content in it. */
-export interface FilesOutline {
-  readonly backup: string;
-  readonly consistentAt: string;
-  /** Name of the database whose Storage they go into. */
-  readonly database: string;
-  readonly files: number;
-  readonly missed: number;
-  readonly bytes: number;
 }
 
 /** Nothing is changed. Errors: those of `openBackup`; `not_found` for one without files. */

@@ -16,7 +16,7 @@ import { allowedOrigin, preflight, withOrigin } from "./cors.ts";
 import { type Environment, optional, variables } from "./environment.ts";
 import type { Requested } from "../jobs/queries.ts";
 import type { PlanDocument } from "../retention/document.ts";
-import type { FilesOutline } from "../files/files_leg.ts";
+import type { FilesOutline } from "../files/files_outline.ts";
 import type { FullOutline } from "../restore/legs.ts";
 import type { LegSlot } from "./leg_slot.ts";
 import type { LetIn } from "./people.ts";

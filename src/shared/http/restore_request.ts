@@ -4,7 +4,7 @@ import type { Connection } from "../postgres/connection.ts";
 import type { RowsAsked } from "../rows/asked.ts";
 import { sqlstateOf } from "../postgres/server_error.ts";
 import { closeTable } from "../rows/beside/side_tables.ts";
-import type { LegRequest } from "../rows/leg.ts";
+import type { LegRequest } from "../rows/leg_request.ts";
 import { emptyMap, readBackupMap } from "../rows/ownership/map_file.ts";
 import { splitQualified, unquoteIdent } from "../schema/quote.ts";
 import { type PlanRequest, restoreRequest } from "./requests.ts";

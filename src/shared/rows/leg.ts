@@ -25,6 +25,7 @@ import { notePeople } from "./note_people.ts";
 import { openBackupRows } from "./past/backup_rows.ts";
 import { markSides, refuseChanged } from "./side_marks.ts";
 import { RowsWork } from "./work.ts";
+import type { LegRequest } from "./leg_request.ts";
 
 export interface RowsLegDeps {
   /** The database that legs are called for: rows go into it. */
@@ -37,15 +38,6 @@ export interface RowsLegDeps {
   readonly beforeCommit?: BeforeCommit | undefined;
   /** The project's Storage, for files of a person; null or absent: they stay where they are, which is told. */
   readonly project?: LegProject | null;
-}
-
-/** What was asked for, as the side schema keeps it between legs. */
-export interface LegRequest {
-  readonly asked: RowsAsked;
-  /** For records: several rows may fit. */
-  readonly all: boolean;
-  /** Which plan is made when the rows lie beside. */
-  readonly mode: RestoreMode;
 }
 
 export interface RowsLeg {
