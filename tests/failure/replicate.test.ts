@@ -297,7 +297,10 @@ describe("a second store of which the database knows nothing any more", () => {
   it("is another repository's: nothing is written", async () => {
     await startOver();
     const text = new TextDecoder().decode(pair.store.objects.get("v1/repository.json"));
-    pair.second.objects.set("v1/repository.json", new TextEncoder().encode(text.replace(/"id":"./, '"id":"0')));
+    pair.second.objects.set(
+      "v1/repository.json",
+      new TextEncoder().encode(text.replace(/(?<="id":")./, (first) => (first === "0" ? "1" : "0"))),
+    );
     const run = await copies(pair);
     expect(run).toMatchObject({ status: "failed", errorCode: "object_conflict" });
     expect([...pair.second.objects.keys()]).toEqual(["v1/repository.json"]);

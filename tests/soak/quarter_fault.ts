@@ -73,7 +73,9 @@ export function stuck(job: string, from: number, until: number): Step[] {
   ];
 }
 
+/** What a person does about a night without a backup: on Sundays the weekly one has to be made up for as well. */
 export async function backupNow(world: World): Promise<void> {
   await world.rows("select backup.run_now('daily')");
+  if (isSunday(world.now())) await world.rows("select backup.run_now('weekly')");
   await world.settle();
 }
