@@ -48,6 +48,7 @@ export function filesWarnings(plan: BringPlan): string[] {
 
 const reasons: Readonly<Record<PlannedFile["state"], string>> = {
   gone: "is not there",
+  half: "was put by a restore that was broken off, and is nobody's yet",
   differs: "has another content there",
   same: "is the same there",
   lost: "has no content in the backup",

@@ -104,7 +104,7 @@ async function withRows(wanted: ImportWanted, work: RowsWork): Promise<Outcome> 
   if (planned.conflicts.length > 0) throw inTheWay(planned.conflicts);
   refuseForeseen(planned.plan, settings.has("fire-triggers"));
   const storage = storageFor(context, planned.files);
-  await verifyFiles(planned.files.put, wanted.document.readBeside);
+  await verifyFiles(planned.files.put.map(({ file }) => file), wanted.document.readBeside);
   const refusal = await unconfirmed(context, work, shown);
   if (refusal !== null) return refusal;
   await work.requireRoom(planned.plan.bytes);
@@ -255,7 +255,8 @@ async function settleFiles(
   const states = new Map<FilesPlan["there"][number], "put" | "half" | "strange">();
   for (const file of files.there) states.set(file, await putBefore(deps, file, identity.user));
   const of = (state: "put" | "half" | "strange") => files.there.filter((file) => states.get(file) === state);
-  return { ...files, put: [...files.put, ...of("half")], there: of("strange"), before: of("put").length };
+  const half = of("half").map((file) => ({ file, replaces: true }));
+  return { ...files, put: [...files.put, ...half], there: of("strange"), before: of("put").length };
 }
 
 const fetching = (input: string, init: RequestInit) => fetch(input, init);
@@ -283,11 +284,11 @@ async function putFiles(
   target: ProjectFilesSettings,
 ): Promise<void> {
   let done = 0;
-  for (const file of put) {
+  for (const one of put) {
     if (context.signal.aborted) throw new HoldfastError("cancelled", "it was cancelled; what was put stays");
-    await putFile({ target, session, fetch: fetching, inTurn: oneAtATime }, file, identity.user, readBeside);
+    await putFile({ target, session, fetch: fetching, inTurn: oneAtATime }, one, identity.user, readBeside);
     context.log.step("import.file", {});
-    done += file.bytes;
+    done += one.file.bytes;
     context.progress.update({ label: "files", done, total: bytes, unit: "bytes" });
   }
   context.progress.clear();

@@ -4,14 +4,22 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { openSession } from "../../src/shared/backup/session.ts";
+import { bringFiles, processBounds } from "../../src/shared/files/bring_files.ts";
+import { planPutBack } from "../../src/shared/files/plan_put_back.ts";
+import { readPresentFiles } from "../../src/shared/files/put_back.ts";
+import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
+import { openBackup } from "../../src/shared/verify/find_backup.ts";
+import { query } from "../support/cluster.ts";
 import { runMs, useProject } from "../support/stack.ts";
 import { cli } from "./cli_fixture.ts";
-import { Bucket, hashOf } from "./files_fixture.ts";
+import { Bucket, filesOf, hashOf } from "./files_fixture.ts";
 
 const project = useProject();
 const folder = mkdtempSync(join(tmpdir(), "holdfast-files-"));
 let notes: Bucket;
 let settings: Record<string, string> = {};
+let backupId = "";
 let rows: Record<string, unknown>[] = [];
 
 /** All of a file's row but what Storage gives anew to content that is put. */
@@ -54,6 +62,7 @@ beforeAll(async () => {
   };
   const made = await cli(["create", "--json"], settings);
   expect(made.exit, made.stderr).toBe(0);
+  backupId = (made.document as { readonly id: string }).id;
   rows = await rowsNow();
 }, runMs);
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -99,6 +108,59 @@ describe("restore-file", { timeout: runMs }, () => {
     expect(await content("large")).toBe("400");
   });
 
+  it("goes on where it was broken off between a file's bytes and its row", async () => {
+    const args = ["restore-file", "voice-notes/lost/deep", "latest", "--apply", "missing", "--yes", "--json"];
+    const admin = project().stack.cluster.plainUrl("supabase_admin");
+    await query(
+      admin,
+      `create function public.halt() returns trigger language plpgsql as $$ begin raise 'halted'; end $$;
+       create trigger halt before update of owner_id on storage.objects for each row execute function public.halt();
+       alter table storage.objects enable always trigger halt`,
+    );
+    const broken = await cli(args, settings);
+    await query(admin, "drop function public.halt() cascade");
+    expect(broken.exit).not.toBe(0);
+    const rowOf = async () => (await rowsNow()).find(({ name }) => name === "lost/deep");
+    expect(await rowOf()).toMatchObject({ owner_id: null });
+    const { exit, document, stderr } = await cli(args, settings);
+    expect(exit, stderr).toBe(0);
+    expect(document).toMatchObject({ ok: true, put: 1, same: 0, files: [{ state: "half", puts: true }] });
+    expect(await rowOf()).toEqual(rows.find(({ name }) => name === "lost/deep"));
+  });
+
+  it("leaves alone what came to its place after the plan", async () => {
+    const { gateway: { url, serviceRoleKey }, cluster } = project().stack;
+    const { store, compressor, ring } = await project().readDeps();
+    const backup = await openBackup({ store, compressor, ring }, backupId);
+    const { files } = await filesOf({ store, compressor, ring }, backupId);
+    const session = await openSession(openDatabase({ url: cluster.plainUrl() }), "holdfast:files");
+    try {
+      const plan = planPutBack(
+        files.filter(({ name }) => name === "large"),
+        await readPresentFiles(session, ["voice-notes"]),
+        "missing",
+      );
+      expect(plan.files).toMatchObject([{ state: "gone", puts: true }]);
+      const theirs = await notes.put("large", randomBytes(77));
+      const brought = await bringFiles(
+        {
+          reader: { store, compressor, epochOf: backup.epochOf },
+          target: { projectUrl: url, serviceKey: serviceRoleKey },
+          session,
+          fetch: (input, init) => fetch(input, init),
+        },
+        plan,
+        [],
+        processBounds,
+      );
+      expect(brought).toMatchObject({ put: 0, failed: [{ file: "voice-notes/large", code: "target_differs" }] });
+      expect(await content("large")).toBe(hashOf(theirs));
+    } finally {
+      await session.close();
+      await notes.remove("large");
+    }
+  });
+
   it("puts all back but what differs, and that too with merge; what came later stays", async () => {
     const changed = await content("changed");
     const missing = await cli(
@@ -106,7 +168,7 @@ describe("restore-file", { timeout: runMs }, () => {
       settings,
     );
     expect(missing.exit, missing.stderr).toBe(0);
-    expect(missing.document).toMatchObject({ put: 3, differs: 1 });
+    expect(missing.document).toMatchObject({ put: 2, differs: 1 });
     expect(await content("changed")).toBe(changed);
     expect(await content("large")).toBe(hashOf(large));
     const merge = await cli(["restore-file", "all", "latest", "--apply", "merge", "--yes", "--json"], settings);
@@ -144,6 +206,6 @@ describe("restore-file", { timeout: runMs }, () => {
     const audited = await project().query(
       "select action, count(*)::int as times from backup.audit_log where action like 'files.%' group by 1 order by 1",
     );
-    expect(audited).toEqual([{ action: "files.restored", times: 4 }, { action: "files.saved", times: 1 }]);
+    expect(audited).toEqual([{ action: "files.restored", times: 6 }, { action: "files.saved", times: 1 }]);
   });
 });

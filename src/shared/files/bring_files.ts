@@ -82,8 +82,8 @@ export async function bringFiles(
   bucketRows: readonly string[],
   { most, mostBytes, signal, onFile }: BringOptions,
 ): Promise<BroughtFiles> {
-  const wanted = plan.files.filter(({ puts }) => puts).map(({ file }) => file);
-  const madeBuckets = await makeBuckets(deps, bucketRows, [...new Set(wanted.map(({ bucket }) => bucket))]);
+  const wanted = plan.files.filter(({ puts }) => puts);
+  const madeBuckets = await makeBuckets(deps, bucketRows, [...new Set(wanted.map(({ file }) => file.bucket))]);
   const failed: { file: string; code: string; message: string }[] = [];
   let put = 0;
   let bytes = 0;
@@ -93,11 +93,11 @@ export async function bringFiles(
     last = mine.catch(() => {});
     return mine;
   };
-  const pieces = wanted.map((file) => ({ file, bytes: bytesOf(file), alone: false }));
-  await severalAtOnce(pieces, { most, mostBytes }, async ({ file }) => {
+  const pieces = wanted.map(({ file, replaces }) => ({ file, replaces, bytes: bytesOf(file), alone: false }));
+  await severalAtOnce(pieces, { most, mostBytes }, async ({ file, replaces }) => {
     if (signal?.aborted === true) throw new HoldfastError("cancelled", "it was cancelled; what was put back stays");
     try {
-      await putBack({ ...deps, inTurn }, file);
+      await putBack({ ...deps, inTurn }, file, replaces);
       put++;
       bytes += bytesOf(file);
     } catch (error) {

@@ -9,6 +9,9 @@ export interface PresentFile {
   readonly version: string | null;
   readonly size: number | null;
   readonly etag: string | null;
+  readonly isOwned: boolean;
+  /** Put by a restore that has not come to its row. */
+  readonly isHalf: boolean;
 }
 
 /** `missing` puts back what is gone; `merge` also what differs. Neither removes anything. */
@@ -16,9 +19,14 @@ export type PutBackMode = "missing" | "merge";
 
 export interface PlannedFile {
   readonly file: ListedFile;
-  /** `lost`: the backup has no content of it; `later`: it has that of a version that came after its snapshot. */
-  readonly state: "gone" | "differs" | "same" | "lost" | "later";
+  /**
+   * `lost`: the backup has no content of it; `later`: it has that of a version that came after its snapshot; `half`: a restore that was
+   * broken off has put its content, and nobody's yet.
+   */
+  readonly state: "gone" | "half" | "differs" | "same" | "lost" | "later";
   readonly puts: boolean;
+  /** Something stands in its place, which it takes. */
+  readonly replaces: boolean;
 }
 
 export interface PutBackPlan {
@@ -44,9 +52,9 @@ export function planPutBack(
     if (known !== undefined && known.state !== "lost") continue;
     // What came later may have a version that is missed before it.
     const state = stateOf(file, now.get(key));
-    const puts = file.missed === null && (state === "gone" || (state === "differs" && mode === "merge"));
+    const puts = state === "gone" || state === "half" || (state === "differs" && mode === "merge");
     const later = !file.inSnapshot && puts;
-    wanted.set(key, { file, state: later ? "later" : state, puts });
+    wanted.set(key, { file, state: later ? "later" : state, puts, replaces: now.has(key) });
   }
   const files = [...wanted.values()].sort((a, b) => keyOf(a.file) < keyOf(b.file) ? -1 : 1);
   return {
@@ -61,14 +69,22 @@ export function bytesOf({ parts }: ListedFile): number {
   return parts.reduce((sum, part) => sum + part.rawBytes, 0);
 }
 
-function stateOf(file: ListedFile, present: PresentFile | undefined): "gone" | "differs" | "same" | "lost" {
+function stateOf(file: ListedFile, present: PresentFile | undefined): "gone" | "half" | "differs" | "same" | "lost" {
   if (file.missed !== null) return "lost";
   if (present === undefined) return "gone";
-  const row = JSON.parse(file.row) as { version?: string | null; metadata?: { eTag?: string | null } | null };
+  if (present.isHalf) return "half";
+  const row = JSON.parse(file.row) as {
+    version?: string | null;
+    owner_id?: string | null;
+    metadata?: { eTag?: string | null } | null;
+  };
   const isSame = (row.version ?? null) !== null && row.version === present.version;
   const isEqual = (row.metadata?.eTag ?? null) !== null && row.metadata?.eTag === present.etag &&
     file.size === present.size;
-  return isSame || isEqual ? "same" : "differs";
+  if (isSame) return "same";
+  if (!isEqual) return "differs";
+  // A Storage that keeps no metadata of programs keeps no mark either: what is put by its key is nobody's.
+  return !present.isOwned && (row.owner_id ?? "") !== "" ? "half" : "same";
 }
 
 function keyOf({ bucket, name }: { readonly bucket: string; readonly name: string }): string {

@@ -5,7 +5,8 @@ import { HoldfastError } from "../errors.ts";
 import { type FilePart, type ListedFile } from "../format/file_list.ts";
 import { text } from "../jobs/run_row.ts";
 import type { Connection } from "../postgres/connection.ts";
-import { callHttp, type Fetch } from "../store/http_call.ts";
+import { quoteLiteral } from "../schema/quote.ts";
+import { callHttp, type Fetch, type HttpAnswer } from "../store/http_call.ts";
 import { storageFailure, storageProblem } from "../store/supabase_errors.ts";
 import { type ObjectDeps, readObject } from "../verify/read_object.ts";
 import { type ReadPart, recordedPart } from "../verify/read_file_list.ts";
@@ -29,6 +30,14 @@ async function partOf(reader: PutBackDeps["reader"], part: FilePart): Promise<Ui
   return typeof reader === "function" ? await reader(part) : await readObject(reader, recordedPart(part));
 }
 
+/** Metadata of what was put and whose row was not set yet: whoever was killed between is known by it. */
+const halfMark = JSON.stringify({ holdfast: "restoring" });
+
+/** Condition of a row `o` of storage.objects: it has that mark. Older servers have no such column. */
+export const isHalfSql = `coalesce(pg_catalog.to_jsonb(o) -> 'user_metadata' = ${
+  quoteLiteral(halfMark)
+}::jsonb, false)`;
+
 /** 5 GB over a slow line. */
 const uploadTimeoutMs = 4 * 60 * 60 * 1000;
 const answerBytes = 1024 * 1024;
@@ -38,7 +47,9 @@ export async function readPresentFiles(session: Connection, buckets: readonly st
   const [there] = await session.query("select pg_catalog.to_regclass('storage.objects') is not null as yes");
   if (there?.["yes"] !== "t") throw new HoldfastError("target_differs", "the target's database has no Storage");
   const rows = await session.query(
-    `select o.id, o.bucket_id, o.name, o.version, o.metadata ->> 'size' as size, o.metadata ->> 'eTag' as etag
+    `select o.id, o.bucket_id, o.name, o.version, o.metadata ->> 'size' as size, o.metadata ->> 'eTag' as etag,
+            nullif(pg_catalog.to_jsonb(o) ->> 'owner_id', '') is not null as owned,
+            ${isHalfSql} as half
        from storage.objects as o
       where o.name is not null and o.bucket_id in (select b.id from pg_catalog.jsonb_array_elements_text($1::jsonb) as b (id))`,
     [JSON.stringify(buckets)],
@@ -50,6 +61,8 @@ export async function readPresentFiles(session: Connection, buckets: readonly st
     version: row["version"] ?? null,
     size: row["size"] == null ? null : Number(row["size"]),
     etag: row["etag"] ?? null,
+    isOwned: row["owned"] === "t",
+    isHalf: row["half"] === "t",
   }));
 }
 
@@ -98,13 +111,13 @@ export async function makeBuckets(
 }
 
 /**
- * Its bytes, in the place of those that stand there, read back and compared part by part; then owner and dates in its row, and what the
- * user's program had noted of it. Memory: two parts. Errors: `object_damaged`, `object_missing` of the backup; `target_differs` where
- * others come back than were put; those of Storage and the database.
+ * Its bytes, read back and compared part by part; then owner and dates in its row, and what the user's program had noted of it.
+ * `replaces`: in the place of what stands there; else nothing may. Memory: two parts. Errors: `object_damaged`, `object_missing` of the
+ * backup; `target_differs` where something stands there, or others come back than were put; those of Storage and the database.
  */
-export async function putBack(deps: PutBackDeps, file: ListedFile): Promise<void> {
+export async function putBack(deps: PutBackDeps, file: ListedFile, replaces: boolean): Promise<void> {
   const row = fileRow.parse(JSON.parse(file.row));
-  await upload(deps, file, row);
+  await upload(deps, file, row, replaces);
   const [now] = await deps.inTurn(() =>
     deps.session.query(
       "select o.version, o.metadata ->> 'size' as size from storage.objects as o where o.bucket_id = $1 and o.name = $2",
@@ -121,20 +134,25 @@ const fileRow = z.looseObject({
   metadata: z.looseObject({ mimetype: z.string().nullish(), cacheControl: z.string().nullish() }).nullable(),
 });
 
-async function upload(deps: PutBackDeps, file: ListedFile, { metadata }: z.infer<typeof fileRow>): Promise<void> {
+async function upload(
+  deps: PutBackDeps,
+  file: ListedFile,
+  { metadata }: z.infer<typeof fileRow>,
+  replaces: boolean,
+): Promise<void> {
   const label = "Storage of the target";
   const headers = storageHeaders(deps.target.serviceKey);
   headers.set("content-type", metadata?.mimetype ?? "application/octet-stream");
   headers.set("cache-control", metadata?.cacheControl ?? "no-cache");
-  headers.set("x-upsert", "true");
+  headers.set("x-upsert", String(replaces));
+  headers.set("x-metadata", btoa(halfMark));
   const url = `${baseOf(deps.target)}/object/${pathOf(file)}`;
   const [first, ...others] = file.parts;
   if (others.length === 0) {
     const body = first === undefined ? new Uint8Array(0) : await partOf(deps.reader, first);
     const bounds = { label, timeoutMs: uploadTimeoutMs, maxBytes: answerBytes };
     const answer = await callHttp(deps.fetch, { method: "POST", url, headers, body }, bounds);
-    if (answer.status !== 200) throw storageFailure(answer, "take a file", label);
-    return;
+    return refuse(answer, label);
   }
   headers.set("content-length", String(bytesOf(file)));
   const answer = await callHttp(
@@ -144,7 +162,12 @@ async function upload(deps: PutBackDeps, file: ListedFile, { metadata }: z.infer
     { method: "POST", url, headers, body: null },
     { label, timeoutMs: uploadTimeoutMs, maxBytes: answerBytes },
   );
-  if (answer.status !== 200) throw storageFailure(answer, "take a file", label);
+  refuse(answer, label);
+}
+
+function refuse(answer: HttpAnswer, label: string): void {
+  if (answer.status === 200) return;
+  throw storageProblem(answer).status === 409 ? otherBack() : storageFailure(answer, "take a file", label);
 }
 
 function streamOf(reader: PutBackDeps["reader"], parts: readonly FilePart[]): ReadableStream<Uint8Array> {

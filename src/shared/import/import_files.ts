@@ -3,7 +3,7 @@ import { sha256Hex } from "../crypto/digest.ts";
 import { HoldfastError } from "../errors.ts";
 import type { ExportDocument } from "../export/document_format.ts";
 import { openProjectFiles } from "../files/project_files.ts";
-import { putBack, type PutBackDeps } from "../files/put_back.ts";
+import { isHalfSql, putBack, type PutBackDeps } from "../files/put_back.ts";
 import type { ReadPart } from "../verify/read_file_list.ts";
 import type { FilePart, ListedFile } from "../format/file_list.ts";
 import type { Connection, Row } from "../postgres/connection.ts";
@@ -13,8 +13,14 @@ type ExportedFile = ExportDocument["files"][number];
 /** Bytes `from` to `to` of a file beside the document. Errors: `object_missing`. */
 export type ReadBeside = (path: string, from: number, to: number) => Promise<Uint8Array>;
 
+export interface FileToPut {
+  readonly file: ExportedFile;
+  /** What an earlier try has left in its place. */
+  readonly replaces: boolean;
+}
+
 export interface FilesPlan {
-  readonly put: readonly ExportedFile[];
+  readonly put: readonly FileToPut[];
   /** In Storage there is a file of the same name. */
   readonly there: readonly ExportedFile[];
   /** Of which the export holds no content. */
@@ -35,21 +41,23 @@ export async function planFiles(session: Connection, files: readonly ExportedFil
     throw new HoldfastError("target_differs", "the document has files, and there is no Storage");
   }
   const rows = await session.query(
-    `select f.number, exists (select from storage.objects as o where o.bucket_id = f.bucket and o.name = f.name) as there,
+    `select f.number, o.id is not null as there, ${isHalfSql} as half,
             exists (select from storage.buckets as b where b.id = f.bucket) as bucket
-       from pg_catalog.jsonb_to_recordset($1::jsonb) as f (number integer, bucket text, name text)`,
+       from pg_catalog.jsonb_to_recordset($1::jsonb) as f (number integer, bucket text, name text)
+            left join storage.objects as o on o.bucket_id = f.bucket and o.name = f.name`,
     [JSON.stringify(copied.map(({ number, bucket, name }) => ({ number, bucket, name })))],
   );
   const facts = new Map(rows.map((row) => [Number(row["number"]), row]));
-  const isThere = ({ number }: ExportedFile) => facts.get(number)?.["there"] === "t";
-  const put = copied.filter((file) => !isThere(file));
-  const lost = put.filter(({ number }) => facts.get(number)?.["bucket"] !== "t").map(({ bucket }) => bucket);
+  const isHalf = ({ number }: ExportedFile) => facts.get(number)?.["half"] === "t";
+  const isThere = (file: ExportedFile) => facts.get(file.number)?.["there"] === "t" && !isHalf(file);
+  const put = copied.filter((file) => !isThere(file)).map((file) => ({ file, replaces: isHalf(file) }));
+  const lost = put.filter(({ file }) => facts.get(file.number)?.["bucket"] !== "t").map(({ file }) => file.bucket);
   return {
     put,
     there: copied.filter(isThere),
     missing,
     buckets: [...new Set(lost)].sort(),
-    bytes: put.reduce((sum, { bytes }) => sum + bytes, 0),
+    bytes: put.reduce((sum, { file }) => sum + file.bytes, 0),
   };
 }
 
@@ -64,11 +72,11 @@ export async function verifyFiles(files: readonly ExportedFile[], read: ReadBesi
 /** Into Storage, read back, with their owner and dates. Errors: those of `putBack`. */
 export async function putFile(
   deps: Omit<PutBackDeps, "reader">,
-  file: ExportedFile,
+  { file, replaces }: FileToPut,
   user: string,
   read: ReadBeside,
 ): Promise<void> {
-  await putBack({ ...deps, reader: partsOf(file, read) }, listed(file, user));
+  await putBack({ ...deps, reader: partsOf(file, read) }, listed(file, user), replaces);
 }
 
 /**
