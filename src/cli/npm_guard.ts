@@ -43,13 +43,14 @@ export function refuseSwallowedFlags(
 
 /**
  * npm reads these as shorthands of one letter each, written together: `--as 4` reaches us as the word `4`. `--format` is to it
- * the beginning of an option of its own, and leaves no trace in the environment.
+ * the beginning of an option of its own, `--only` one of its own that takes no such value: both leave no trace in the environment.
  */
 const shorthands: Readonly<Partial<Record<OptionName, readonly string[]>>> = {
   "as": ["--all", "--loglevel", "silent"],
   "apply": ["--all", "--parseable", "--parseable", "--long", "--yes"],
   "format": ["--format"],
   "map": ["--message", "--all", "--parseable"],
+  "only": ["--only"],
   "sql": ["--loglevel", "silent", "--loglevel", "warn", "--long"],
 };
 const inShorthands: ReadonlySet<string> = new Set(["all", "yes", "message"]);

@@ -6,6 +6,7 @@ import process from "node:process";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Stack, startStack } from "../../src/local/stack.ts";
+import { signedIn } from "../support/signed_in.ts";
 import { httpPage } from "../unit/http_page.ts";
 
 let stack: Stack;
@@ -140,7 +141,10 @@ describe("docs/http.md", () => {
   it("shows a call of every action that works as it stands, with curl and openssl", async () => {
     const started: { functionName: string; run: string }[] = [];
     const restores: string[] = [];
-    let download = "";
+    const made: Record<string, string> = { download: "", export: "", import: "", request: "" };
+    const [admin, other] = await Promise.all([signedIn(stack, { aal2: true }), signedIn(stack, { aal2: true })]);
+    await postgres.query("insert into backup.admins (user_id) values ($1), ($2)", [admin.userId, other.userId]);
+    const { rows: [identity] } = await postgres.query("select install_id from backup.identity");
     // One for a second store that the functions of this project do not have: they cancel it.
     await postgres.query("select backup.tell_stores('first', 'second')");
     const { rows: [replicate] } = await postgres.query("select run from backup.request_copies('http', false)");
@@ -157,12 +161,15 @@ describe("docs/http.md", () => {
           PATH: process.env["PATH"] ?? "",
           PROJECT_URL: stack.gateway.url,
           BACKUP_WORKER_SECRET: stack.workerSecret,
+          // Whoever asked for an import does not approve it.
+          ACCESS_TOKEN: (action === "approve" ? other : admin).accessToken,
           ...{ id: backup, run: backup, restore: restores[0] ?? "", planned: restores[0] ?? "" },
           verification: runOf("verify"),
           prune: runOf("retention"),
           drill: runOf("drill"),
           replication: replicate.run,
-          download,
+          ...{ user: admin.userId, root: "ab".repeat(32), install: identity.install_id },
+          ...made,
         },
       });
       expect(result.status, `${call}\n${result.stderr}`).toBe(0);
@@ -174,10 +181,15 @@ describe("docs/http.md", () => {
       const document = JSON.parse(result.stdout);
       expect(document, call).not.toHaveProperty("code");
       if (document.joined === false) started.push({ functionName, run: document.run });
-      if (functionName === "download" && action === "start") {
-        download = document.download;
+      for (const name of Object.keys(made)) if (typeof document[name] === "string") made[name] = document[name];
+      const table = new Map([["download: start", "downloads"], ["export: request", "exports"]]).get(
+        `${functionName}: ${action}`,
+      );
+      if (table !== undefined) {
         await expect.poll(async () => {
-          const { rows } = await postgres.query("select status from backup.downloads where id = $1", [download]);
+          const { rows } = await postgres.query(`select status from backup.${table} where id = $1`, [
+            made[functionName],
+          ]);
           return rows[0]?.status;
         }, { timeout: chainMs }).toBe("ready");
       }

@@ -6,7 +6,7 @@ export interface PageAction {
   readonly functionName: string;
   readonly action: string;
   readonly fields: readonly { readonly name: string; readonly required: boolean; readonly meaning: string }[];
-  /** The shell line that makes the call. */
+  /** The shell line that makes the call: `call` is a machine's, `ask` a person's. */
   readonly call: string;
 }
 
@@ -31,7 +31,9 @@ export function httpPage(): HttpPage {
   });
   const environment = sections.find((section) => section.startsWith("Environment")) ?? "";
   return {
-    preparation: bash(sections.find((section) => section.startsWith("Signing")) ?? ""),
+    preparation: ["Signing", "People"].map((title) =>
+      bash(sections.find((section) => section.startsWith(`${title}\n`)) ?? "")
+    ).join("\n"),
     actions,
     variables: [...environment.matchAll(/^\| `(\w+)`/gm)].map(([, name = ""]) => name),
   };

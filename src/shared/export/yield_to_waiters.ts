@@ -23,10 +23,13 @@ export async function yieldingToWaiters<T>(
     for (;;) {
       await clock.sleep(lookMs, over.signal);
       const [row] = await connection.query(
-        `select pg_catalog.pg_cancel_backend(s.pid) as ended from (select $1::integer as pid) as s where backup.longest_wait(s.pid) >= $2::integer`,
+        "select backup.longest_wait($1::integer) >= $2::integer as long",
         [String(session.processId), String(mostWaitSeconds)],
       );
-      gaveWay ||= row?.["ended"] === "t";
+      if (row?.["long"] !== "t") continue;
+      // Before: the end of the statement may be told sooner than that it was ended.
+      gaveWay = true;
+      await connection.query("select pg_catalog.pg_cancel_backend($1::integer)", [String(session.processId)]);
     }
   })().catch((error: unknown) => {
     // A look that fails says nothing of the work.

@@ -2,6 +2,7 @@
 import { HoldfastError } from "../errors.ts";
 import { momentOf } from "../changes/decode/moment.ts";
 import { parsePoint } from "../changes/plan/point.ts";
+import type { Point } from "../changes/replay/replay.ts";
 import {
   beginRestore,
   cancelRestore,
@@ -165,17 +166,28 @@ async function files(
   return await begun(id, call, deps);
 }
 
-/** ISO 8601 with microseconds; null: a backup is named. Errors: `payload_invalid` for both or none, `usage` for what is no moment. */
+/** ISO 8601 with microseconds; null: a backup is named. Errors: `payload_invalid` for both or none, and for what is no moment. */
 function momentAsked(backup: string | undefined, at: string | undefined): string | null {
   if ((backup === undefined) === (at === undefined)) {
     throw new HoldfastError("payload_invalid", "not as expected: backup, at", { hint: "Name one of the two." });
   }
   if (at === undefined) return null;
-  const point = parsePoint(at, () => 0);
-  if (point.by === "time") return momentOf(point.at) ?? at;
-  throw new HoldfastError("usage", "the function brings files back as of a moment, and no position in the log", {
-    hint: "By the CLI: `holdfast restore-file all --at <position>`.",
+  const point = pointOf(at);
+  const moment = point?.by === "time" ? momentOf(point.at) : null;
+  if (moment !== null) return moment;
+  throw new HoldfastError("payload_invalid", "not as expected: at", {
+    hint:
+      "A moment in ISO 8601 with its zone. As of a position in the log the CLI brings files: `restore-file all --at`.",
   });
+}
+
+/** Nothing of what a caller sent is said again. */
+function pointOf(text: string): Point | null {
+  try {
+    return parsePoint(text, () => 0);
+  } catch {
+    return null;
+  }
 }
 
 async function order(

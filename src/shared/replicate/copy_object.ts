@@ -2,6 +2,7 @@
 import { sameBytes, sha256Hex } from "../crypto/digest.ts";
 import { HoldfastError } from "../errors.ts";
 import type { CopyTask, CopyToMake } from "../jobs/copy_queries.ts";
+import { parseManifestName } from "../format/layout.ts";
 import { isLayered } from "../store/secondary.ts";
 import type { ReplicateDeps } from "./deps.ts";
 import { checkReplacement } from "./key_file.ts";
@@ -14,7 +15,7 @@ export type CopyOutcome = { readonly copied: number } | { readonly needed: numbe
 /**
  * An age file differs at each encryption, so that what stands there under the name is told by the hashes that were noted
  * before they were sent: one of them is adopted. Anything else under a layered name, or under one that we meant to put, is
- * replaced by a whole one (F-25), and so are a key file where `checkReplacement` lets it and a manifest where `checkRewritten` does; under any other name it is
+ * replaced by a whole one (F-25), but a key file only where `checkReplacement` lets it, and a manifest where `checkRewritten` does; else it is
  * `object_conflict`, and nothing is overwritten.
  * Errors, beside those of the second store and the lease: `store_lied` where other bytes come back.
  */
@@ -52,8 +53,9 @@ export async function copyObject(
   log.step("copy.put", { name });
   let stored = await readBack(deps, name);
   if (outcome === "existed" && !sameBytes(stored, wrapped)) {
-    if (kind === "manifest") await checkRewritten(deps, name, stored, original.bytes);
-    else if (!isLayered(name) && kind !== "key" && known.size === 0) {
+    if (parseManifestName(name) !== null) {
+      await checkRewritten(deps, name, { stored, original: original.bytes, intended: known.size > 0 });
+    } else if (!isLayered(name) && kind !== "key" && known.size === 0) {
       throw new HoldfastError("object_conflict", `${name} in ${second.store.label} holds something else`);
     }
     if (kind === "key") await checkReplacement(deps, name, stored, original.bytes);
