@@ -159,6 +159,13 @@ describe("rows that fit a filter", () => {
       .toBe("1\tx\n2\ty\n");
   });
 
+  it("are found by a value of bytea of 40 MB", () => {
+    const value = `\\\\x${"0f".repeat(20_000_000)}`;
+    const text = utf8.encode(`\\\\x00\n${value}\n`);
+    const found = filterRows(text, [column("a", "bytea")], [{ columns: ["a"], values: new Set([value]) }]);
+    expect(found.length).toBe(value.length + 1);
+  });
+
   it("are narrowed by the columns that tell, where another of the same condition does not", () => {
     const text = utf8.encode("1\t1.0\n2\t1\n1\t2\n");
     const columns = [column("a", "integer"), column("b", "numeric")];

@@ -1,10 +1,11 @@
 /** One condition of a filter, over bytes. */
 import type { RowCondition } from "./past.ts";
+import type { TextForm } from "./row_filter_types.ts";
 
 /** A field of COPY text. `form`: of the texts of its type, where they tell equality; null: they do not. */
 export interface FilterColumn {
   readonly name: string;
-  readonly form: RegExp | null;
+  readonly form: TextForm | null;
 }
 
 export interface CompiledCondition {
