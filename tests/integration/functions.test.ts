@@ -154,24 +154,29 @@ describe("docs/http.md", () => {
       const runOf = (name: string) => started.find((one) => one.functionName === name)?.run ?? "";
       // A prune would ask the functions for that second store.
       if (functionName === "retention") await postgres.query("select backup.tell_stores('first', null)");
-      const result = spawnSync("bash", ["-c", `set -eu\n${page.preparation}\n${call}`], {
-        encoding: "utf8",
-        timeout: 30_000,
-        env: {
-          PATH: process.env["PATH"] ?? "",
-          PROJECT_URL: stack.gateway.url,
-          BACKUP_WORKER_SECRET: stack.workerSecret,
-          // Whoever asked for an import does not approve it.
-          ACCESS_TOKEN: (action === "approve" ? other : admin).accessToken,
-          ...{ id: backup, run: backup, restore: restores[0] ?? "", planned: restores[0] ?? "" },
-          verification: runOf("verify"),
-          prune: runOf("retention"),
-          drill: runOf("drill"),
-          replication: replicate.run,
-          ...{ user: admin.userId, root: "ab".repeat(32), install: identity.install_id },
-          ...made,
-        },
-      });
+      const run = (line: string, root: string) =>
+        spawnSync("bash", ["-c", `set -eu\n${page.preparation}\n${line}`], {
+          encoding: "utf8",
+          timeout: 30_000,
+          env: {
+            PATH: process.env["PATH"] ?? "",
+            PROJECT_URL: stack.gateway.url,
+            BACKUP_WORKER_SECRET: stack.workerSecret,
+            // Whoever asked for an import does not approve it.
+            ACCESS_TOKEN: (action === "approve" ? other : admin).accessToken,
+            ...{ id: backup, run: backup, restore: restores[0] ?? "", planned: restores[0] ?? "" },
+            verification: runOf("verify"),
+            prune: runOf("retention"),
+            drill: runOf("drill"),
+            replication: replicate.run,
+            ...{ user: admin.userId, root, install: identity.install_id },
+            ...made,
+          },
+        });
+      // One that was approved needs no consent.
+      const asking = page.actions.find((one) => one.action === "ask")?.call ?? "";
+      if (action === "consent") made["import"] = JSON.parse(run(asking, "cd".repeat(32)).stdout).import;
+      const result = run(call, "ab".repeat(32));
       expect(result.status, `${call}\n${result.stderr}`).toBe(0);
       // Figures are for a scraper.
       if (action === "metrics") {
@@ -180,7 +185,7 @@ describe("docs/http.md", () => {
       }
       const document = JSON.parse(result.stdout);
       expect(document, call).not.toHaveProperty("code");
-      if (document.joined === false) started.push({ functionName, run: document.run });
+      if (document.joined === false && document.run !== undefined) started.push({ functionName, run: document.run });
       for (const name of Object.keys(made)) if (typeof document[name] === "string") made[name] = document[name];
       const table = new Map([["download: start", "downloads"], ["export: request", "exports"]]).get(
         `${functionName}: ${action}`,

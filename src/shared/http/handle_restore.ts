@@ -176,8 +176,7 @@ function momentAsked(backup: string | undefined, at: string | undefined): string
   const moment = point?.by === "time" ? momentOf(point.at) : null;
   if (moment !== null) return moment;
   throw new HoldfastError("payload_invalid", "not as expected: at", {
-    hint:
-      "A moment in ISO 8601 with its zone. As of a position in the log the CLI brings files: `restore-file all --at`.",
+    hint: "A moment in ISO 8601 with its zone; `restore-file --at` of the CLI takes a position in the log too.",
   });
 }
 
