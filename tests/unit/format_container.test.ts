@@ -20,6 +20,24 @@ async function sealed(plaintext: Uint8Array, seed = 1) {
   return { ...here, name, bytes };
 }
 
+describe("bytes that are compared", () => {
+  it("are the same only where each of them is, wherever they begin and end", () => {
+    const random = seeded(8);
+    for (let round = 0; round < 400; round++) {
+      const [start, other, length] = [pick(random, 9), pick(random, 9), pick(random, 70)];
+      const a = new Uint8Array(start + length).subarray(start);
+      const b = new Uint8Array(other + length).subarray(other);
+      for (let at = 0; at < length; at++) a[at] = b[at] = pick(random, 256);
+      expect(sameBytes(a, b)).toBe(true);
+      if (length === 0) continue;
+      const at = pick(random, length);
+      b[at] = (b[at] ?? 0) ^ (1 << pick(random, 8));
+      expect(sameBytes(a, b)).toBe(false);
+      expect(sameBytes(a.subarray(1), a)).toBe(false);
+    }
+  });
+});
+
 describe("a sealed object", () => {
   it.each(
     [["rows", rows], ["one byte", text("x")], ["nothing", new Uint8Array(0)], ["noise", seeded(3)(5000)]] as const,
@@ -37,6 +55,25 @@ describe("a sealed object", () => {
     const noise = await sealed(seeded(3)(5000));
     expect(noise.bytes[10]).toBe(0);
     expect(noise.bytes.byteLength).toBe(5000 + 74);
+  });
+
+  it("holds content of files as it is where samples of it do not get smaller, and whole either way", async () => {
+    const { sealDeps, openDeps, epoch } = await world(1);
+    const noise = seeded(3)(512 * 1024);
+    const text = new Uint8Array(512 * 1024).fill(65);
+    const mixed = noise.slice();
+    mixed.fill(65, 200 * 1024, 300 * 1024);
+    const compressions: number[] = [];
+    for (const plaintext of [noise, text, mixed]) {
+      const { name } = await objectName(epoch, "blob", plaintext);
+      const bytes = await seal(sealDeps, epoch, { kind: "blob", name, plaintext });
+      expect(sameBytes(await open(openDeps, { kind: "blob", name, bytes, ...limit }), plaintext)).toBe(true);
+      compressions.push(bytes[10] ?? -1);
+    }
+    expect(compressions).toEqual([0, 1, 1]);
+    const sealer = { ...sealDeps, compressor: { ...sealDeps.compressor, compress: () => new Uint8Array(40_000) } };
+    const { name } = await objectName(epoch, "blob", text);
+    expect((await seal(sealer, epoch, { kind: "blob", name, plaintext: text }))[10], "nothing but samples").toBe(0);
   });
 
   it("has the layout of docs/format.md, byte by byte", async () => {

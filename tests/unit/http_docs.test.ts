@@ -67,7 +67,7 @@ describe("docs/http.md", () => {
 
   it("shows a call of its own action with every required field", () => {
     for (const { functionName, action, fields, call } of page.actions) {
-      const shown = /^call ([\w-]+) '(.*)'$/.exec(call);
+      const shown = /^(?:call|ask) ([\w-]+) '(.*)'$/.exec(call);
       expect(shown?.[1]).toBe(functionName);
       const body = JSON.parse((shown?.[2] ?? "").replace(/'"\$\w+"'/g, "x"));
       expect(body.action).toBe(action);

@@ -46,9 +46,12 @@ export interface Sealed {
   readonly maxBytes: number;
 }
 
-/** A container in a buffer of its own. Compressed only where that makes it smaller. Never the same bytes twice. */
+/**
+ * A container in a buffer of its own. Compressed only where that makes it smaller, and content of files only where samples of it say so.
+ * Never the same bytes twice.
+ */
 export async function seal(deps: SealDeps, epoch: Epoch, plain: Plain): Promise<Uint8Array> {
-  const packed = plain.plaintext.byteLength === 0 ? plain.plaintext : deps.compressor.compress(plain.plaintext);
+  const packed = isPacked(deps.compressor, plain) ? plain.plaintext : deps.compressor.compress(plain.plaintext);
   const smaller = packed.byteLength < plain.plaintext.byteLength;
   const header = encodeHeader({
     kind: plain.kind,
@@ -66,6 +69,18 @@ export async function seal(deps: SealDeps, epoch: Epoch, plain: Plain): Promise<
   sealed.set(header, 0);
   sealed.set(new Uint8Array(ciphertext), headerBytes);
   return sealed;
+}
+
+const sampleBytes = 32 * 1024;
+
+/** Recordings and pictures are compressed already: to compress them again is the dearest part of copying them, for nothing. */
+function isPacked(compressor: Compressor, { kind, plaintext }: Plain): boolean {
+  const length = plaintext.byteLength;
+  if (length === 0) return true;
+  if (kind !== "blob" || length < 8 * sampleBytes) return false;
+  return [0, (length - sampleBytes) >>> 1, length - sampleBytes].every((from) =>
+    compressor.compress(plaintext.subarray(from, from + sampleBytes)).byteLength > sampleBytes * 0.97
+  );
 }
 
 /**
