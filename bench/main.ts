@@ -84,6 +84,8 @@ const rowsReport = new Report(say);
 const verifyReport = new Report(say);
 /** Of files of Storage; likewise. */
 const filesReport = new Report(say);
+/** Of exports and erasures; likewise. */
+const peopleReport = new Report(say);
 /** Of a catalogue of years; likewise. */
 const recordsReport = new Report(say);
 // On a disk: what is not durable lives in memory else, which is not what is measured.
@@ -152,9 +154,11 @@ try {
   if (asked.has("functions")) await functions(stack, rounds, report, psql);
   if (asked.has("again")) await again(setting, rounds, report, execute);
   if (asked.has("verify")) await verify(setting, rounds, verifyReport);
-  if (asked.has("rewriting")) await rewriting(setting, rounds, report, (sql) => psql(cluster, "postgres", ["-c", sql]));
+  if (asked.has("rewriting")) {
+    await rewriting(setting, rounds, peopleReport, (sql) => psql(cluster, "postgres", ["-c", sql]));
+  }
   if (asked.has("stream")) await stream(stack, target, rounds, streamReport, say);
-  if (asked.has("export")) await exports(stack, rounds, report, psql);
+  if (asked.has("export")) await exports(stack, rounds, peopleReport, psql);
   if (asked.has("files")) await files(stack, setting, rounds, filesReport, execute);
   // The last: what is on record then is of no database.
   if (asked.has("records")) await records(stack, rounds, recordsReport);
@@ -170,6 +174,7 @@ const sections = [
   { marker: "bench-rows", report: rowsReport, how: `medians of ${rounds}; a database of about ${targetMb} MB` },
   { marker: "bench-verify", report: verifyReport, how: `medians of ${rounds}; a database of about ${targetMb} MB` },
   { marker: "bench-files", report: filesReport, how: `medians of ${rounds}; random content, by CLI into a folder` },
+  { marker: "bench-people", report: peopleReport, how: `medians of ${rounds}; a database of about ${targetMb} MB` },
   {
     marker: "bench-records",
     report: recordsReport,
@@ -186,7 +191,7 @@ for (const { marker, report: own, how } of sections) {
   if (values.readme) writeFigures(marker, text);
 }
 if (values.json !== undefined) {
-  const everything = [report, rowsReport, streamReport, verifyReport, filesReport, recordsReport];
+  const everything = [report, rowsReport, streamReport, verifyReport, filesReport, peopleReport, recordsReport];
   const document = {
     machine,
     rounds,

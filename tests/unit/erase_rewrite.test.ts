@@ -129,6 +129,19 @@ describe("COPY text", () => {
     );
   });
 
+  it("is judged by what is gone now, also where as many rows went as came back", () => {
+    const keys = erased();
+    const notes = rewriter(keys, "notes");
+    const row = utf8("1\t7\tof seven\n");
+    keys.learn([oracle(entriesKey, ["8"])], [entriesKey]);
+    expect(rewriteText(row, notes)).toMatchObject({ rows: 1, removed: 0 });
+    keys.gone.delete(oracle(entriesKey, ["8"]));
+    keys.learn([oracle(entriesKey, ["7"])], []);
+    expect(rewriteText(row, notes)).toMatchObject({ rows: 0, removed: 1 });
+    keys.gone.clear();
+    expect(rewriteText(row, notes)).toMatchObject({ rows: 1, removed: 0 });
+  });
+
   it("of nobody is not touched, and of one person alone nothing is left", () => {
     const keys = erased();
     expect(rewriteText(utf8(`1\t${other}\tx\t\\N\n`), rewriter(keys, "entries"))).toMatchObject({

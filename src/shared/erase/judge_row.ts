@@ -10,7 +10,9 @@ export type ReadColumn = (place: number) => Uint8Array | null | undefined;
 /** What the ledger holds, and what was found to go beside it. */
 export class ErasedKeys {
   readonly ledger = new HashSet();
-  gone = new HashSet();
+  readonly gone = new HashSet();
+  readonly ledgerOnly: readonly HashSet[] = [this.ledger];
+  readonly all: readonly HashSet[] = [this.ledger, this.gone];
   readonly #known = new Set<string>([identityKey(usersIdentity)]);
   readonly #hashers: readonly KeyedHasher[];
 
@@ -20,9 +22,9 @@ export class ErasedKeys {
     for (const identity of identities) this.#known.add(identityKey(identity));
   }
 
-  /** Can anything be told by it? */
-  knows(identity: Identity): boolean {
-    return this.#known.has(identityKey(identity));
+  /** Can anything be told by the identity of that `identityKey`? */
+  knows(key: string): boolean {
+    return this.#known.has(key);
   }
 
   learn(gone: Iterable<string>, identities: Iterable<Identity>): boolean {
@@ -41,7 +43,7 @@ export class ErasedKeys {
   }
 
   isErased(identity: PreparedIdentity, values: readonly Uint8Array[]): boolean {
-    return this.isIn([this.ledger, this.gone], identity, values);
+    return this.isIn(this.all, identity, values);
   }
 
   hexOf(identity: PreparedIdentity, values: readonly Uint8Array[]): string[] {
@@ -54,6 +56,8 @@ export class ErasedKeys {
 
 interface Told {
   readonly identity: Identity;
+  /** Its `identityKey`: asked for with each row. */
+  readonly key: string;
   readonly prepared: PreparedIdentity;
   readonly places: readonly number[];
 }
@@ -62,7 +66,7 @@ interface WayTold extends Told {
   readonly way: RemovalWay;
   readonly clear: readonly number[];
   /** The last value that was asked for: rows of one person lie side by side. */
-  last: { readonly value: Uint8Array; readonly erased: boolean; readonly size: number } | null;
+  last: { readonly value: Uint8Array; readonly erased: boolean; readonly revision: number } | null;
 }
 
 export type Verdict =
@@ -92,7 +96,9 @@ export class RowJudge {
     const told = (identity: Identity, own: readonly string[]): Told[] => {
       const found = own.map((name) => places.get(name));
       const all = found.filter((place): place is number => place !== undefined);
-      return all.length === own.length ? [{ identity, prepared: prepareIdentity(identity), places: all }] : [];
+      return all.length === own.length
+        ? [{ identity, key: identityKey(identity), prepared: prepareIdentity(identity), places: all }]
+        : [];
     };
     const { schema, name } = table;
     const more = alsoBy.map((own): Identity => ({ schema, name, columns: [...own].sort() }));
@@ -114,7 +120,7 @@ export class RowJudge {
 
   /** Can any row of it go, or change, by what is known now? */
   get matters(): boolean {
-    return [...this.#identities, ...this.#ways].some(({ identity }) => this.#erased.knows(identity));
+    return [...this.#identities, ...this.#ways].some(({ key }) => this.#erased.knows(key));
   }
 
   get identities(): readonly Identity[] {
@@ -122,7 +128,7 @@ export class RowJudge {
   }
 
   judge(read: ReadColumn): Verdict {
-    if (this.#isIn([this.#erased.ledger], read)) return goes;
+    if (this.#isIn(this.#erased.ledgerOnly, read)) return goes;
     const { reaches, others, stuck, clear } = this.#led(read);
     const theirs = this.#rule !== "shared" && reaches && (this.#rule === "owned" || !others);
     if (!theirs && !stuck) return clear.length === 0 ? stays : { goes: false, clear };
@@ -131,7 +137,7 @@ export class RowJudge {
 
   /** Is it, by its key alone, a row that the ledger names, or one that went? */
   goesByKey(read: ReadColumn): boolean {
-    return this.#isIn([this.#erased.ledger, this.#erased.gone], read);
+    return this.#isIn(this.#erased.all, read);
   }
 
   /** Does it hold the id of somebody who was erased, in what is there of it? A parent may have become theirs after the row came. */
@@ -151,19 +157,20 @@ export class RowJudge {
   }
 
   #isIn(sets: readonly HashSet[], read: ReadColumn): boolean {
-    return this.#identities.some((one) => {
-      if (!this.#erased.knows(one.identity)) return false;
+    for (const one of this.#identities) {
+      if (!this.#erased.knows(one.key)) continue;
       const values = valuesOf(one, read);
-      return values !== null && this.#erased.isIn(sets, one.prepared, values);
-    });
+      if (values !== null && this.#erased.isIn(sets, one.prepared, values)) return true;
+    }
+    return false;
   }
 
   /** As `removalConditions`: what leads to an erased row, to somebody else, and what cannot stay without. */
   #led(read: ReadColumn): { reaches: boolean; others: boolean; stuck: boolean; clear: number[] } {
     const found = { reaches: false, others: false, stuck: false, clear: [] as number[] };
     for (const one of this.#ways) {
-      const { way, identity } = one;
-      if (!this.#erased.knows(identity)) continue;
+      const { way, key } = one;
+      if (!this.#erased.knows(key)) continue;
       const values = valuesOf(one, read);
       if (values === null) continue;
       const erased = this.#isErased(one, values);
@@ -179,10 +186,10 @@ export class RowJudge {
   #isErased(one: WayTold, values: readonly Uint8Array[]): boolean {
     const [value] = values;
     if (value === undefined || values.length > 1) return this.#erased.isErased(one.prepared, values);
-    const size = this.#erased.gone.size;
-    if (one.last !== null && one.last.size === size && same(one.last.value, value)) return one.last.erased;
+    const { revision } = this.#erased.gone;
+    if (one.last !== null && one.last.revision === revision && same(one.last.value, value)) return one.last.erased;
     const erased = this.#erased.isErased(one.prepared, values);
-    one.last = { value: new Uint8Array(value), erased, size };
+    one.last = { value: new Uint8Array(value), erased, revision };
     return erased;
   }
 }

@@ -94,21 +94,34 @@ export function hexOf(words: Int32Array): string {
 export class HashSet {
   readonly #first = new Set<number>();
   readonly #whole = new Set<string>();
+  #revision = 0;
 
   get size(): number {
     return this.#whole.size;
+  }
+
+  /** Another one whenever something came or went. */
+  get revision(): number {
+    return this.#revision;
   }
 
   add(hex: string): boolean {
     if (this.#whole.has(hex)) return false;
     this.#first.add(parseInt(hex.slice(0, 12), 16));
     this.#whole.add(hex);
+    this.#revision++;
     return true;
   }
 
   delete(hex: string): void {
     // The first bits may be another's too: what is whole decides.
-    this.#whole.delete(hex);
+    if (this.#whole.delete(hex)) this.#revision++;
+  }
+
+  clear(): void {
+    this.#first.clear();
+    this.#whole.clear();
+    this.#revision++;
   }
 
   has(words: Int32Array): boolean {

@@ -48,6 +48,8 @@ export class TableRewriter {
   fateOf(read: ReadColumn): Fate {
     const verdict = this.judge.judge(read);
     if (verdict.goes) return goesAway;
+    // Most rows are these.
+    if (verdict.clear.length === 0 && this.#log === null) return stays;
     const values = new Map<number, string | null>();
     for (const place of verdict.clear) values.set(place, null);
     if (this.#log !== null) this.#scrub(read, values);

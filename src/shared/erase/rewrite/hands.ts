@@ -24,7 +24,6 @@ import { openStreamList } from "../../verify/stream_lists.ts";
 import type { Identity } from "../entry.ts";
 import type { HashKey } from "../hashes.ts";
 import { ErasedKeys, type ReadColumn } from "../judge_row.ts";
-import { HashSet } from "../keyed_hash.ts";
 import type { RemovalTable } from "../removal_plan.ts";
 import { rewriteRecords, StreamTables } from "../rewrite_records.ts";
 import { rewriteText } from "../rewrite_text.ts";
@@ -237,7 +236,7 @@ export class OwnHands implements Hands {
 
   /** Errors: those of `openSegment` and the store. */
   async segment({ names, told, through, gone }: SegmentTask): Promise<SegmentDone[]> {
-    this.#erased.gone = new HashSet();
+    this.#erased.gone.clear();
     this.#erased.learn(gone, this.#rules?.tables.flatMap(({ table }) => table.identities) ?? []);
     const tables = new StreamTables((name, columns, keys) => {
       const found = this.#rules?.tables.find((one) => sameName(one.name, name));
