@@ -36,6 +36,7 @@ interface Run {
   readonly error_message: string | null;
   readonly verified_at: Date | null;
   readonly tiers: string[];
+  readonly warnings: readonly { readonly code: string; readonly message: string }[];
 }
 
 async function runRow(id: string): Promise<Run> {
@@ -101,6 +102,9 @@ describe("a backup that is started at the dashboard", () => {
     backup = rows[0].run;
     const run = await ended(backup);
     expect(run, await story(backup)).toMatchObject({ status: "succeeded", error_code: null, tiers: ["manual"] });
+    // What the installation makes again is nothing that is missing.
+    const ours = run.warnings.filter(({ message }) => /(backup|my_exports|holdfast)/.test(message));
+    expect(ours).toEqual([]);
   });
 
   it("can be traced by ids, and no call stays unfinished", async () => {

@@ -17,7 +17,7 @@ const reasons: Readonly<Record<string, string>> = {
 
 /** What we have outside of our own schema comes back with it: the installer makes it. */
 const ownOutside =
-  /^(view|function) public\.backup_[a-z_]+(\(|$)|^trigger holdfast_(maintenance|departures) on |^policy holdfast_buckets on storage\./;
+  /^(view|function) public\.backup_[a-z_]+(\(|$)|^view public\.my_exports$|^trigger holdfast_(maintenance|departures) on |^policy holdfast_buckets on storage\./;
 
 /** Large objects are listed in one line each up to this many, then by their number. */
 const maxLargeObjects = 20;
