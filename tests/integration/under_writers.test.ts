@@ -24,9 +24,8 @@ import { startWriters, type Writers } from "../support/writers.ts";
  */
 const limits = { wallMs: 12_000, cpuSoftMs: 150 };
 const uploadBytesPerSecond = 800_000;
-/** A slow upload is no standstill, nor is a function that starts on a machine where much goes on: the clock goes on once only. */
-const stillMs = 20_000;
-const withinMs = 240_000;
+/** A slow upload is no standstill. */
+const stillMs = 6_000;
 
 let s3: S3Server;
 let way: SlowWay;
@@ -135,7 +134,7 @@ describe("a backup through functions that live shorter than it takes", () => {
     way.setSpeed(uploadBytesPerSecond);
     const url = project.stack.cluster.plainUrl();
     ({ run } = await project.startBackup());
-    const end = project.ended(run, stillMs, withinMs);
+    const end = project.ended(run, stillMs);
     end.catch(() => {});
     await witness(run, 1);
     writers = startWriters(url);
@@ -161,7 +160,7 @@ describe("a backup through functions that live shorter than it takes", () => {
       expect(count, `${kind} while the last snapshot was read`).toBeGreaterThan(before[kind as keyof typeof before]);
     }
     await writers.stop();
-  }, 300_000);
+  });
 
   it("took longer than any of its functions may live, and several of them", async () => {
     expect(way.waits.uploads).toBeGreaterThan(10);
@@ -193,8 +192,8 @@ describe("a backup through functions that live shorter than it takes", () => {
       "pages",
       () => project.query("create table late as select i from generate_series(1, 10) as i"),
     );
-    const ended = await project.ended(run, stillMs, withinMs);
+    const ended = await project.ended(run, stillMs);
     expect(ended, await project.story(run)).toMatchObject({ status: "succeeded", attempt: 2 });
     expect((await restored(run)).get("public.late")).toMatch(/^10 /);
-  }, 300_000);
+  });
 });

@@ -55,7 +55,7 @@ export interface Project {
    * The run once it has ended. The watchdog is called all the time, and once the run has stood still the clock of schema
    * `backup` goes on by 200 s, once, until the run has ended: leases of workers that are gone are over then.
    */
-  ended(id: string, stillMs?: number, withinMs?: number): Promise<RunState>;
+  ended(id: string, stillMs?: number): Promise<RunState>;
   /**
    * Waits until the run has recorded a chunk of the table of schema `public`, and does `act` while it stands still in the
    * middle, its function alive: a session holds the run's row meanwhile.
@@ -109,7 +109,7 @@ export function projectOf(stack: Stack): Project {
       if (row === undefined) throw new Error(`there is no run ${id}`);
       return row as unknown as RunState;
     },
-    ended: (id, stillMs = defaultStillMs, withinMs = runMs) => untilEnded(project, id, stillMs, withinMs),
+    ended: (id, stillMs = defaultStillMs) => untilEnded(project, id, stillMs),
     holding: (id, table, act) => holding(stack, id, table, act),
     async story(id) {
       const calls = await ask(
@@ -151,8 +151,8 @@ export async function eventually<T>(what: string, ask: () => Promise<T | null>, 
   }
 }
 
-async function untilEnded(project: Project, id: string, stillMs: number, withinMs: number): Promise<RunState> {
-  const deadline = performance.now() + withinMs;
+async function untilEnded(project: Project, id: string, stillMs: number): Promise<RunState> {
+  const deadline = performance.now() + runMs;
   let life = "";
   let seenAt = performance.now();
   let jumped = false;

@@ -155,6 +155,11 @@ describe("rows that fit a filter", () => {
     expect(all("date", "2024-01-01 00:00:00")).toBe(true);
     expect(all("timestamp with time zone", "2024-01-01 00:00:00+02")).toBe(true);
     expect(all("text", "1  ")).toBe(true);
+    expect(all("bytea", "\\\\x0f")).toBe(false);
+    expect(all("bytea", "\\\\x")).toBe(false);
+    for (const value of ["\\\\x0", "\\\\x0f0", "\\\\x0F", "\\\\xzz", "0f", "\\\\"]) {
+      expect(all("bytea", value), value).toBe(true);
+    }
     expect(decoded(filterRows(text, [column("a"), column("b")], [{ columns: ["gone"], values: new Set(["1"]) }])))
       .toBe("1\tx\n2\ty\n");
   });

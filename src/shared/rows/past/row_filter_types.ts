@@ -6,8 +6,10 @@ const integer = /^-?(0|[1-9]\d*)$/;
 const anything = /^/;
 /** From a type that pads: without its blanks it may be equal to a text that has none. */
 const unpadded = /(^|[^ ])$/;
-/** Without a loop that could be taken back: values are of any length. */
-const hexadecimal = { test: (text: string) => text.startsWith("\\\\x") && !/[^0-9a-f]/.test(text.slice(3)) };
+/** Pairs of digits, told without a loop that could be taken back: values are of any length. */
+const hexadecimal = {
+  test: (text: string) => text.startsWith("\\\\x") && text.length % 2 === 1 && !/[^0-9a-f]/.test(text.slice(3)),
+};
 const time = String.raw`\d\d:\d\d:\d\d(\.\d{0,5}[1-9])?`;
 const date = String.raw`\d{4,6}-\d\d-\d\d`;
 
