@@ -50,25 +50,35 @@ end
 $$;
 revoke all on function backup.claim_download(uuid, text, interval) from public;
 
--- Parts that lie in the bucket, and from where to go on; renews the lease. HF413.
-create function backup.record_download(id uuid, token bigint, parts jsonb, mark jsonb, lease interval) returns void
+-- Parts that lie in the bucket behind the first `kept`, and from where to go on; renews the lease. A part that was short is
+-- recorded again with more in it. HF413; 22023 where parts would be lost that way.
+create function backup.record_download(id uuid, token bigint, kept integer, parts jsonb, mark jsonb, lease interval) returns void
 language plpgsql
 volatile
 set search_path = ''
 as $$
 declare
   ours backup.downloads := backup.held_download(id, token);
+  recorded constant integer := pg_catalog.jsonb_array_length(ours.parts);
+  parted jsonb;
 begin
+  if kept not between greatest(recorded - 1, 0) and recorded
+    or (kept < recorded and (parts -> 0 ->> 'bytes')::bigint is distinct from
+      greatest((parts -> 0 ->> 'bytes')::bigint, (ours.parts -> kept ->> 'bytes')::bigint))
+  then
+    raise exception 'download % has % parts, and none of them may get shorter', ours.id, recorded using errcode = '22023';
+  end if;
+  select coalesce(pg_catalog.jsonb_agg(p.part order by p.place) filter (where p.place <= kept), '[]') || record_download.parts
+  into parted
+  from pg_catalog.jsonb_array_elements(ours.parts) with ordinality as p (part, place);
   update backup.downloads as d
-  set parts = d.parts || record_download.parts, mark = record_download.mark,
-    bytes = d.bytes + coalesce(
-      (select sum((p.part ->> 'bytes')::bigint) from pg_catalog.jsonb_array_elements(record_download.parts) as p (part)), 0
-    ),
+  set parts = parted, mark = record_download.mark,
+    bytes = coalesce((select sum((p.part ->> 'bytes')::bigint) from pg_catalog.jsonb_array_elements(parted) as p (part)), 0),
     lease_until = backup.clock_now() + record_download.lease, legs_begun = case when d.by_function then 1 else 0 end
   where d.id = ours.id;
 end
 $$;
-revoke all on function backup.record_download(uuid, bigint, jsonb, jsonb, interval) from public;
+revoke all on function backup.record_download(uuid, bigint, integer, jsonb, jsonb, interval) from public;
 
 -- The file is whole; from now on it is kept for as long as was asked. Returns until when. HF413.
 create function backup.finish_download(id uuid, token bigint, sha256 text) returns timestamptz

@@ -96,8 +96,8 @@ $$;
 revoke all on function backup.claim_restore(uuid, text, interval, boolean, text) from public;
 
 -- Backups that something needs until it has ended: nobody may remove one of them. What a restore reads, the full under the
--- moment that it wants, and its safety backups, one a try; those of a restore in place that failed or was cancelled for a day
--- more, in which somebody may go on with it.
+-- moment that it wants, and its safety backups, one a try; those of a restore in place that failed, or was cancelled when
+-- it had begun to change rows, for a day more, in which somebody may go on with it.
 create function backup.backups_in_use() returns table (backup uuid, restore uuid, until_moment timestamptz)
 language sql
 stable
@@ -116,7 +116,7 @@ as $$
     and (
       r.finished_at is null
       or (
-        r.status in ('failed', 'cancelled') and r.mode <> 'beside'
+        r.mode <> 'beside' and (r.status = 'failed' or (r.status = 'cancelled' and r.stage = 'applying'))
         and r.finished_at > backup.clock_now() - interval '1 day'
       )
     )

@@ -11,13 +11,16 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { callFunction } from "../../src/cli/function_client.ts";
 import { unlimited } from "../../src/shared/backup/budget.ts";
 import { type DownloadBucket, downloadBucket } from "../../src/shared/download/bucket.ts";
-import { runDownloadLeg } from "../../src/shared/download/leg.ts";
+import { layOut } from "../../src/shared/download/lay_out.ts";
+import { functionPartBytes, runDownloadLeg } from "../../src/shared/download/leg.ts";
 import { makeLink } from "../../src/shared/download/link.ts";
+import { namedTable, openContents } from "../../src/shared/download/open_contents.ts";
 import { sweepDownloads } from "../../src/shared/download/sweep.ts";
 import { systemClock } from "../../src/shared/clock.ts";
 import { HoldfastError } from "../../src/shared/errors.ts";
 import { silentLog } from "../../src/shared/log.ts";
 import { beginDownload, readDownload } from "../../src/shared/jobs/download_queries.ts";
+import type { Connection } from "../../src/shared/postgres/connection.ts";
 import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
 import { webCryptoRandom } from "../../src/shared/random.ts";
 import { cli } from "../integration/cli_fixture.ts";
@@ -722,6 +725,100 @@ describe("a leg that Storage keeps from its end", () => {
       await connection.close();
     }
   }, 120_000);
+});
+
+describe("legs that have time for one step each", () => {
+  const spent = { spendText: () => {}, spendCalls: () => {}, spent: () => true };
+
+  /** The notes as CSV into a bucket in memory, leg by leg. */
+  async function scene(connection: Connection) {
+    const objects = new Map<string, Buffer>();
+    const bucket = {
+      prepare: () => Promise.resolve(),
+      put: (name: string, bytes: Uint8Array) => Promise.resolve(void objects.set(name, Buffer.from(bytes))),
+      read: (name: string) => Promise.resolve(objects.get(name) ?? Buffer.from("nothing")),
+    };
+    const asked = { backup, table: "public.notes", format: "csv" } as const;
+    const lease = await beginDownload(connection, {
+      ...asked,
+      fileName: "x",
+      expirySeconds: 60,
+      worker: "test",
+      leaseSeconds: 60,
+      byFunction: false,
+    });
+    const read = await project().readDeps();
+    const leg = async () => {
+      const contents = await openContents(read, connection, { ...asked, table: namedTable(asked.table) }, {
+        ahead: false,
+      });
+      const options = { budget: spent, leaseSeconds: 60, partBytes: functionPartBytes };
+      const row = await readDownload(connection, lease.id);
+      return await layOut({ connection, bucket, log: silentLog }, lease, row, contents, options);
+    };
+    return { id: lease.id, objects, leg };
+  }
+
+  async function connected(act: (connection: Connection) => Promise<void>): Promise<void> {
+    const { cluster } = project().stack;
+    const caPem = readFileSync(cluster.caFile, "utf8");
+    const connection = await openDatabase({ url: cluster.url("postgres"), caPem }).connect("downloads");
+    try {
+      await act(connection);
+    } finally {
+      await connection.close();
+    }
+  }
+
+  it("make one part of a small table, whatever a leg that was killed left behind it", async () => {
+    await connected(async (connection) => {
+      const { id, objects, leg } = await scene(connection);
+      let legs = 1;
+      for (; await leg() === "rest"; legs++) {
+        for (const [name, bytes] of objects) objects.set(name, Buffer.concat([bytes, Buffer.from("not recorded")]));
+      }
+      expect(legs).toBeGreaterThan(2);
+      const whole = await serverCsv("id, body, seen", "public.notes");
+      expect([...objects].map(([name, bytes]) => [name, bytes.toString()])).toEqual([[`${id}/000001`, whole]]);
+      const { parts, bytes } = await readDownload(connection, id);
+      const length = Buffer.byteLength(whole);
+      expect({ parts, bytes }).toEqual({
+        parts: [{ object: `${id}/000001`, bytes: length, sha256: hashOf(Buffer.from(whole)) }],
+        bytes: length,
+      });
+    });
+  });
+
+  it("go no further where the bucket does not give back what was put", async () => {
+    await connected(async (connection) => {
+      const { objects, leg } = await scene(connection);
+      expect(await leg()).toBe("rest");
+      for (const bytes of objects.values()) bytes.reverse();
+      await expect(leg()).rejects.toMatchObject({ code: "object_damaged" });
+    });
+  });
+
+  it("never lose a part: the database refuses to forget or to shorten one", async () => {
+    await connected(async (connection) => {
+      const { id, leg } = await scene(connection);
+      await leg();
+      const { parts } = await readDownload(connection, id);
+      const record = (kept: number, put: unknown) =>
+        ask(
+          "select backup.record_download(d.id, d.token, $2, $3, null, interval '1 minute') from backup.downloads as d where d.id = $1",
+          [
+            id,
+            kept,
+            JSON.stringify(put),
+          ],
+        );
+      const shorter = [{ ...parts[0], bytes: (parts[0]?.bytes ?? 0) - 1 }];
+      for (const [kept, put] of [[0, []], [0, shorter], [2, parts], [-1, parts]] as const) {
+        await expect(record(kept, put), `${kept} ${JSON.stringify(put)}`).rejects.toMatchObject({ code: "22023" });
+      }
+      expect((await readDownload(connection, id)).parts).toEqual(parts);
+    });
+  });
 });
 
 describe("beginning", () => {

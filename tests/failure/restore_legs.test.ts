@@ -5,6 +5,7 @@ import { HoldfastError } from "../../src/shared/errors.ts";
 import { callHeaders } from "../../src/shared/http/caller.ts";
 import type { RestoreDoorDeps } from "../../src/shared/http/door.ts";
 import { handleRestore } from "../../src/shared/http/handle_restore.ts";
+import { createIsolateBudget } from "../../src/shared/http/isolate_budget.ts";
 import { createLegSlot } from "../../src/shared/http/leg_slot.ts";
 import type { Database } from "../../src/shared/postgres/connection.ts";
 import { openDatabase } from "../../src/shared/postgres/pg_connection.ts";
@@ -377,6 +378,7 @@ async function call(request: object): Promise<{ status: number; document: Record
     log: w.deps.log,
     waitUntil: () => {},
     slot: createLegSlot(),
+    budget: createIsolateBudget(w.deps.clock),
     checkPerson: () => Promise.reject(new Error("no person calls")),
     letIn: () => Promise.reject(new Error("no person calls")),
     countRefusal: () => Promise.resolve(0),

@@ -1,5 +1,5 @@
 import { existsSync, readFileSync } from "node:fs";
-import { createServer, type Server } from "node:http";
+import { createServer, request as httpRequest, type Server } from "node:http";
 import process from "node:process";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { IsolateRecord } from "../../src/local/gateway/isolate.ts";
@@ -85,6 +85,26 @@ describe("a function's request and answer", () => {
     expect(response.headers.get("x-answer")).toBe("yes");
     expect(response.headers.get("x-isolate-state")).toBeNull();
     expect(await response.json()).toMatchObject({ method: "POST", path: "/probe/echo", header: "kept", body: "hällo" });
+  }, testMs);
+
+  it("come to each other also where the function answers before it has read what is still being sent", async () => {
+    /** Sends 30 pieces, one each 5 ms, without a length; what is answered once all were sent. */
+    const send = async () =>
+      await new Promise<number | undefined>((resolve, reject) => {
+        const request = httpRequest(`${gateway.url}/functions/v1/probe/html`, { method: "POST" }, (response) => {
+          response.resume().on("error", reject).on("end", () => resolve(response.statusCode));
+        });
+        request.on("error", reject);
+        let sent = 0;
+        const more = setInterval(() => {
+          if (sent++ < 30) return void request.write(" ".repeat(4096));
+          clearInterval(more);
+          request.end();
+        }, 5);
+      });
+    for (let round = 0; round < 3; round++) {
+      expect(await Promise.all(Array.from({ length: 8 }, send))).toEqual(Array.from({ length: 8 }, () => 200));
+    }
   }, testMs);
 
   it("survive whatever a function writes on its output", async () => {

@@ -452,6 +452,22 @@ describe("backups_in_use", () => {
     });
   });
 
+  it("lets them go where one in place was cancelled before it changed anything, as after a dry run", async () => {
+    await rolledBack(postgres, async () => {
+      for (const [stage, isUsed] of [["loading", false], ["applying", true]] as const) {
+        const read = randomUUID();
+        const { id, token } = await begin({ source_backup: read, mode: "merge" });
+        await postgres.query(progress, [id, token, { status: stage }]);
+        await postgres.query("select backup.fail_restore($1, $2, $3)", [id, token, {
+          code: "cancelled",
+          message: "m",
+        }]);
+        expect(await scalar(postgres, "select status from backup.restores where id = $1", [id])).toBe("cancelled");
+        expect((await used()).includes(read), stage).toBe(isUsed);
+      }
+    });
+  });
+
   it("keeps them for a day after one in place failed, since somebody may go on with it", async () => {
     await rolledBack(postgres, async () => {
       const read = randomUUID();

@@ -24,8 +24,8 @@ export const runMs = 90_000;
 
 /** A run without a sign of life for this long (of real time) has lost its legs, unless its store is slow. */
 const defaultStillMs = 1_500;
-/** Past every lease and every leg (180 s, 160 s), within what the clocks of caller and function may differ (300 s). */
-const jumpSeconds = 200;
+/** Past every lease and every leg (180 s, 160 s). */
+const agedSeconds = 200;
 
 /** Columns of `backup.runs` that tests look at; numbers of 64 bits as text. */
 export interface RunState {
@@ -52,8 +52,8 @@ export interface Project {
   startBackup(): Promise<{ readonly run: string; readonly joined: boolean; readonly status: string }>;
   run(id: string): Promise<RunState>;
   /**
-   * The run once it has ended. The watchdog is called all the time, and once the run has stood still the clock of schema
-   * `backup` goes on by 200 s, once, until the run has ended: leases of workers that are gone are over then.
+   * The run once it has ended. The watchdog is called all the time; whenever the run has stood still and no function works
+   * any more, its calls and leases become 200 s older: those of workers that are gone are over then.
    */
   ended(id: string, stillMs?: number): Promise<RunState>;
   /**
@@ -155,29 +155,34 @@ async function untilEnded(project: Project, id: string, stillMs: number): Promis
   const deadline = performance.now() + runMs;
   let life = "";
   let seenAt = performance.now();
-  let jumped = false;
-  try {
-    for (;;) {
-      const run = await project.run(id);
-      if (["succeeded", "quarantined", "failed", "cancelled"].includes(run.status)) return run;
-      const now = performance.now();
-      if (now > deadline) throw new Error(`run ${id} has not ended\n${await project.story(id)}`);
-      const sign = `${run.heartbeat_at.toISOString()} ${run.attempt} ${run.tasks_done}`;
-      if (sign !== life) [life, seenAt] = [sign, now];
-      if (!jumped && now - seenAt > stillMs) {
-        await setClock(project, jumpSeconds);
-        jumped = true;
-      }
-      await project.query("select backup.tick()");
-      await new Promise((resolve) => setTimeout(resolve, 100));
+  for (;;) {
+    const run = await project.run(id);
+    if (["succeeded", "quarantined", "failed", "cancelled"].includes(run.status)) return run;
+    const now = performance.now();
+    if (now > deadline) throw new Error(`run ${id} has not ended\n${await project.story(id)}`);
+    const sign = `${run.heartbeat_at.toISOString()} ${run.attempt} ${run.tasks_done}`;
+    if (sign !== life) [life, seenAt] = [sign, now];
+    if (now - seenAt > stillMs && !(await project.isolates()).some(({ busy }) => busy)) {
+      await age(project, id);
+      seenAt = now;
     }
-  } finally {
-    if (jumped) {
-      await setClock(project, 0);
-      // Else every call that fails in the seconds that were jumped over would be taken for one that was mended since.
-      await project.query("update backup.calls set begun_at = backup.clock_now() where begun_at > backup.clock_now()");
-    }
+    await project.query("select backup.tick()");
+    await new Promise((resolve) => setTimeout(resolve, 100));
   }
+}
+
+/** For the calls and the leases of a run 200 s go by; no clock does, which functions compare theirs with. */
+async function age(project: Project, run: string): Promise<void> {
+  const by = `interval '${agedSeconds} seconds'`;
+  await project.query(
+    `with older as (
+       update backup.calls set made_at = made_at - ${by}, begun_at = begun_at - ${by}, expires_at = expires_at - ${by}
+       where run_id = $1 and status in ('sent', 'begun')
+     )
+     update backup.tasks set lease_until = lease_until - ${by}, not_before = not_before - ${by}
+     where run_id = $1 and status in ('open', 'leased')`,
+    [run],
+  );
 }
 
 async function holding(stack: Stack, id: string, table: string, act: () => Promise<unknown>): Promise<void> {

@@ -119,6 +119,12 @@ describe("COPY text", () => {
     expect(new TextDecoder().decode(done.bytes ?? new Uint8Array())).toBe(
       `2\t${other}\ttheirs, of ${person}\t\\N\n3\t${other}\tread\\\\ by\t\\N\n4\t\\N\tnobody's\t\\N\n`,
     );
+    // What it says to have left as it was stands there.
+    const said = done.kept.map(({ from, to }) => text.slice(from, to));
+    expect(said).toEqual([`2\t${other}\ttheirs, of ${person}\t\\N\n`, `4\t\\N\tnobody's\t\\N\n`]);
+    for (const { from, to, at } of done.kept) {
+      expect(new TextDecoder().decode(done.bytes?.subarray(at, at + to - from))).toBe(text.slice(from, to));
+    }
     expect([...done.gone].sort()).toEqual([oracle(entriesKey, ["1"]), oracle(entriesKey, ["5"])].sort());
     // What hangs on a row that went goes too, once it is known.
     const notes = utf8(`1\t1\tof mine\n2\t2\tof theirs\n`);

@@ -1,8 +1,9 @@
+import { compress } from "@bokuweb/zstd-wasm";
 import { describe, expect, it } from "vitest";
 import { Buffer } from "node:buffer";
 import { sameBytes } from "../../src/shared/crypto/digest.ts";
 import { loadZstd } from "../../src/shared/format/zstd.ts";
-import { maxFrameBytes, readFrames } from "../../src/shared/format/zstd_frame.ts";
+import { maxFrameBytes, readFrames, writtenFrameBytes } from "../../src/shared/format/zstd_frame.ts";
 import { failureOf, pick, seeded } from "./format_fixture.ts";
 
 const text = (words: string) => new TextEncoder().encode(words);
@@ -19,11 +20,31 @@ describe("zstd", () => {
 
   it("cuts what is larger than a frame into frames, whose sum is the whole (F-11)", async () => {
     const zstd = await loadZstd();
-    const bytes = new Uint8Array(maxFrameBytes * 2 + 5).fill(65);
+    const bytes = new Uint8Array(writtenFrameBytes * 2 + 5).fill(65);
     const packed = zstd.compress(bytes);
-    expect(readFrames(packed).map(({ contentBytes }) => contentBytes)).toEqual([maxFrameBytes, maxFrameBytes, 5]);
+    const lengths = readFrames(packed).map(({ contentBytes }) => contentBytes);
+    expect(lengths).toEqual([writtenFrameBytes, writtenFrameBytes, 5]);
     expect(sameBytes(zstd.decompress(packed, bytes.byteLength), bytes)).toBe(true);
     expect((await failureOf(() => zstd.decompress(packed, bytes.byteLength - 1))).code).toBe("object_damaged");
+  });
+
+  it("cuts at the end of a line, where one ends in the second half of a frame", async () => {
+    const zstd = await loadZstd();
+    const bytes = new Uint8Array(writtenFrameBytes * 3).fill(65);
+    // The last line that ends in the first frame; one that ends too early for the second.
+    for (const at of [700_000, 800_000, 800_001 + 400_000]) bytes[at] = 10;
+    const packed = zstd.compress(bytes);
+    const lengths = readFrames(packed).map(({ contentBytes }) => contentBytes);
+    expect(lengths.slice(0, 2)).toEqual([800_001, writtenFrameBytes]);
+    expect(sameBytes(zstd.decompress(packed, bytes.byteLength), bytes)).toBe(true);
+  });
+
+  it("reads frames as large as the format allows, as they were written before", async () => {
+    const zstd = await loadZstd();
+    const bytes = new Uint8Array(maxFrameBytes).fill(65);
+    const packed = compress(bytes, 1);
+    expect(readFrames(packed)).toHaveLength(1);
+    expect(sameBytes(zstd.decompress(packed, bytes.byteLength), bytes)).toBe(true);
   });
 
   it("hands out copies: what it gave before stays when it is used again", async () => {

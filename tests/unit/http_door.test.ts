@@ -1,8 +1,10 @@
 import { createHash, createHmac } from "node:crypto";
 import { describe, expect, it } from "vitest";
+import { functionBudget } from "../../src/shared/backup/budget.ts";
 import { HoldfastError } from "../../src/shared/errors.ts";
 import type { BackupDoorDeps } from "../../src/shared/http/door.ts";
 import { handleBackup } from "../../src/shared/http/handle_backup.ts";
+import { createIsolateBudget } from "../../src/shared/http/isolate_budget.ts";
 import { createLegSlot } from "../../src/shared/http/leg_slot.ts";
 import { createLetIn } from "../../src/shared/http/people.ts";
 import { maxBodyBytes } from "../../src/shared/http/read_body.ts";
@@ -70,6 +72,7 @@ function scene(answers: Readonly<Record<string, Row | Error>> = {}, changes: Par
     log: silentLog,
     waitUntil: (one) => work.push(one),
     slot: createLegSlot(),
+    budget: createIsolateBudget(clock),
     checkPerson: () => Promise.reject(new HoldfastError("unauthorised", "nobody is signed in")),
     letIn: createLetIn({ clock, log: silentLog }),
     countRefusal: (_open, refused) => {
@@ -219,6 +222,17 @@ describe("a leg", () => {
     expect(database.asked).toEqual(["accept_call", "attach_call", "end_leg"]);
     expect(database.values.at(-1)).toEqual(["0123456789abcdef", run, null]);
     expect(database.closed).toBe(1);
+  });
+
+  it("begins the isolate's time for the legs that come after it, whatever it asks for", async () => {
+    let ms = 1_000;
+    const clock = { now: () => now, monotonicMs: () => ms, sleep: () => Promise.resolve() };
+    const { deps } = scene({}, { budget: createIsolateBudget(clock) });
+    await handleBackup(call("{}", { method: "GET" }), deps);
+    ms += functionBudget.wallMs - 1;
+    expect(deps.budget.next().spent()).toBe(false);
+    ms += 1;
+    expect(deps.budget.next().spent()).toBe(true);
   });
 
   it("is refused as busy while another one works in the same isolate, and begins once that is over", async () => {

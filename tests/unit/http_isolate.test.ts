@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { hostedLimits } from "../../src/local/gateway/limits.ts";
 import { functionBudget, prices } from "../../src/shared/backup/budget.ts";
 import { defaultStore, projectRef, storageKey } from "../../src/shared/http/environment.ts";
 import { backupDoorDeps } from "../../src/shared/http/backup_deps.ts";
@@ -29,6 +30,23 @@ describe("the budget of an isolate", () => {
     expect(fresh.spent()).toBe(false);
     now += functionBudget.wallMs;
     expect(fresh.spent(), "the wall time is over").toBe(true);
+  });
+
+  it("ends a leg that began late in the isolate's life before the platform ends the isolate", () => {
+    let now = 5_000;
+    const clock = { now: () => new Date(0), monotonicMs: () => now, sleep: () => Promise.resolve() };
+    const isolate = createIsolateBudget(clock);
+    // It stood ready for a minute; then a question, and a leg long after it, in the last moment in which the platform sends one.
+    now += 60_000;
+    const firstCallAt = now;
+    isolate.called();
+    now = firstCallAt + hostedLimits.wallMs / 2;
+    isolate.called();
+    const late = isolate.next();
+    expect(late.spent()).toBe(false);
+    now = firstCallAt + functionBudget.wallMs;
+    expect(late.spent(), "what is left of the isolate's life is for the task that it is at").toBe(true);
+    expect(functionBudget.wallMs).toBeLessThan(hostedLimits.wallMs - 30_000);
   });
 });
 

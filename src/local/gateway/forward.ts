@@ -3,6 +3,7 @@ import type { Isolate } from "./isolate.ts";
 import { stateHeader } from "./isolate_protocol.ts";
 import type { KillSwitch } from "./kill_switch.ts";
 import type { EndReason } from "./limits.ts";
+import { lingerBytes, lingering } from "./lingering.ts";
 
 /**
  * Sends the request to the isolate, which has been taken for it (`begin`), and gives its answer; 546, 502, 503 or 504 when
@@ -26,9 +27,9 @@ export async function forward(
       ? json(503, { code: "BOOT_ERROR", message: "Function failed to start (please check logs)" })
       : ended(reason);
   }
-  let body: Awaited<ReturnType<typeof requestBody>>;
+  let sent: RequestBody;
   try {
-    body = await requestBody(request);
+    sent = await requestBody(request);
   } catch {
     isolate.end();
     return json(400, { code: "BAD_REQUEST", message: "The request's body broke off" });
@@ -37,7 +38,7 @@ export async function forward(
   const answer = fetch(`http://127.0.0.1:${port}${path}`, {
     method: request.method,
     headers: forwardedHeaders(request),
-    body,
+    body: sent.body,
     redirect: "manual",
   });
   killSwitch.requested(isolate);
@@ -53,6 +54,7 @@ export async function forward(
     }
     isolate.noteResponse(response.headers, response.status);
     killSwitch.responded(isolate);
+    await sent.through();
     return deliver(isolate, request.method, response);
   } catch {
     // The connection broke: a process that was killed or crashed says why as soon as it is reaped.
@@ -112,10 +114,21 @@ function deliver(isolate: Isolate, method: string, response: Response): Response
   return new Response(body, { status, statusText, headers });
 }
 
+interface RequestBody {
+  readonly body: ArrayBuffer | ReadableStream<Uint8Array> | null;
+  /** To be awaited before the answer goes out. */
+  readonly through: () => Promise<void>;
+}
+
 /** A short body goes on in one piece, so that the function sees its length; a long or open one as a stream. */
-async function requestBody(request: Request): Promise<ArrayBuffer | ReadableStream<Uint8Array> | null> {
+async function requestBody(request: Request): Promise<RequestBody> {
   const length = Number(request.headers.get("content-length") ?? Number.NaN);
-  return request.body !== null && length <= 1024 * 1024 ? await request.arrayBuffer() : request.body;
+  if (request.body === null || length <= lingerBytes) {
+    const body = request.body === null ? null : await request.arrayBuffer();
+    return { body, through: () => Promise.resolve() };
+  }
+  const { readable, through } = lingering(request.body);
+  return { body: readable, through };
 }
 
 function forwardedHeaders(request: Request): Headers {

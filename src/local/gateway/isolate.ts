@@ -23,6 +23,8 @@ export interface IsolateRecord {
   /** Since the first request. */
   readonly wallMs: number;
   readonly endedBy: EndReason | null;
+  /** It has a request, or work that goes on behind one. */
+  readonly busy: boolean;
   readonly uses: readonly Use[];
 }
 
@@ -146,6 +148,7 @@ export class Isolate {
       peakBytes: this.#peakBytes,
       wallMs: this.#gone ? this.#wallMs : this.#wall(),
       endedBy: this.#gone ? this.#endReason : null,
+      busy: !this.#gone && !this.idle,
       uses: this.#uses,
     };
   }

@@ -3,6 +3,7 @@
  * the module named by the only argument. It imports no package, since the function's own deno.json decides about those.
  */
 import { controlMark, type FromIsolate, stateHeader, type ToIsolate } from "./isolate_protocol.ts";
+import { lingering } from "./lingering.ts";
 
 type Handler = (request: Request, info: Deno.ServeHandlerInfo) => Response | Promise<Response>;
 
@@ -46,13 +47,23 @@ function serve(...given: unknown[]): unknown {
     hostname: "127.0.0.1",
     port: 0,
     onListen: ({ port }) => tell({ kind: "listening", port }),
-  }, async (request, info) => withState(await respond(handler, request, info)));
+  }, async (request, info) => withState(await heard(handler, request, info)));
 }
 
 function handlerOf(options: unknown): Handler {
   const handler = typeof options === "object" && options !== null && "handler" in options ? options.handler : undefined;
   if (typeof handler !== "function") throw new TypeError("Deno.serve needs a handler");
   return (request, info) => handler(request, info);
+}
+
+/** Where the function answers before it has read all of a body without a length, the rest is read away: Deno would close the connection. */
+async function heard(handler: Handler, request: Request, info: Deno.ServeHandlerInfo): Promise<Response> {
+  if (request.body === null || request.headers.has("content-length")) return await respond(handler, request, info);
+  const { readable, through } = lingering(request.body);
+  const { method, headers, signal } = request;
+  const response = await respond(handler, new Request(request.url, { method, headers, signal, body: readable }), info);
+  await through();
+  return response;
 }
 
 async function respond(handler: Handler, request: Request, info: Deno.ServeHandlerInfo): Promise<Response> {

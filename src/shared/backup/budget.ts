@@ -27,7 +27,7 @@ export interface LegBudget {
   readonly usedCpuMs: number;
 }
 
-/** A leg of a function: the platform retires it near 1 s of CPU, and kills it at 2 s, at 256 MB or at 150 s. */
+/** A leg of a function: the platform retires it near 1 s of CPU, and kills it at 2 s, at 256 MB or 150 s after its first call. */
 export const functionBudget: LegBudget = { cpuMs: 600, wallMs: 100_000, usedCpuMs: 150 };
 
 export function budgetOf(limits: LegBudget, clock: Clock): Budget {

@@ -21,7 +21,8 @@ export async function sha256Hex(bytes: Uint8Array): Promise<string> {
  */
 export function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
   if (a.byteLength !== b.byteLength) return false;
-  if (a.byteOffset % 4 !== 0 || b.byteOffset % 4 !== 0) return sameTail(a, b, 0);
+  if (a.byteOffset % 4 !== 0) return sameBytes(a.slice(), b);
+  if (b.byteOffset % 4 !== 0) return sameBytes(a, b.slice());
   const words = a.byteLength >>> 2;
   const left = new Uint32Array(a.buffer, a.byteOffset, words);
   const right = new Uint32Array(b.buffer, b.byteOffset, words);

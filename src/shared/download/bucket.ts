@@ -13,8 +13,10 @@ import { downloadBucketName } from "./format.ts";
 export interface DownloadBucket {
   /** Makes it where it is missing. Errors: `store_denied` where it is public, those of Storage. */
   prepare(): Promise<void>;
-  /** Puts a part; one that was put before is overwritten by the same bytes. */
+  /** Puts a part; one that was put before is overwritten by the same bytes, or by more that begin with them. */
   put(object: string, bytes: Uint8Array): Promise<void>;
+  /** Errors: `object_missing`, those of Storage. */
+  read(object: string): Promise<Uint8Array>;
   /** Addresses by which anybody reads the objects, for so many seconds, as a file of that name each. */
   sign(files: readonly FileToSign[], seconds: number): Promise<string[]>;
   /** Names of all objects, or of those below a prefix; none where there is no bucket. */
@@ -46,6 +48,7 @@ export function downloadBucket(
   return {
     prepare: () => createPrivateBucket(place, deps),
     put: (object, bytes) => store.replace(object, bytes),
+    read: (object) => store.read(object),
     async sign(files, seconds) {
       const paths = await signObjects(place, deps, files.map(({ object }) => object), seconds);
       const base = (settings.publicUrl ?? settings.projectUrl).replace(/\/+$/, "");

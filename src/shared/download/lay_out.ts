@@ -7,6 +7,7 @@ import {
   type DownloadPart,
   type DownloadRow,
   failDownload,
+  type PutParts,
   recordDownload,
 } from "../jobs/download_queries.ts";
 import type { Log } from "../log.ts";
@@ -16,7 +17,7 @@ import type { Contents, Step } from "./contents.ts";
 
 export interface LayOutDeps {
   readonly connection: Connection;
-  readonly bucket: Pick<DownloadBucket, "prepare" | "put">;
+  readonly bucket: Pick<DownloadBucket, "prepare" | "put" | "read">;
   readonly log: Log;
 }
 
@@ -33,10 +34,12 @@ export interface LayOutOptions {
 }
 
 /**
- * Lays out `contents` from the row's mark on; parts are cut where they are full, so that all of them, one after the other,
- * are the file. What was put and not recorded is put again under the same name.
+ * Lays out `contents` from the row's mark on; all parts, one after the other, are the file. They are cut where they are full,
+ * or half full where a leg ended; one that a leg left with less is gone on with, so that a small file is one part however
+ * little each leg had time for. What was put and not recorded is put again under the same name.
  * `rest`: the budget is spent and work is left. `whole`: all of it lies there, and the caller says so.
- * Errors: `lease_lost`, `cancelled`, those of the contents and of Storage.
+ * Errors: `lease_lost`, `cancelled`, `object_damaged` where the bucket does not give what was put, those of the contents
+ * and of Storage.
  */
 export async function layOut(
   { connection, bucket, log }: LayOutDeps,
@@ -46,7 +49,7 @@ export async function layOut(
   options: LayOutOptions,
 ): Promise<"whole" | "rest"> {
   await bucket.prepare();
-  const parts = new Parts(bucket, row.id, row.parts.length, options.partBytes);
+  const parts = await Parts.after(bucket, row, options.partBytes);
   const from = row.mark === null ? null : contents.markSchema.parse(row.mark);
   let written = row.bytes;
   for await (const step of contents.steps(from)) {
@@ -58,9 +61,9 @@ export async function layOut(
     const over = options.budget.spent();
     if (!over && !parts.isWorthRecording) continue;
     const put = await parts.flush();
-    options.budget.spendCalls(2 * put.length + 1);
+    options.budget.spendCalls(2 * put.parts.length + 1);
     await recordDownload(connection, lease, put, step.mark(), options.leaseSeconds);
-    log.step("download.recorded", { download: row.id, parts: put.length });
+    log.step("download.recorded", { download: row.id, parts: put.parts.length });
     if (over) return "rest";
   }
   await recordDownload(connection, lease, await parts.finish(), null, options.leaseSeconds);
@@ -82,19 +85,43 @@ export async function failLaidOut(
   return failure;
 }
 
+type PartsBucket = Pick<DownloadBucket, "put" | "read">;
+
 class Parts {
-  readonly #bucket: Pick<DownloadBucket, "put">;
+  readonly #bucket: PartsBucket;
   readonly #folder: string;
   readonly #buffer: Uint8Array;
   #length = 0;
-  #number: number;
+  /** How many were recorded and stay as they are. */
+  #kept: number;
   #put: DownloadPart[] = [];
 
-  constructor(bucket: Pick<DownloadBucket, "put">, folder: string, before: number, partBytes: number) {
+  private constructor(bucket: PartsBucket, folder: string, kept: number, partBytes: number) {
     this.#bucket = bucket;
     this.#folder = folder;
-    this.#number = before;
+    this.#kept = kept;
     this.#buffer = new Uint8Array(partBytes);
+  }
+
+  /** Behind those of the row, the last of which it goes on with where a leg left it less than half full. */
+  static async after(
+    bucket: PartsBucket,
+    row: Pick<DownloadRow, "id" | "parts">,
+    partBytes: number,
+  ): Promise<Parts> {
+    const last = row.parts.at(-1);
+    if (last === undefined || last.bytes >= partBytes / 2) {
+      return new Parts(bucket, row.id, row.parts.length, partBytes);
+    }
+    const parts = new Parts(bucket, row.id, row.parts.length - 1, partBytes);
+    // A leg that was killed may have put more into it than it recorded.
+    const begun = (await bucket.read(last.object)).subarray(0, last.bytes);
+    if (await sha256Hex(begun) !== last.sha256) {
+      throw new HoldfastError("object_damaged", `the part ${last.object} of the download is not what was put`);
+    }
+    parts.#buffer.set(begun);
+    parts.#length = begun.byteLength;
+    return parts;
   }
 
   /** Parts that lie there unrecorded, or half of one: more would be done again after a kill. */
@@ -119,23 +146,25 @@ class Parts {
     return taken;
   }
 
-  /** Puts what is left; returns all that was put since the last time. */
-  async flush(): Promise<DownloadPart[]> {
+  /** Puts what is left; returns all that was put since the last time, and behind how many. */
+  async flush(): Promise<PutParts> {
     if (this.#length > 0) await this.#putPart();
-    const put = this.#put;
+    const put = { kept: this.#kept, parts: this.#put };
+    this.#kept += put.parts.length;
     this.#put = [];
     return put;
   }
 
   /** The last of them. A file without a byte is a part too: there is something to link to. */
-  async finish(): Promise<DownloadPart[]> {
-    if (this.#number === 0 && this.#length === 0) await this.#putPart();
+  async finish(): Promise<PutParts> {
+    if (this.#kept + this.#put.length === 0 && this.#length === 0) await this.#putPart();
     return await this.flush();
   }
 
   async #putPart(): Promise<void> {
     const bytes = this.#buffer.subarray(0, this.#length);
-    const object = `${this.#folder}/${String(++this.#number).padStart(6, "0")}`;
+    const number = this.#kept + this.#put.length + 1;
+    const object = `${this.#folder}/${String(number).padStart(6, "0")}`;
     const sha256 = await sha256Hex(bytes);
     await this.#bucket.put(object, bytes);
     this.#put.push({ object, bytes: bytes.byteLength, sha256 });

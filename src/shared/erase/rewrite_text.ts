@@ -6,9 +6,20 @@ const tab = 0x09;
 const newline = 0x0a;
 const backslash = 0x5c;
 
+/** A stretch of the old text that stands in the new one as it was. */
+export interface Kept {
+  readonly from: number;
+  /** One past its last byte. */
+  readonly to: number;
+  /** Where it begins in the new one. */
+  readonly at: number;
+}
+
 export interface RewrittenText {
   /** Null: nothing of it is to be changed. */
   readonly bytes: Uint8Array | null;
+  /** In order. */
+  readonly kept: readonly Kept[];
   /** Rows that are left. */
   readonly rows: number;
   readonly removed: number;
@@ -25,9 +36,20 @@ export function rewriteText(
 ): RewrittenText {
   const starts = new Int32Array(table.width + 1);
   const pieces: Uint8Array[] = [];
+  const kept: Kept[] = [];
   const gone: string[] = [];
   let [rows, removed, changed, copied] = [0, 0, 0, 0];
   let known = 0;
+  let length = 0;
+  const put = (piece: Uint8Array) => {
+    pieces.push(piece);
+    length += piece.length;
+  };
+  const keep = (from: number, to: number) => {
+    if (to === from) return;
+    kept.push({ from, to, at: length });
+    put(text.subarray(from, to));
+  };
   const read: ReadColumn = (place) =>
     place < known ? valueOf(text, starts[place] as number, (starts[place + 1] as number) - 1) : undefined;
   for (let at = 0; at < text.length;) {
@@ -47,7 +69,7 @@ export function rewriteText(
     const fate = table.fateOf(read);
     if (fate.kind === "stays") rows++;
     else {
-      if (at > copied) pieces.push(text.subarray(copied, at));
+      keep(copied, at);
       copied = next;
       if (fate.kind === "goes") {
         removed++;
@@ -56,14 +78,14 @@ export function rewriteText(
       } else {
         rows++;
         changed++;
-        pieces.push(withValues(text.subarray(at, end), fate.values));
+        put(withValues(text.subarray(at, end), fate.values));
       }
     }
     at = next;
   }
-  if (removed + changed === 0) return { bytes: null, rows, removed, changed, gone };
-  if (copied < text.length) pieces.push(text.subarray(copied));
-  return { bytes: joined(pieces), rows, removed, changed, gone };
+  if (removed + changed === 0) return { bytes: null, kept: [], rows, removed, changed, gone };
+  keep(copied, text.length);
+  return { bytes: joined(pieces), kept, rows, removed, changed, gone };
 }
 
 function lineEnd(text: Uint8Array, from: number): number {

@@ -35,6 +35,14 @@ export interface Plain {
   /** Full name in the store. */
   readonly name: string;
   readonly plaintext: Uint8Array;
+  /** What the compressor might have made of it, where that is there already. */
+  readonly packed?: Uint8Array;
+}
+
+export interface Opened {
+  readonly plaintext: Uint8Array;
+  /** Its frames, where it was sealed as such. */
+  readonly packed: Uint8Array | null;
 }
 
 /** What is to be opened, with what the reader expects it to be. */
@@ -51,7 +59,8 @@ export interface Sealed {
  * Never the same bytes twice.
  */
 export async function seal(deps: SealDeps, epoch: Epoch, plain: Plain): Promise<Uint8Array> {
-  const packed = isPacked(deps.compressor, plain) ? plain.plaintext : deps.compressor.compress(plain.plaintext);
+  const packed = plain.packed ??
+    (isPacked(deps.compressor, plain) ? plain.plaintext : deps.compressor.compress(plain.plaintext));
   const smaller = packed.byteLength < plain.plaintext.byteLength;
   const header = encodeHeader({
     kind: plain.kind,
@@ -88,14 +97,19 @@ function isPacked(compressor: Compressor, { kind, plaintext }: Plain): boolean {
  * name, `format_newer`, and what `epochOf` throws (`key_wrong`).
  */
 export async function open(deps: OpenDeps, sealed: Sealed): Promise<Uint8Array> {
+  return (await openPacked(deps, sealed)).plaintext;
+}
+
+/** As `open`. */
+export async function openPacked(deps: OpenDeps, sealed: Sealed): Promise<Opened> {
   const header = decodeHeader(sealed.bytes, sealed.name);
   checkAgainst(header, sealed);
   const epoch = await deps.epochOf(header.epochId);
   const packed = await decrypt(epoch, header, sealed);
-  if (header.compression === "none") return packed;
+  if (header.compression === "none") return { plaintext: packed, packed: null };
   const plaintext = unpack(deps.compressor, packed, header.rawLength, sealed.name);
   if (plaintext.byteLength !== header.rawLength) throw damaged(sealed.name, "unpacks to another length than it says");
-  return plaintext;
+  return { plaintext, packed };
 }
 
 function checkAgainst(header: ContainerHeader, sealed: Sealed): void {

@@ -4,8 +4,11 @@
  */
 import { HoldfastError } from "../errors.ts";
 
-/** Most plaintext in one frame. Bounds the memory of both directions to about twice this, whatever the object's size. */
+/** Most plaintext in one frame that is read. Bounds the memory of both directions to about twice this, whatever the object's size. */
 export const maxFrameBytes = 16 * 1024 * 1024;
+
+/** Most plaintext in a frame that is written: memory for either direction, and what one row less has packed anew. */
+export const writtenFrameBytes = 1024 * 1024;
 
 /** RFC 8878 3.1.1.2.3: no block has more than 128 KiB, and a block costs 3 bytes of header. */
 const maxBlockBytes = 128 * 1024;

@@ -18,6 +18,7 @@ import type { Requested } from "../jobs/queries.ts";
 import type { PlanDocument } from "../retention/document.ts";
 import type { FilesOutline } from "../files/files_outline.ts";
 import type { FullOutline } from "../restore/legs.ts";
+import type { IsolateBudget } from "./isolate_budget.ts";
 import type { LegSlot } from "./leg_slot.ts";
 import type { LetIn } from "./people.ts";
 import type { CheckPerson, PersonClaims } from "./person.ts";
@@ -42,6 +43,8 @@ export interface FrontDeps {
   readonly waitUntil: (work: Promise<void>) => void;
   /** Of this isolate, the same for all its requests. */
   readonly slot: LegSlot;
+  /** So is this one. */
+  readonly budget: IsolateBudget;
   readonly checkPerson: CheckPerson;
   readonly letIn: LetIn;
   readonly countRefusal: CountRefusal;
@@ -123,6 +126,7 @@ export interface Door<T, D extends FrontDeps> {
 
 /** Never rejects: every failure is an answer with code, message and hint. */
 export async function handle<T, D extends FrontDeps>(door: Door<T, D>, request: Request, deps: D): Promise<Response> {
+  deps.budget.called();
   const origin = allowedOrigin(request, deps.environment);
   const response = request.method === "OPTIONS" ? preflight() : await answered(door, request, deps);
   return withOrigin(response, origin);

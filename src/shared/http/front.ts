@@ -8,6 +8,7 @@ import { inDatabase } from "../restore/new_database.ts";
 import type { Fetch } from "../store/http_call.ts";
 import type { FrontDeps } from "./door.ts";
 import { type Environment, optional, publishableKey, required, variables } from "./environment.ts";
+import { createIsolateBudget } from "./isolate_budget.ts";
 import { createLegSlot } from "./leg_slot.ts";
 import { createLetIn } from "./people.ts";
 import { type CheckPerson, createCheckPerson } from "./person.ts";
@@ -24,7 +25,7 @@ export interface IsolateRuntime {
   readonly clock?: Clock;
 }
 
-/** Call it once when the isolate starts; its slot is the isolate's. Throws nothing. */
+/** Call it once when the isolate starts; its slot and its budget are the isolate's. Throws nothing. */
 export function frontDeps({ environment, waitUntil, fetch, write, clock = systemClock }: IsolateRuntime): FrontDeps {
   const log = createLog(write, logLevel(environment));
   return {
@@ -34,6 +35,7 @@ export function frontDeps({ environment, waitUntil, fetch, write, clock = system
     log,
     waitUntil,
     slot: createLegSlot(),
+    budget: createIsolateBudget(clock),
     checkPerson: personCheck(environment, fetch),
     letIn: createLetIn({ clock, log }),
     countRefusal: createCountRefusal({ clock, log }),

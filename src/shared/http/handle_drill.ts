@@ -14,7 +14,6 @@ import { type AcceptedCall, type FrontDeps, handle, type Leg, legWork, type Outc
 import { besideByFunction, drillServer, refuseByPerson, ringOnce } from "./drill_deps.ts";
 import { projectRef } from "./environment.ts";
 import { databaseOf } from "./front.ts";
-import { createIsolateBudget } from "./isolate_budget.ts";
 import { firstStore } from "./places.ts";
 import { type DrillRequest, drillRequest } from "./requests.ts";
 
@@ -24,10 +23,8 @@ export interface DrillDoorDeps extends FrontDeps {
   readonly sweepDrills: (connection: Connection) => Promise<readonly string[]>;
 }
 
-/** Call it once when the isolate starts: the budget is the isolate's. */
 export function drillDoorDeps(front: FrontDeps, fetch: Fetch): DrillDoorDeps {
-  const { environment, clock, random, log } = front;
-  const budget = createIsolateBudget(clock);
+  const { environment, clock, random, log, budget } = front;
   const deps = (connection: Connection): DrillDeps => {
     const ring = ringOnce(environment);
     const database = databaseOf(environment);

@@ -23,7 +23,6 @@ import { endCall } from "./call_queries.ts";
 import { type AcceptedCall, type FrontDeps, handle, type Outcome, type SlotWork, slotWork, workerOf } from "./door.ts";
 import { optional, projectRef, required, storageKey, variables } from "./environment.ts";
 import { databaseOf } from "./front.ts";
-import { createIsolateBudget } from "./isolate_budget.ts";
 import { type ExportRequest, exportRequest } from "./requests.ts";
 
 export interface ExportDoorDeps extends FrontDeps {
@@ -33,10 +32,8 @@ export interface ExportDoorDeps extends FrontDeps {
   readonly leg: (connection: Connection, id: string, worker: string) => Promise<void>;
 }
 
-/** Call it once when the isolate starts: the budget is the isolate's. */
 export function exportDoorDeps(front: FrontDeps, fetch: Fetch): ExportDoorDeps {
-  const { environment, clock, random, log } = front;
-  const budget = createIsolateBudget(clock);
+  const { environment, clock, random, log, budget } = front;
   const place = () => ({
     projectUrl: required(environment, variables.projectUrl),
     serviceKey: storageKey(environment),

@@ -10,7 +10,6 @@ import type { Needs } from "./admission.ts";
 import { endNotify } from "./call_queries.ts";
 import { type AcceptedCall, type FrontDeps, handle, type Outcome, type SlotWork, slotWork, workerOf } from "./door.ts";
 import { projectRef } from "./environment.ts";
-import { createIsolateBudget } from "./isolate_budget.ts";
 import { type NotifyRequest, notifyRequest } from "./requests.ts";
 
 export interface NotifyDeps extends FrontDeps {
@@ -18,10 +17,8 @@ export interface NotifyDeps extends FrontDeps {
   readonly deliver: (connection: Connection, worker: string) => Promise<Delivered>;
 }
 
-/** Call it once when the isolate starts: the budget is the isolate's. */
 export function notifyDeps(deps: FrontDeps, fetch: Fetch): NotifyDeps {
-  const { environment, clock, log } = deps;
-  const budget = createIsolateBudget(clock);
+  const { environment, clock, log, budget } = deps;
   return {
     ...deps,
     deliver: async (connection, worker) => {

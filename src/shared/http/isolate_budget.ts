@@ -1,9 +1,11 @@
 import { type Budget, functionBudget, type LegBudget, prices } from "../backup/budget.ts";
 import type { Clock } from "../clock.ts";
 
-/** Budgets of the legs of one isolate: the platform counts its CPU over its whole life, not by request. */
+/** Budgets of the legs of one isolate: the platform counts its CPU and its time over its whole life, not by request. */
 export interface IsolateBudget {
-  /** For one leg; wall time starts now. A leg does one task even when nothing is left, so every leg gets on. */
+  /** At the start of each call: with the first the isolate's time begins, whatever is asked for. */
+  called(): void;
+  /** For one leg, from what the isolate has left. A leg does one task even when nothing is, so every leg gets on. */
   next(): Budget;
 }
 
@@ -15,9 +17,13 @@ export const isolateCpuMs = 1_100;
 
 export function createIsolateBudget(clock: Clock, limits: LegBudget = functionBudget): IsolateBudget {
   let usedMs = limits.usedCpuMs;
+  let firstCallMs: number | undefined;
   return {
+    called() {
+      firstCallMs ??= clock.monotonicMs();
+    },
     next() {
-      const endsAt = clock.monotonicMs() + limits.wallMs;
+      const endsAt = (firstCallMs ?? clock.monotonicMs()) + limits.wallMs;
       const endsAtMs = Math.min(usedMs + limits.cpuMs - limits.usedCpuMs, isolateCpuMs);
       return {
         spendText: (rows, bytes) => {

@@ -8,7 +8,6 @@ import { tellStores } from "../jobs/copy_queries.ts";
 import type { Connection } from "../postgres/connection.ts";
 import { projectRef, variables } from "./environment.ts";
 import { databaseOf, frontDeps, type IsolateRuntime } from "./front.ts";
-import { createIsolateBudget } from "./isolate_budget.ts";
 import { firstStore, type PlaceDeps, storesOf } from "./places.ts";
 import type { RequireStored } from "./require_backup.ts";
 import { backupById, listBackups } from "../verify/find_backup.ts";
@@ -35,7 +34,7 @@ export function worksOf(runtime: IsolateRuntime) {
   return {
     front,
     outside,
-    budget: createIsolateBudget(clock),
+    budget: front.budget,
     open,
     tellPair,
     /** With the store where that backup is. */

@@ -37,6 +37,12 @@ export interface DownloadPart {
   readonly sha256: string;
 }
 
+/** Parts that were put behind the first `kept` of the row: any others that it had are among them, gone on with. */
+export interface PutParts {
+  readonly kept: number;
+  readonly parts: readonly DownloadPart[];
+}
+
 export type DownloadStatus = "making" | "ready" | "failed" | "ending" | "removed";
 
 /** A row of `backup.downloads`. Times are ISO 8601 in UTC. */
@@ -105,14 +111,16 @@ export async function claimDownload(
 export async function recordDownload(
   connection: Connection,
   { id, token }: DownloadLease,
-  parts: readonly DownloadPart[],
+  { kept, parts }: PutParts,
   mark: unknown,
   leaseSeconds: number,
 ): Promise<void> {
   await call(
     connection,
-    "select backup.record_download($1::uuid, $2::bigint, $3::jsonb, $4::jsonb, $5::double precision * interval '1 second')",
-    [id, token, JSON.stringify(parts), JSON.stringify(mark), String(leaseSeconds)],
+    `select backup.record_download(
+       $1::uuid, $2::bigint, $3::int, $4::jsonb, $5::jsonb, $6::double precision * interval '1 second'
+     )`,
+    [id, token, String(kept), JSON.stringify(parts), JSON.stringify(mark), String(leaseSeconds)],
   );
 }
 

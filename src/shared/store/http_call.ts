@@ -71,6 +71,12 @@ async function readBody(response: Response, bounds: HttpBounds): Promise<Uint8Ar
     await response.body?.cancel();
     throw lied(`the answer has ${stated} bytes, at most ${bounds.maxBytes} are taken`);
   }
+  if (stated !== null) {
+    // HTTP lets no more come than was stated, and this takes less CPU than piece by piece.
+    const body = new Uint8Array(await response.arrayBuffer());
+    if (stated !== body.byteLength) throw lied(`the answer has ${body.byteLength} bytes and says ${stated}`);
+    return body;
+  }
   const parts: Uint8Array[] = [];
   let length = 0;
   for (const reader = response.body?.getReader(); reader !== undefined;) {
@@ -83,7 +89,6 @@ async function readBody(response: Response, bounds: HttpBounds): Promise<Uint8Ar
     }
     parts.push(value);
   }
-  if (stated !== null && stated !== length) throw lied(`the answer has ${length} bytes and says ${stated}`);
   const body = new Uint8Array(length);
   let at = 0;
   for (const part of parts) {

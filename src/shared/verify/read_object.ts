@@ -2,7 +2,7 @@ import type { EpochSource } from "../crypto/epoch.ts";
 import { sha256Hex } from "../crypto/digest.ts";
 import { HoldfastError } from "../errors.ts";
 import type { Compressor } from "../format/compressor.ts";
-import { open } from "../format/container.ts";
+import { type Opened, openPacked } from "../format/container.ts";
 import type { ContentKind } from "../format/layout.ts";
 import type { Store } from "../store/store.ts";
 
@@ -29,6 +29,11 @@ export interface RecordedObject {
  * and its plain form. Errors: `object_missing`, `object_damaged`, `format_newer`, `key_wrong`, those of the store.
  */
 export async function readObject(deps: ObjectDeps, recorded: RecordedObject): Promise<Uint8Array> {
+  return (await readPacked(deps, recorded)).plaintext;
+}
+
+/** As `readObject`. */
+export async function readPacked(deps: ObjectDeps, recorded: RecordedObject): Promise<Opened> {
   const bytes = await deps.store.read(recorded.name);
   const { kind, name, stored } = recorded;
   if (stored !== undefined && bytes.byteLength !== stored.bytes) {
@@ -37,12 +42,13 @@ export async function readObject(deps: ObjectDeps, recorded: RecordedObject): Pr
   if (stored?.hash !== undefined && (await sha256Hex(bytes)) !== stored.hash) {
     throw damaged(name, "is not the object that was stored");
   }
-  const plaintext = await open(deps, { kind, name, bytes, maxBytes: recorded.rawBytes });
+  const opened = await openPacked(deps, { kind, name, bytes, maxBytes: recorded.rawBytes });
+  const { plaintext } = opened;
   if (plaintext.byteLength !== recorded.rawBytes) {
     throw damaged(name, `holds ${plaintext.byteLength} bytes, the manifest says ${recorded.rawBytes}`);
   }
   if ((await sha256Hex(plaintext)) !== recorded.hash) throw damaged(name, "does not hold what the manifest says");
-  return plaintext;
+  return opened;
 }
 
 function damaged(name: string, why: string): HoldfastError {

@@ -6,7 +6,7 @@ import type { EpochSource } from "../../crypto/epoch.ts";
 import { sha256Hex } from "../../crypto/digest.ts";
 import { decodeMessage, messageKind } from "../../changes/decode/pgoutput.ts";
 import { openSegment, readRecords, sealSegment } from "../../changes/segments/segment.ts";
-import { type OpenDeps, seal, type SealDeps } from "../../format/container.ts";
+import { type OpenDeps, type Plain, seal, type SealDeps } from "../../format/container.ts";
 import { open } from "../../format/container.ts";
 import { decodeHeader } from "../../format/container_header.ts";
 import { listFacts } from "../../format/file_list.ts";
@@ -19,15 +19,17 @@ import type { Compressor } from "../../format/compressor.ts";
 import { putAndReadBack, type PutResult } from "../../store/put.ts";
 import type { Store } from "../../store/store.ts";
 import { checkFileList } from "../../verify/read_file_list.ts";
-import { readObject, type RecordedObject } from "../../verify/read_object.ts";
+import { readObject, readPacked, type RecordedObject } from "../../verify/read_object.ts";
 import { openStreamList } from "../../verify/stream_lists.ts";
 import type { Identity } from "../entry.ts";
 import type { HashKey } from "../hashes.ts";
 import { ErasedKeys, type ReadColumn } from "../judge_row.ts";
+import { release } from "../../memory.ts";
 import type { RemovalTable } from "../removal_plan.ts";
 import { rewriteRecords, StreamTables } from "../rewrite_records.ts";
 import { rewriteText } from "../rewrite_text.ts";
 import { TableRewriter } from "../table_rewriter.ts";
+import { repack } from "./repack.ts";
 import { rewriteList } from "./rewrite_list.ts";
 import { standingOf, type StandingSegment } from "./standing.ts";
 import { type FoundTerm, termsIn } from "./terms.ts";
@@ -184,18 +186,20 @@ export class OwnHands implements Hands {
 
   /** Errors: those of `readObject` and the store. */
   async chunk({ object, epoch, table, columns, alsoBy, looksOnly }: ChunkTask): Promise<ChunkDone> {
-    const text = await readObject(this.#deps, object);
+    const { plaintext: text, packed } = await readPacked(this.#deps, object);
     const terms: FoundTerm[] = [];
-    const { bytes, ...rest } = rewriteText(
+    const { bytes, kept, ...rest } = rewriteText(
       text,
       new TableRewriter(this.#erased, table, columns, alsoBy),
       (read) => terms.push(...termsIn(table, columns, read)),
     );
-    return {
-      ...rest,
-      terms,
-      object: bytes === null || rest.rows === 0 || looksOnly ? null : await this.#put("chunk", epoch, bytes),
-    };
+    const fresh = rest.rows === 0 || looksOnly ? null : bytes;
+    const repacked = fresh === null || packed === null
+      ? undefined
+      : repack(this.#deps.compressor, { text, packed }, fresh, kept);
+    release(text);
+    if (packed !== null) release(packed);
+    return { ...rest, terms, object: fresh === null ? null : await this.#put("chunk", epoch, fresh, repacked) };
   }
 
   /** Errors: those of `readObject` and the store. */
@@ -290,33 +294,26 @@ export class OwnHands implements Hands {
   }
 
   /** Errors: `object_conflict`, `store_lied`, those of the store. */
-  async #put(kind: "chunk" | "files", epochId: string, plaintext: Uint8Array): Promise<NewObject> {
-    return await putContent(this.#deps, kind, epochId, plaintext);
+  async #put(
+    kind: "chunk" | "files",
+    epochId: string,
+    plaintext: Uint8Array,
+    packed?: Uint8Array,
+  ): Promise<NewObject> {
+    const { name, hash } = await objectName(await this.#deps.epochOf(epochId), kind, plaintext);
+    const content = { kind, name, plaintext, hash, ...(packed === undefined ? {} : { packed }) };
+    const put = await putSealed(this.#deps, epochId, content);
+    return { name, rawBytes: plaintext.byteLength, storedBytes: put.storedBytes, hash, storedHash: put.storedHash };
   }
-}
-
-async function putContent(
-  deps: HandsDeps & SealDeps & OpenDeps,
-  kind: "chunk" | "files",
-  epochId: string,
-  plaintext: Uint8Array,
-): Promise<NewObject> {
-  const { name, hash } = await objectName(await deps.epochOf(epochId), kind, plaintext);
-  const put = await putSealed(deps, epochId, { kind, name, plaintext, hash });
-  return { name, rawBytes: plaintext.byteLength, storedBytes: put.storedBytes, hash, storedHash: put.storedHash };
 }
 
 async function putSealed(
   deps: HandsDeps & SealDeps & OpenDeps,
   epochId: string,
-  { kind, name, plaintext, hash }: {
-    readonly kind: "chunk" | "files";
-    readonly name: string;
-    readonly plaintext: Uint8Array;
-    readonly hash: string;
-  },
+  { hash, ...plain }: Plain & { readonly hash: string },
 ): Promise<PutResult> {
-  const sealed = await seal(deps, await deps.epochOf(epochId), { kind, name, plaintext });
+  const { kind, name, plaintext } = plain;
+  const sealed = await seal(deps, await deps.epochOf(epochId), plain);
   const put = await putAndReadBack(deps.store, name, sealed, async (bytes) => {
     const there = await open(deps, { kind, name, bytes, maxBytes: plaintext.byteLength });
     return await sha256Hex(there) === hash;
