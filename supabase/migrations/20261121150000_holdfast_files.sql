@@ -102,10 +102,12 @@ set search_path = ''
 as $$
 declare
   wanted text[] := (
-    select pg_catalog.string_to_array(nullif(s.value, ''), ',') from backup.settings as s where s.name = 'file_buckets'
+    select pg_catalog.regexp_split_to_array(nullif(pg_catalog.btrim(s.value), ''), '\s*,\s*')
+    from backup.settings as s where s.name = 'file_buckets'
   );
   unwanted text[] := (
-    select pg_catalog.string_to_array(s.value, ',') from backup.settings as s where s.name = 'file_buckets_left_out'
+    select pg_catalog.regexp_split_to_array(pg_catalog.btrim(s.value), '\s*,\s*')
+    from backup.settings as s where s.name = 'file_buckets_left_out'
   );
 begin
   if pg_catalog.to_regclass('storage.buckets') is null or pg_catalog.to_regclass('storage.objects') is null then
