@@ -124,6 +124,14 @@ describe("whoever is signed in, without a second factor", () => {
       ]),
     ).not.toEqual([{ n: 2 }]);
     while (ids.size < 3) ids.add((await made(people.bob)).id);
+    // While one is under way, whoever asks is given that one.
+    await eventually("none is under way", async () => {
+      const [left] = await ask(
+        "select count(*)::int as n from backup.exports where user_id = $1 and status in ('queued', 'making')",
+        [people.bob.userId],
+      );
+      return left?.["n"] === 0 ? true : null;
+    });
     const refused = await call(people.bob, { action: "request" }).catch((error: unknown) => error) as {
       code: string;
       status: number;

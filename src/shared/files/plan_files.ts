@@ -48,7 +48,8 @@ export async function planFiles(
     rows = await readBucketRows(session, [...buckets.copied, ...buckets.leftOut]);
   });
   const looks = prefixesToLookAt(await countBlobs(session, epoch));
-  const groups = await readFileGroups(session, run);
+  // The largest first: the last of them leaves a worker alone for as short a time as can be.
+  const groups = (await readFileGroups(session, run)).sort((a, b) => b.bytes - a.bytes);
   return {
     files: { leftOut: buckets.leftOut, buckets: rows },
     tasks: [
