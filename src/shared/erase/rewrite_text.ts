@@ -1,4 +1,5 @@
 /** COPY text without the rows of erased people. docs/format.md, "Chunks: COPY text". Pure but for what it is given. */
+import { joined } from "../memory.ts";
 import type { ReadColumn } from "./judge_row.ts";
 import type { TableRewriter } from "./table_rewriter.ts";
 
@@ -147,14 +148,4 @@ function withValues(line: Uint8Array, values: ReadonlyMap<number, string | null>
 
 function fieldOf(value: string | null): string {
   return value === null ? "\\N" : value.replace(/[\\\b\t\n\v\f\r]/g, (letter) => escapes[letter] ?? letter);
-}
-
-export function joined(pieces: readonly Uint8Array[]): Uint8Array {
-  const whole = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
-  let at = 0;
-  for (const piece of pieces) {
-    whole.set(piece, at);
-    at += piece.length;
-  }
-  return whole;
 }

@@ -1,7 +1,7 @@
 /** zstd level 1 by WebAssembly. One instance for the process; its memory grows to about 34 MiB at most, for frames as large as the format allows, and is reused. */
 import { compress, decompress, init } from "@bokuweb/zstd-wasm";
 import { HoldfastError } from "../errors.ts";
-import { release } from "../memory.ts";
+import { joined, release } from "../memory.ts";
 import type { Compressor } from "./compressor.ts";
 import { type Frame, readFrames, writtenFrameBytes } from "./zstd_frame.ts";
 
@@ -35,7 +35,8 @@ function compressFrames(bytes: Uint8Array): Uint8Array {
     frames.push(frame);
     at += part.byteLength;
   } while (at < bytes.byteLength);
-  return joined(frames);
+  const [only] = frames;
+  return only !== undefined && frames.length === 1 ? only : joined(frames);
 }
 
 function endOfFrame(bytes: Uint8Array, start: number): number {
@@ -77,16 +78,4 @@ function unpack(frame: Uint8Array, contentBytes: number): Uint8Array {
     throw new HoldfastError("object_damaged", "the compressed data unpacks to another size than it says");
   }
   return content;
-}
-
-function joined(parts: readonly Uint8Array[]): Uint8Array {
-  const [only] = parts;
-  if (only !== undefined && parts.length === 1) return only;
-  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.byteLength, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.byteLength;
-  }
-  return whole;
 }

@@ -1,5 +1,6 @@
 /** One bounded HTTP exchange with a store: the whole answer or a failure, never a part of it. */
 import { HoldfastError } from "../errors.ts";
+import { joined } from "../memory.ts";
 
 export type Fetch = (input: string, init: RequestInit) => Promise<Response>;
 
@@ -99,15 +100,5 @@ async function readBody(response: Response, bounds: HttpBounds): Promise<Uint8Ar
     else whole.set(value, at);
   }
   if (stated !== null && stated !== length) throw lied(`the answer has ${length} bytes and says ${stated}`);
-  return whole ?? joined(parts, length);
-}
-
-function joined(parts: readonly Uint8Array[], length: number): Uint8Array {
-  const body = new Uint8Array(length);
-  let at = 0;
-  for (const part of parts) {
-    body.set(part, at);
-    at += part.byteLength;
-  }
-  return body;
+  return whole ?? joined(parts);
 }

@@ -2,7 +2,8 @@
 import { sameBytes } from "../../crypto/digest.ts";
 import type { Compressor } from "../../format/compressor.ts";
 import { readFrames } from "../../format/zstd_frame.ts";
-import { joined, type Kept } from "../rewrite_text.ts";
+import { joined } from "../../memory.ts";
+import type { Kept } from "../rewrite_text.ts";
 
 export interface Before {
   readonly text: Uint8Array;
